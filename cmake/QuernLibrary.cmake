@@ -1,0 +1,125 @@
+# The library targets. Objects first; quern::quern holds everything that was built, quern::core the
+# portable runtime, quern::cpu the oneDNN and Highway kernels, quern::header_only no object at all.
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+function(quern_headers target scope)
+  target_include_directories(${target} ${scope}
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${QUERN_GENERATED}/include>
+    $<INSTALL_INTERFACE:include>)
+endfunction()
+
+# The units of ops/: a few operator files each, from ops.inc, so that builds are parallel and incremental.
+set(ops_inc ${PROJECT_SOURCE_DIR}/include/quern/ops/ops.inc)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ops_inc})
+file(STRINGS ${ops_inc} op_lines REGEX "^QUERN_OP\\(")
+set(op_files)
+foreach(line ${op_lines})
+  string(REGEX REPLACE "^QUERN_OP\\(([a-z0-9_]+),.*" "\\1" f "${line}")
+  list(APPEND op_files ${f})
+endforeach()
+list(REMOVE_DUPLICATES op_files)
+set(op_units)
+set(all_includes "#pragma once\n")
+foreach(f ${op_files})
+  string(APPEND all_includes "#include <quern/ops/${f}-inl.hpp>\n")
+  file(CONFIGURE OUTPUT ${QUERN_GENERATED}/ops_${f}.cpp CONTENT "#include <quern/ops/${f}-inl.hpp>\n")
+  list(APPEND op_units ${QUERN_GENERATED}/ops_${f}.cpp)
+endforeach()
+file(CONFIGURE OUTPUT ${QUERN_GENERATED}/include/quern/ops/all-inl.hpp CONTENT "${all_includes}")
+
+add_library(quern_core_objects OBJECT
+  src/base.cpp src/tensor.cpp src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp
+  src/plan.cpp src/session.cpp src/core_backend.cpp src/vec_baseline.cpp ${op_units})
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+  target_sources(quern_core_objects PRIVATE src/vec_avx2.cpp src/vec_avx512.cpp)
+  set_source_files_properties(src/vec_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set_source_files_properties(src/vec_avx512.cpp PROPERTIES COMPILE_OPTIONS
+    "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx512cd;-mfma;-mf16c;-mprefer-vector-width=512")
+  target_compile_definitions(quern_core_objects PRIVATE QUERN_X86_UNITS=1)
+endif()
+quern_flags(quern_core_objects)
+quern_headers(quern_core_objects PUBLIC)
+target_link_libraries(quern_core_objects PUBLIC Threads::Threads PRIVATE Eigen3::Eigen)
+
+set(cpu_sources)
+set(backends core)
+if(QUERN_HAVE_ONEDNN)
+  file(GLOB onednn_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*/onednn*.cpp)
+  list(APPEND cpu_sources ${onednn_sources})
+endif()
+if(QUERN_HAVE_HIGHWAY)
+  file(GLOB simd_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*/simd*.cpp)
+  list(APPEND cpu_sources ${simd_sources})
+endif()
+set(cpu_parts)
+if(cpu_sources)
+  add_library(quern_cpu_objects OBJECT src/cpu_backend.cpp ${cpu_sources})
+  quern_flags(quern_cpu_objects)
+  quern_headers(quern_cpu_objects PUBLIC)
+  target_link_libraries(quern_cpu_objects PRIVATE Threads::Threads)
+  if(QUERN_HAVE_ONEDNN)
+    target_link_libraries(quern_cpu_objects PRIVATE DNNL::dnnl)
+    target_compile_definitions(quern_cpu_objects PRIVATE QUERN_HAVE_ONEDNN=1)
+  endif()
+  if(QUERN_HAVE_HIGHWAY)
+    target_include_directories(quern_cpu_objects SYSTEM PRIVATE ${QUERN_HWY_INCLUDE})
+    target_compile_definitions(quern_cpu_objects PRIVATE QUERN_HAVE_HIGHWAY=1)
+  endif()
+  set(cpu_parts $<TARGET_OBJECTS:quern_cpu_objects>)
+  list(APPEND backends cpu)
+endif()
+
+# The unit that lists what was built.
+set(decls "")
+set(refs "")
+foreach(b ${backends})
+  string(APPEND decls "namespace ${b} { const Backend& backend() noexcept; }\n")
+  string(APPEND refs "&${b}::backend(), ")
+endforeach()
+file(CONFIGURE OUTPUT ${QUERN_GENERATED}/linked.cpp CONTENT
+"#include <quern/kernels/kernel.hpp>
+QUERN_BEGIN
+${decls}
+std::span<const Backend* const> linked_backends() noexcept {
+    static const Backend* const list[] = {${refs}};
+    return list;
+}
+QUERN_END
+" @ONLY)
+file(CONFIGURE OUTPUT ${QUERN_GENERATED}/linked_core.cpp CONTENT
+"#include <quern/kernels/kernel.hpp>
+QUERN_BEGIN
+namespace core { const Backend& backend() noexcept; }
+std::span<const Backend* const> linked_backends() noexcept {
+    static const Backend* const list[] = {&core::backend()};
+    return list;
+}
+QUERN_END
+" @ONLY)
+
+function(quern_library name)  # name, then sources
+  add_library(${name} ${ARGN})
+  add_library(quern::${name} ALIAS ${name})
+  quern_flags(${name})
+  quern_headers(${name} PUBLIC)
+  target_link_libraries(${name} PUBLIC Threads::Threads)
+  set_target_properties(${name} PROPERTIES VERSION ${PROJECT_VERSION}
+    SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+endfunction()
+quern_library(quern ${QUERN_GENERATED}/linked.cpp $<TARGET_OBJECTS:quern_core_objects> ${cpu_parts})
+quern_library(core ${QUERN_GENERATED}/linked_core.cpp $<TARGET_OBJECTS:quern_core_objects>)
+set_target_properties(core PROPERTIES OUTPUT_NAME quern_core)
+set(QUERN_TARGETS quern core)
+if(QUERN_HAVE_ONEDNN)
+  target_link_libraries(quern PRIVATE DNNL::dnnl)
+endif()
+
+add_library(header_only INTERFACE)
+add_library(quern::header_only ALIAS header_only)
+target_compile_features(header_only INTERFACE cxx_std_20)
+target_compile_definitions(header_only INTERFACE QUERN_HEADER_ONLY=1)
+quern_headers(header_only INTERFACE)
+target_link_libraries(header_only INTERFACE Threads::Threads Eigen3::Eigen)
+list(APPEND QUERN_TARGETS header_only)

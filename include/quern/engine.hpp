@@ -1,0 +1,53 @@
+// The plan for this machine.
+#pragma once
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model.hpp"
+#include "tensor.hpp"
+
+QUERN_BEGIN
+
+/// A value of the model, resolved once from its name; valid for all sessions of one engine.
+struct PortId {
+    int index = -1;
+    bool output = false;
+};
+
+using NamedTensor = std::pair<std::string, Tensor>;
+
+/// A compiled model: kernels chosen, weights packed once. Immutable, thread-safe, cheap to copy (shared).
+class QUERN_API Engine {
+public:
+#if QUERN_HAS_EXCEPTIONS
+    /// One run, thread-safe: sessions are kept and reused inside. The outputs own their memory.
+    std::vector<NamedTensor> run(const std::vector<NamedTensor>& inputs) const;
+    PortId input(std::string_view name) const;
+    PortId output(std::string_view name) const;
+#endif
+    Result<std::vector<NamedTensor>> try_run(const std::vector<NamedTensor>& inputs) const noexcept;
+    Result<PortId> try_input(std::string_view name) const noexcept;
+    Result<PortId> try_output(std::string_view name) const noexcept;
+
+    const std::vector<PortInfo>& inputs() const noexcept;
+    const std::vector<PortInfo>& outputs() const noexcept;
+    /// One line per step: node, operator, kernel, and why better kernels refused.
+    std::string describe() const;
+    /// Bytes of packed weights, and how many times a weight was packed since compile() began
+    /// (process-independent; stays constant however many sessions and shapes run).
+    std::size_t packed_bytes() const noexcept;
+    std::size_t packings() const noexcept;
+
+    struct Impl;
+    explicit Engine(std::shared_ptr<const Impl> p) : p_(std::move(p)) {}
+    const Impl& impl() const noexcept { return *p_; }
+    const std::shared_ptr<const Impl>& shared() const noexcept { return p_; }
+
+private:
+    std::shared_ptr<const Impl> p_;
+};
+
+QUERN_END
+#include "session.hpp"

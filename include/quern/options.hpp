@@ -1,0 +1,64 @@
+// What an engine is compiled for.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "executor.hpp"
+#include "version.hpp"
+
+QUERN_BEGIN
+
+/// Instruction sets of x86-64, in order; `baseline` is what the compiler assumes without flags.
+enum class Isa : std::uint8_t { baseline = 0, avx2 = 1, avx512 = 2 };
+QUERN_API const char* isa_name(Isa) noexcept;
+/// The best instruction set that this machine and this build have.
+QUERN_API Isa best_isa() noexcept;
+
+enum class LogLevel : std::uint8_t { debug, info, warning };
+/// Receives one line without newline; may be called from the compiling thread only.
+using LogCallback = std::function<void(LogLevel, std::string_view)>;
+
+struct Backend;  // quern::cpu::backend(), quern::cuda::backend()
+
+/// Everything has a default; aggregate, so designated initializers work: `{.threads = 2}`.
+struct Options {
+    std::string device = "cpu";
+    /// Threads of the engine's own pool, the calling one included; 0: as many as the process may use
+    /// (cgroup and affinity respected); 1: no thread is ever made. Ignored with an executor.
+    int threads = 0;
+    std::shared_ptr<Executor> executor;
+    /// Caps the instruction set, for reproducibility between machines.
+    Isa isa = Isa::avx512;
+    /// false: only the portable Eigen kernels.
+    bool accelerated = true;
+    /// Bytes that weights packed, activations and scratch may take; 0: no limit. Exceeding it is
+    /// an out_of_memory error before the memory is taken.
+    std::size_t memory_limit = 0;
+    /// Seconds that one run may take; checked between steps; 0: no limit. deadline_exceeded then.
+    double deadline = 0;
+    /// Stops after the named optimization pass (for bisection); empty: all.
+    std::string stop_after;
+    bool optimize = true;
+    /// ONNX names of values to keep readable after a run (Session::tap). Tapping may undo fusions of these.
+    std::vector<std::string> taps;
+    /// Backends by hand, best first; empty: all that were linked into quern::quern.
+    std::vector<const Backend*> backends;
+    LogCallback log;
+};
+
+/// Limits on what a model file may make the loader do; all sizes are also bounded by the bytes present.
+struct LoadOptions {
+    /// Folder for external data; default: the model file's. Names may not leave it.
+    std::string external_data_dir;
+    /// Gives the bytes of an external data location instead of the file system; return an empty
+    /// string_view when there is none. The bytes must outlive the model.
+    std::function<std::string_view(std::string_view location)> resolver;
+    std::size_t memory_limit = 0;
+    LogCallback log;
+};
+
+QUERN_END

@@ -1,0 +1,69 @@
+// The mutable state of one run.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine.hpp"
+
+QUERN_BEGIN
+
+/// Time of one step in the last profiled run.
+struct StepTime {
+    std::string node, op, kernel;
+    double start_us = 0, micros = 0;
+};
+
+/// One run's activations. Not thread-safe; make one per thread, they share the engine's weights.
+/// After the first run of a shape, runs of that shape allocate nothing.
+class QUERN_API Session {
+public:
+#if QUERN_HAS_EXCEPTIONS
+    explicit Session(const Engine& engine);
+    /// A tensor of `shape` inside the session to be filled before run(); the shape may be left out
+    /// where the model declares every dimension. Valid until the session ends or the shape changes.
+    Tensor& input(std::string_view name, const Shape& shape);
+    Tensor& input(std::string_view name);
+    /// Uses the caller's tensor (no copy); it must stay unchanged until run() returns.
+    void bind(std::string_view name, const Tensor& tensor);
+    void bind(PortId port, const Tensor& tensor);
+    /// Lets output `name` be written into the caller's tensor (copied at the end of run if it must be);
+    /// run() raises shape_mismatch when the shape that came out is another.
+    void bind_output(std::string_view name, Tensor tensor);
+    void run();
+    /// The output of the last run: a view into the session, valid until the next run.
+    const Tensor& output(std::string_view name) const&;
+    const Tensor& output(PortId port) const&;
+    const Tensor& output(std::string_view name) const&& = delete;
+    /// A value named in Options::taps after a run; a view as output().
+    const Tensor& tap(std::string_view name) const&;
+#endif
+    static Result<Session> try_create(const Engine& engine) noexcept;
+    Result<void> try_bind(std::string_view name, const Tensor& tensor) noexcept;
+    Result<void> try_bind(PortId port, const Tensor& tensor) noexcept;
+    Result<void> try_bind_output(std::string_view name, Tensor tensor) noexcept;
+    Result<void> try_run() noexcept;
+    Result<Tensor> try_output(std::string_view name) const noexcept;
+    Result<Tensor> try_tap(std::string_view name) const noexcept;
+
+    /// Records the time of each step from the next run on.
+    void profile(bool on) noexcept;
+    std::vector<StepTime> times() const;
+    std::string profile_table() const;  ///< by node, with shares, slowest first
+    std::string profile_trace() const;  ///< Chrome trace-event JSON (chrome://tracing, Perfetto)
+    /// Bytes of activations and scratch that the session holds now.
+    std::size_t memory_bytes() const noexcept;
+    /// Gives back what is held for shapes other than the last one.
+    void trim() noexcept;
+
+    struct Impl;
+    Session(Session&&) noexcept;
+    Session& operator=(Session&&) noexcept;
+    ~Session();
+
+private:
+    explicit Session(std::unique_ptr<Impl> p) noexcept;
+    std::unique_ptr<Impl> p_;
+};
+
+QUERN_END

@@ -1,0 +1,32 @@
+// Views: what kernels see of tensors.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "../dtype.hpp"
+
+QUERN_BEGIN
+
+/// A dense row-major tensor somewhere: no ownership. An absent optional input has dtype undefined.
+struct View {
+    DType dtype = DType::undefined;
+    std::int32_t rank = 0;
+    const std::int64_t* dims = nullptr;
+    void* data = nullptr;  ///< aligned to the element size at least
+
+    bool present() const noexcept { return dtype != DType::undefined; }
+    std::span<const std::int64_t> shape() const noexcept { return {dims, static_cast<std::size_t>(rank)}; }
+    std::int64_t dim(int i) const noexcept { return dims[i < 0 ? i + rank : i]; }
+    std::int64_t count() const noexcept { return count(0, rank); }
+    /// Product of dims [from, to).
+    std::int64_t count(int from, int to) const noexcept {
+        std::int64_t n = 1;
+        for (int i = from; i < to; ++i) n *= dims[i];
+        return n;
+    }
+    template <class T> const T* in() const noexcept { return static_cast<const T*>(data); }
+    template <class T> T* out() const noexcept { return static_cast<T*>(data); }
+};
+
+QUERN_END

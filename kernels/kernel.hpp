@@ -1,0 +1,149 @@
+// What a kernel is. Kernels see tensors and attributes; they know no graph.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <quern/error.hpp>
+#include <quern/options.hpp>
+#include <quern/tensor/view.hpp>
+
+QUERN_BEGIN
+
+/// Runs tiles on the run's threads. Tiles must not depend on the number of threads (the same bits for
+/// any) and must not call for_each again.
+class Workers {
+public:
+    using Tile = Executor::Tile;
+    virtual int width() const noexcept = 0;
+    /// tile(context, i, worker) once for each i in [0, n); returns when all are done. An exception in a
+    /// tile is rethrown here after the others have ended.
+    virtual void run(std::int64_t n, Tile tile, void* context) = 0;
+    /// f(i) or f(i, worker) for each i in [0, n).
+    template <class F>
+    void for_each(std::int64_t n, F&& f) {
+        using G = std::remove_reference_t<F>;
+        run(n, [](void* c, std::int64_t i, int w) {
+            if constexpr (requires(G& g) { g(i, w); }) (*static_cast<G*>(c))(i, w);
+            else (*static_cast<G*>(c))(i);
+        }, const_cast<void*>(static_cast<const void*>(&f)));
+    }
+    /// f(begin, end) over [0, n) in ranges of `grain`.
+    template <class F>
+    void ranges(std::int64_t n, std::int64_t grain, F&& f) {
+        if (n <= 0) return;
+        if (n <= grain) { f(std::int64_t{0}, n); return; }
+        for_each((n + grain - 1) / grain, [&](std::int64_t i) {
+            std::int64_t b = i * grain, e = b + grain;
+            f(b, e < n ? e : n);
+        });
+    }
+
+protected:
+    ~Workers() = default;
+};
+
+/// What a kernel asks for at one concrete shape, before it runs.
+struct Booking {
+    std::size_t scratch = 0;             ///< bytes, 64-byte aligned, contents undefined at each run
+    std::shared_ptr<const void> state;   ///< whatever depends on the shape (primitives, tables)
+};
+
+struct Call {
+    std::span<const View> in;
+    std::span<const View> out;
+    std::byte* scratch;
+    const void* state;
+    Workers& workers;
+};
+
+/// A kernel with everything that does not depend on concrete shapes decided. Immutable and shared by
+/// sessions and threads after it is made. Kernels may assume: ranks and types as when they were made,
+/// outputs shaped by the operator's inference, data aligned to the element, no overlap of inputs and
+/// outputs except what `inplace` allows.
+class Kernel {
+public:
+    virtual ~Kernel() = default;
+    /// "family.backend", as profiles and `inspect` show it.
+    virtual const char* name() const noexcept = 0;
+    /// Called when a concrete shape is new to a session; `data` of views is not valid.
+    virtual Booking book(std::span<const View> in, std::span<const View> out, int workers) const {
+        (void)in, (void)out, (void)workers;
+        return {};
+    }
+    virtual void run(const Call&) const = 0;
+    /// Operators whose output sizes come from the data alone (NonZero, NonMaxSuppression, Unique):
+    /// writes each output's dims to dims[o]; called with data valid, directly before run(); outputs' views
+    /// are empty. Returns false where sizes follow from shapes (most kernels).
+    virtual bool measure(const Call&, std::vector<std::int64_t>* dims) const {
+        (void)dims;
+        return false;
+    }
+    /// Bytes of weights that this kernel keeps packed.
+    virtual std::size_t packed_bytes() const noexcept { return 0; }
+    /// Bit k set: output 0 may be written over input k when that is not needed afterwards
+    /// and has the same number of bytes.
+    std::uint32_t inplace = 0;
+};
+
+/// What kernels are chosen for.
+struct Target {
+    Isa isa = Isa::baseline;
+    std::span<const Backend* const> backends;
+    /// Receives each refusal: kernel name and reason.
+    std::vector<std::string>* refusals = nullptr;
+};
+
+/// One candidate of a family. P is the family's plan-time problem (attributes, types, constant weights).
+template <class P>
+struct Entry {
+    const char* name;
+    /// Empty: accepted; else why not.
+    std::string (*refuse)(const P&, const Target&);
+    std::unique_ptr<Kernel> (*make)(const P&, const Target&);
+};
+
+/// Families with more than one kernel; the order is that of Backend::lists.
+enum class Family : std::uint8_t {
+#define QUERN_FAMILY(name) name,
+#include "families.inc"
+#undef QUERN_FAMILY
+    count
+};
+
+struct RankedEntry {
+    const void* entry;  ///< Entry<P> of the family's P
+    int rank;           ///< line in kernels.inc: smaller is better
+};
+/// What a backend library brings: for each family its lines of kernels.inc, best first.
+struct Backend {
+    const char* name;
+    std::span<const RankedEntry> lists[static_cast<int>(Family::count)];
+};
+
+/// The best kernel of a family that accepts the problem; refusals go to target.refusals.
+/// Raises unsupported with all reasons when none does.
+template <class P>
+std::unique_ptr<Kernel> select(Family family, const P& problem, const Target& target) {
+    std::string reasons;
+    int below = -1;
+    for (;;) {  // walks the merged lists in rank order
+        const RankedEntry* best = nullptr;
+        for (const Backend* b : target.backends)
+            for (const RankedEntry& e : b->lists[static_cast<int>(family)])
+                if (e.rank > below && (!best || e.rank < best->rank)) best = &e;
+        if (!best) break;
+        below = best->rank;
+        auto* entry = static_cast<const Entry<P>*>(best->entry);
+        std::string why = entry->refuse(problem, target);
+        if (why.empty()) return entry->make(problem, target);
+        if (target.refusals) target.refusals->push_back(std::string(entry->name) + ": " + why);
+        reasons += (reasons.empty() ? "" : "; ") + std::string(entry->name) + ": " + why;
+    }
+    raise(ErrorCode::unsupported, "no kernel accepts this: " + reasons);
+}
+
+QUERN_END

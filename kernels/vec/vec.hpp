@@ -1,0 +1,79 @@
+// The inner loops that portable kernels are made of, once per instruction set.
+#pragma once
+#include <cstdint>
+
+#include <quern/options.hpp>
+
+QUERN_BEGIN
+namespace vec {
+
+/// y[i] = f(x[i]).
+enum class Unary : std::uint8_t {
+    exp, log, tanh, sigmoid, erf, gelu, gelu_tanh, silu, sqrt, rsqrt, reciprocal, sin, cos, abs, neg, relu, hard_swish,
+    floor, ceil, square, softplus, mish, count
+};
+/// z[i] = f(x[i], y[i]).
+enum class Binary : std::uint8_t { add, sub, mul, div, max, min, count };
+enum class Reduce : std::uint8_t { sum, max, min, prod, sum_abs, sum_square, count };
+
+/// What follows a product, applied to each element of a tile of C while it is in cache:
+/// c += bias; c = f(c).
+enum class Post : std::uint8_t { none, relu, clip, leaky_relu, gelu, gelu_tanh, silu, sigmoid, tanh, hard_swish, hard_sigmoid };
+struct Epilogue {
+    const float* bias_row = nullptr;  ///< one value for each column of C
+    const float* bias_col = nullptr;  ///< one value for each row of C
+    const float* residual = nullptr;  ///< same layout and leading dimension as C, added before `post`
+    Post post = Post::none;
+    float alpha = 0, beta = 0;        ///< clip: [alpha, beta]; leaky_relu: alpha; hard_sigmoid: alpha * x + beta
+};
+
+/// Loops over contiguous memory of one instruction set. All pointers may be aligned to the element
+/// only. No function allocates, throws or keeps state.
+struct Table {
+    Isa isa;
+    const char* name;  ///< "sse2", "avx2", "avx512"
+    /// C[m,n] = A[m,k] * B[k,n], row-major with leading dimensions; transposed operands are read as
+    /// A[k,m], B[n,k]. `work` holds gemm_work_bytes(m, n, k). Then the epilogue over C.
+    void (*gemm_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, bool ta,
+                     const float* b, std::int64_t ldb, bool tb, float* c, std::int64_t ldc, const Epilogue&, void* work);
+    void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t lda, bool ta,
+                     const double* b, std::int64_t ldb, bool tb, double* c, std::int64_t ldc, void* work);
+    std::size_t (*gemm_work_bytes)(std::int64_t m, std::int64_t n, std::int64_t k);
+    void (*unary_f32[static_cast<int>(Unary::count)])(const float* x, float* y, std::int64_t n);
+    void (*binary_f32[static_cast<int>(Binary::count)])(const float* x, const float* y, float* z, std::int64_t n);
+    /// y is one value.
+    void (*binary_scalar_f32[static_cast<int>(Binary::count)])(const float* x, float y, float* z, std::int64_t n);
+    /// One value from n contiguous ones.
+    float (*reduce_f32[static_cast<int>(Reduce::count)])(const float* x, std::int64_t n);
+    /// acc[i] = acc[i] (op) x[i]: reductions over outer axes.
+    void (*accumulate_f32[static_cast<int>(Reduce::count)])(const float* x, float* acc, std::int64_t n);
+    /// One row: y = exp(x - max) / sum; log: x - max - log(sum).
+    void (*softmax_f32)(const float* x, float* y, std::int64_t n, bool log);
+    /// One row: y = (x - mean) / sqrt(var + eps) * scale + bias; scale and bias may be null; `rms`: no mean is
+    /// taken off. mean_out and inv_std_out may be null.
+    void (*norm_f32)(const float* x, const float* scale, const float* bias, float* y, std::int64_t n, float eps, bool rms,
+                     float* mean_out, float* inv_std_out);
+    /// y = scale * x + shift over n values.
+    void (*affine_f32)(const float* x, float scale, float shift, float* y, std::int64_t n);
+    /// Epilogue over one row of C without a product (used after depthwise and direct loops).
+    void (*finish_f32)(float* c, std::int64_t n, const Epilogue&);
+    /// Depthwise convolution of one channel plane: y[oh,ow] += x[h,w] * w[kh,kw] with strides, dilations and
+    /// padding at top and left; y preset by the caller.
+    void (*depthwise_f32)(const float* x, std::int64_t h, std::int64_t w, const float* k, std::int64_t kh, std::int64_t kw,
+                          std::int64_t sh, std::int64_t sw, std::int64_t dh, std::int64_t dw, std::int64_t pt,
+                          std::int64_t pl, float* y, std::int64_t oh, std::int64_t ow);
+    /// Saturating quantization: y = clamp(round_half_even(x / scale) + zero); u8 if `is_unsigned`, else i8.
+    void (*quantize_8)(const float* x, float scale, std::int32_t zero, bool is_unsigned, void* y, std::int64_t n);
+    /// y = (x - zero) * scale.
+    void (*dequantize_8)(const void* x, float scale, std::int32_t zero, bool is_unsigned, float* y, std::int64_t n);
+    /// C[m,n] (int32) = sum_k (A - a_zero)[m,k] * B[k,n]; A is u8 or i8, B is i16 (widened and zero point taken
+    /// off while packing), n columns contiguous.
+    void (*gemm_8)(std::int64_t m, std::int64_t n, std::int64_t k, const void* a, bool a_unsigned, std::int32_t a_zero,
+                   std::int64_t lda, const std::int16_t* b, std::int64_t ldb, std::int32_t* c, std::int64_t ldc);
+};
+
+/// The best table that is built in, the machine has, and `cap` allows.
+QUERN_API const Table& table(Isa cap) noexcept;
+
+}  // namespace vec
+QUERN_END
