@@ -1,0 +1,43 @@
+// A file's bytes as memory.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "../error.hpp"
+
+QUERN_BEGIN
+
+/// A file mapped read-only. The pages are the system's: nothing is read before it is used. An empty file
+/// has no bytes. Shortening the file while it is mapped is fatal to whoever reads it, as with any mapping;
+/// replacing it by rename is safe.
+class QUERN_API MappedFile {
+public:
+    MappedFile() = default;
+    /// Raises io naming `path`: not there, not readable, not a regular file.
+    explicit MappedFile(const std::string& path);
+    /// Maps an open file descriptor (POSIX) or HANDLE (Windows) and closes it, also when that fails.
+    static MappedFile adopt(std::intptr_t handle, const std::string& path);
+    MappedFile(MappedFile&& o) noexcept;
+    MappedFile& operator=(MappedFile&& o) noexcept;
+    ~MappedFile();
+
+    std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
+    std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data_), size_}; }
+    std::size_t size() const noexcept { return size_; }
+    const std::string& path() const noexcept { return path_; }
+
+private:
+    void close() noexcept;
+    const std::byte* data_ = nullptr;
+    std::size_t size_ = 0;
+    std::string path_;
+};
+
+QUERN_END
+#if defined(QUERN_HEADER_ONLY)
+#include "mapped_file-inl.hpp"
+#endif
