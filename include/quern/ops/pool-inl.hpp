@@ -1,0 +1,109 @@
+// MaxPool, AveragePool, LpPool and the global pools: https://onnx.ai/onnx/operators/onnx__MaxPool.html
+#pragma once
+#include <quern/kernels/pool/pool.hpp>
+
+#include "window.hpp"
+
+QUERN_BEGIN
+namespace ops_pool {
+
+inline conv::Window window_of(const Attrs& a) {
+    std::vector<std::int64_t> kernel = a.ints("kernel_shape");
+    if (kernel.empty()) raise(ErrorCode::invalid_model, "kernel_shape is missing; one number for each spatial dimension is needed");
+    if (kernel.size() > 8) raise(ErrorCode::unsupported, std::to_string(kernel.size()) + " spatial dimensions; up to 8 are supported");
+    return ops_window::of_kernel(a, std::move(kernel));
+}
+/// `p` was a float in opset 1.
+inline float norm_of(const Attrs& a) {
+    const Attr* p = a.find("p");
+    float v = !p ? 2 : std::holds_alternative<float>(*p) ? a.f("p", 2) : static_cast<float>(a.i("p", 2));
+    if (!(v > 0)) raise(ErrorCode::invalid_model, "p is " + std::to_string(v) + "; it must be positive");
+    return v;
+}
+
+inline void infer(InferCtx& ctx) {
+    DType t = ctx.in(0).dtype;
+    bool max = ctx.n_out() > 1 || std::string_view(ctx.node.op->name) == "MaxPool";
+    if (max) ctx.need_type(0, {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i8, DType::u8, DType::i32, DType::i64});
+    else ctx.need_type(0, {DType::f32, DType::f64, DType::f16, DType::bf16});
+    conv::Window w = window_of(ctx.attrs);
+    norm_of(ctx.attrs);
+    if (!ctx.ranked(0)) {
+        ctx.set_unranked(0, t);
+        ctx.set_unranked(1, DType::i64);
+        return;
+    }
+    ctx.need_rank(0, w.spatial() + 2, w.spatial() + 2);
+    const std::vector<Dim>& x = ctx.in(0).dims;
+    std::vector<Dim> y{x[0], x[1]};
+    bool ceil_mode = ctx.attrs.i("ceil_mode", 0) != 0;
+    for (int d = 0; d < w.spatial(); ++d) y.push_back(ops_window::outputs(w, d, x[d + 2], ceil_mode));
+    ctx.set(0, t, y);
+    ctx.set(1, DType::i64, std::move(y));
+}
+inline Lowered make(const LowerCtx& ctx, pool::Op op) {
+    pool::Problem p;
+    p.dtype = ctx.in(0).dtype;
+    p.window = window_of(ctx.attrs);
+    p.op = op;
+    p.count_padding = ctx.attrs.i("count_include_pad", 0) != 0;
+    p.indices = ctx.outputs.size() > 1 && ctx.outputs[1];
+    p.column_major = ctx.attrs.i("storage_order", 0) != 0;
+    p.p = norm_of(ctx.attrs);
+    return Lowered(std::make_unique<pool::WindowKernel>(p, vec::table(ctx.target.isa)));
+}
+inline Lowered lower_max(const LowerCtx& ctx) { return make(ctx, pool::Op::max); }
+inline Lowered lower_average(const LowerCtx& ctx) { return make(ctx, pool::Op::average); }
+inline Lowered lower_lp(const LowerCtx& ctx) { return make(ctx, pool::Op::lp); }
+
+inline void infer_global(InferCtx& ctx) {
+    DType t = ctx.in(0).dtype;
+    ctx.need_type(0, {DType::f32, DType::f64, DType::f16, DType::bf16});
+    norm_of(ctx.attrs);
+    if (!ctx.ranked(0)) return ctx.set_unranked(0, t);
+    ctx.need_rank(0, 2);
+    std::vector<Dim> y = ctx.in(0).dims;
+    for (std::size_t d = 2; d < y.size(); ++d) y[d] = Dim(1);
+    ctx.set(0, t, std::move(y));
+}
+inline Lowered make_global(const LowerCtx& ctx, pool::Op op) {
+    return Lowered(std::make_unique<pool::GlobalKernel>(ctx.in(0).dtype, op, norm_of(ctx.attrs), vec::table(ctx.target.isa)));
+}
+inline Lowered lower_global_max(const LowerCtx& ctx) { return make_global(ctx, pool::Op::max); }
+inline Lowered lower_global_average(const LowerCtx& ctx) { return make_global(ctx, pool::Op::average); }
+inline Lowered lower_global_lp(const LowerCtx& ctx) { return make_global(ctx, pool::Op::lp); }
+
+}  // namespace ops_pool
+
+QUERN_INLINE const OpDef& op_MaxPool() {
+    static constexpr OpDef def{.name = "MaxPool", .min_in = 1, .max_in = 1, .max_out = 2, .newest = 22, .infer = ops_pool::infer,
+                               .lower = ops_pool::lower_max, .compute = Compute::arith, .promote_out = 1};
+    return def;
+}
+QUERN_INLINE const OpDef& op_AveragePool() {
+    static constexpr OpDef def{.name = "AveragePool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer,
+                               .lower = ops_pool::lower_average, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_LpPool() {
+    static constexpr OpDef def{.name = "LpPool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer,
+                               .lower = ops_pool::lower_lp, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_GlobalMaxPool() {
+    static constexpr OpDef def{.name = "GlobalMaxPool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer_global,
+                               .lower = ops_pool::lower_global_max, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_GlobalAveragePool() {
+    static constexpr OpDef def{.name = "GlobalAveragePool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer_global,
+                               .lower = ops_pool::lower_global_average, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_GlobalLpPool() {
+    static constexpr OpDef def{.name = "GlobalLpPool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer_global,
+                               .lower = ops_pool::lower_global_lp, .compute = Compute::real};
+    return def;
+}
+
+QUERN_END

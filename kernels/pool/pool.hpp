@@ -1,0 +1,269 @@
+// Pooling over sliding windows, and over whole planes.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include <quern/kernels/conv/conv.hpp>
+#include <quern/kernels/kernel.hpp>
+#include <quern/kernels/vec/vec.hpp>
+#include <quern/tensor/dispatch.hpp>
+
+QUERN_BEGIN
+namespace pool {
+
+enum class Op : std::uint8_t { max, average, lp };
+
+/// in[0] = X [N, C, d...] (nhwc: [N, d..., C]), out[0] = Y, out[1] = indices (max, nchw; may be absent): positions in
+/// X flattened, `column_major` inside a plane (https://onnx.ai/onnx/operators/onnx__MaxPool.html). Output dims decide how many
+/// windows there are. f32, f64; max also i32, i64. Padding counts in an average if `count_padding`, elements
+/// beyond the padding never do. A window of padding only gives the least value (max) or 0.
+struct Problem {
+    DType dtype = DType::f32;
+    conv::Layout layout = conv::Layout::nchw;
+    conv::Window window;
+    Op op = Op::max;
+    bool count_padding = false, indices = false, column_major = false;
+    float p = 2;
+};
+
+/// The taps of one window along one dimension: indices [from, to) of the kernel fall inside the input.
+struct Taps {
+    std::int64_t start, from, to, counted;
+};
+inline Taps taps(std::int64_t o, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t dilation,
+                 std::int64_t begin, std::int64_t end, bool count_padding) {
+    Taps t;
+    t.start = o * stride - begin;
+    t.from = t.start >= 0 ? 0 : std::min(kernel, (-t.start + dilation - 1) / dilation);
+    t.to = t.start >= size ? t.from : std::max(t.from, std::min(kernel, (size - t.start + dilation - 1) / dilation));
+    t.counted = count_padding ? std::min(kernel, (size + end - t.start + dilation - 1) / dilation) : t.to - t.from;
+    return t;
+}
+
+template <class T> constexpr T lowest() {
+    if constexpr (std::numeric_limits<T>::has_infinity) return -std::numeric_limits<T>::infinity();
+    else return std::numeric_limits<T>::lowest();
+}
+
+class WindowKernel final : public Kernel {
+public:
+    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t) {}
+    const char* name() const noexcept override { return "pool.window"; }
+    Booking book(std::span<const View> in, std::span<const View>, int workers) const override {
+        Booking b;
+        b.scratch = static_cast<std::size_t>(workers) * row_bytes(in[0]);
+        return b;
+    }
+    void run(const Call& c) const override {
+        dispatch_arith(p_.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            if (p_.indices && c.out.size() > 1 && c.out[1].present()) with_indices<T>(c);
+            else go<T>(c);
+        });
+    }
+
+private:
+    static std::size_t row_bytes(const View& x) { return (static_cast<std::size_t>(x.dim(-1)) * 8 + 63) / 64 * 64; }
+    struct Axis {
+        std::int64_t in, out, kernel, stride, dilation, begin, end;
+        Taps at(std::int64_t o, bool count_padding) const { return taps(o, in, kernel, stride, dilation, begin, end, count_padding); }
+    };
+    std::vector<Axis> axes(const View& x, const View& y) const {
+        const conv::Window& w = p_.window;
+        int first = p_.layout == conv::Layout::nchw ? 2 : 1;
+        std::vector<Axis> a;
+        for (int d = 0; d < w.spatial(); ++d) {
+            Axis s{x.dims[first + d], y.dims[first + d], w.kernel[d], w.strides[d], w.dilations[d], 0, 0};
+            s.begin = w.pad_begin(d, s.in);
+            if (w.auto_pad == conv::AutoPad::notset) s.end = w.pads[d + w.spatial()];
+            else if (w.auto_pad != conv::AutoPad::valid)
+                s.end = std::max<std::int64_t>(0, (s.out - 1) * s.stride + (s.kernel - 1) * s.dilation + 1 - s.in - s.begin);
+            a.push_back(s);
+        }
+        return a;
+    }
+
+    template <class T>
+    void accumulate(const T* x, T* acc, std::int64_t n) const {
+        if constexpr (std::is_same_v<T, float>) {
+            if (p_.op == Op::max) return t_.accumulate_f32[static_cast<int>(vec::Reduce::max)](x, acc, n);
+            if (p_.op == Op::average) return t_.accumulate_f32[static_cast<int>(vec::Reduce::sum)](x, acc, n);
+            if (p_.p == 2) return t_.accumulate_f32[static_cast<int>(vec::Reduce::sum_square)](x, acc, n);
+            if (p_.p == 1) return t_.accumulate_f32[static_cast<int>(vec::Reduce::sum_abs)](x, acc, n);
+        }
+        if (p_.op == Op::max) {
+            for (std::int64_t i = 0; i < n; ++i) acc[i] = x[i] > acc[i] ? x[i] : acc[i];
+        } else if constexpr (std::is_floating_point_v<T>) {
+            if (p_.op == Op::average)
+                for (std::int64_t i = 0; i < n; ++i) acc[i] += x[i];
+            else
+                for (std::int64_t i = 0; i < n; ++i) acc[i] += static_cast<T>(std::pow(std::fabs(x[i]), static_cast<T>(p_.p)));
+        }
+    }
+    template <class T>
+    T finish(T v, std::int64_t count) const {
+        if constexpr (std::is_floating_point_v<T>) {
+            if (p_.op == Op::average) return count > 0 ? v / static_cast<T>(count) : T{0};
+            if (p_.op == Op::lp) return p_.p == 2 ? std::sqrt(v) : p_.p == 1 ? v : static_cast<T>(std::pow(v, T{1} / static_cast<T>(p_.p)));
+        }
+        return v;
+    }
+    /// Sums or takes the maximum of all rows that a window touches in the leading axes: acc [length].
+    template <class T>
+    void rows(const T* x, const std::vector<Axis>& a, int lead, const Taps* t, std::int64_t length, T* acc) const {
+        std::fill_n(acc, length, p_.op == Op::max ? lowest<T>() : T{0});
+        std::int64_t k[8];
+        for (int d = 0; d < lead; ++d)
+            if ((k[d] = t[d].from) == t[d].to) return;
+        for (;;) {
+            std::int64_t at = 0;
+            for (int d = 0; d < lead; ++d) at = at * a[d].in + t[d].start + k[d] * a[d].dilation;
+            accumulate(x + at * length, acc, length);
+            int d = lead - 1;
+            for (; d >= 0; --d) {
+                if (++k[d] < t[d].to) break;
+                k[d] = t[d].from;
+            }
+            if (d < 0) return;
+        }
+    }
+    /// y[o] over one output row from the combined input row.
+    template <class T>
+    void across(const T* row, const Axis& a, std::int64_t count, T* y) const {
+        std::fill_n(y, a.out, p_.op == Op::max ? lowest<T>() : T{0});
+        for (std::int64_t k = 0; k < a.kernel; ++k) {
+            std::int64_t off = k * a.dilation - a.begin;  // o * stride + off in [0, in)
+            if (off >= a.in) break;
+            std::int64_t from = off >= 0 ? 0 : (-off + a.stride - 1) / a.stride;
+            std::int64_t to = std::min(a.out, (a.in - 1 - off) / a.stride + 1);
+            const T* r = row + off;
+            if (p_.op == Op::max)
+                for (std::int64_t o = from; o < to; ++o) y[o] = r[o * a.stride] > y[o] ? r[o * a.stride] : y[o];
+            else
+                for (std::int64_t o = from; o < to; ++o) y[o] += r[o * a.stride];
+        }
+        if (p_.op == Op::max) return;
+        for (std::int64_t o = 0; o < a.out; ++o) y[o] = finish(y[o], p_.op == Op::average ? count * a.at(o, p_.count_padding).counted : 0);
+    }
+    template <class T>
+    void go(const Call& call) const {
+        const View &x = call.in[0], &y = call.out[0];
+        if (y.count() == 0) return;
+        std::vector<Axis> a = axes(x, y);
+        bool nhwc = p_.layout == conv::Layout::nhwc;
+        int lead = static_cast<int>(a.size()) - (nhwc ? 0 : 1);
+        std::int64_t planes = nhwc ? x.dims[0] : x.dims[0] * x.dims[1];
+        std::int64_t length = x.dim(-1), out_length = y.dim(-1), rows_in = 1, rows_out = 1, work = length + out_length;
+        for (int d = 0; d < lead; ++d) rows_in *= a[d].in, rows_out *= a[d].out, work *= std::min(a[d].kernel, std::max<std::int64_t>(1, a[d].in));
+        std::int64_t grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, work)), n = planes * rows_out;
+        call.workers.for_each((n + grain - 1) / grain, [&](std::int64_t tile, int worker) {
+            T* tmp = reinterpret_cast<T*>(call.scratch + static_cast<std::size_t>(worker) * row_bytes(x));
+            for (std::int64_t r = tile * grain; r < std::min(n, (tile + 1) * grain); ++r) {
+                Taps t[8];
+                std::int64_t rest = r % rows_out, count = 1;
+                for (int d = lead - 1; d >= 0; --d) {
+                    t[d] = a[d].at(rest % a[d].out, p_.count_padding);
+                    rest /= a[d].out;
+                    count *= t[d].counted;
+                }
+                T* dst = y.out<T>() + r * out_length;
+                rows(x.in<T>() + r / rows_out * rows_in * length, a, lead, t, length, nhwc ? dst : tmp);
+                if (!nhwc) across(tmp, a.back(), count, dst);
+                else if (p_.op != Op::max)
+                    for (std::int64_t i = 0; i < length; ++i) dst[i] = finish(dst[i], count);
+            }
+        });
+    }
+    template <class T>
+    void with_indices(const Call& call) const {
+        const View &x = call.in[0], &y = call.out[0];
+        if (y.count() == 0) return;
+        std::vector<Axis> a = axes(x, y);
+        int n = static_cast<int>(a.size());
+        std::int64_t plane_in = x.count(2, x.rank), plane_out = y.count(2, y.rank);
+        std::int64_t* index = call.out[1].out<std::int64_t>();
+        call.workers.ranges(y.count(), 4096, [&](std::int64_t from, std::int64_t to) {
+            Taps t[8];
+            std::int64_t k[8];
+            for (std::int64_t i = from; i < to; ++i) {
+                std::int64_t rest = i % plane_out, base = i / plane_out * plane_in, found = 0;
+                bool empty = false, any = false;
+                for (int d = n - 1; d >= 0; --d) {
+                    t[d] = a[d].at(rest % a[d].out, false);
+                    rest /= a[d].out;
+                    k[d] = t[d].from;
+                    empty |= t[d].from == t[d].to;
+                }
+                T best = lowest<T>();
+                while (!empty) {
+                    std::int64_t at = 0, column = 0, stride = 1;
+                    for (int d = 0; d < n; ++d) {
+                        std::int64_t pos = t[d].start + k[d] * a[d].dilation;
+                        at = at * a[d].in + pos;
+                        column += pos * stride;
+                        stride *= a[d].in;
+                    }
+                    T v = x.in<T>()[base + at];
+                    if (!any || v > best) best = v, found = p_.column_major ? column : at;
+                    any = true;
+                    int d = n - 1;
+                    for (; d >= 0; --d) {
+                        if (++k[d] < t[d].to) break;
+                        k[d] = t[d].from;
+                    }
+                    empty = d < 0;
+                }
+                y.out<T>()[i] = best;
+                index[i] = base + found;
+            }
+        });
+    }
+    Problem p_;
+    const vec::Table& t_;
+};
+
+/// Y [N, C, 1...] from X [N, C, d...]: the maximum, mean or p-norm of each plane; f32 or f64.
+class GlobalKernel final : public Kernel {
+public:
+    GlobalKernel(DType dtype, Op op, float p, const vec::Table& t) : dtype_(dtype), op_(op), p_(p), t_(t) {}
+    const char* name() const noexcept override { return "pool.global"; }
+    void run(const Call& c) const override {
+        const View &x = c.in[0], &y = c.out[0];
+        std::int64_t n = y.count(), plane = n ? x.count() / n : 0;
+        c.workers.ranges(n, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, plane)), [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t i = from; i < to; ++i) {
+                if (dtype_ == DType::f32) y.out<float>()[i] = one(x.in<float>() + i * plane, plane);
+                else y.out<double>()[i] = one(x.in<double>() + i * plane, plane);
+            }
+        });
+    }
+
+private:
+    template <class T>
+    T one(const T* x, std::int64_t n) const {
+        if (op_ == Op::max && n == 0) return lowest<T>();
+        if constexpr (std::is_same_v<T, float>) {
+            if (op_ == Op::max) return t_.reduce_f32[static_cast<int>(vec::Reduce::max)](x, n);
+            if (op_ == Op::average) return t_.reduce_f32[static_cast<int>(vec::Reduce::sum)](x, n) / static_cast<float>(n);
+        }
+        T s = op_ == Op::max ? x[0] : T{0};
+        for (std::int64_t i = 0; i < n; ++i) {
+            if (op_ == Op::max) s = x[i] > s ? x[i] : s;
+            else if (op_ == Op::average) s += x[i];
+            else s += p_ == 2 ? x[i] * x[i] : p_ == 1 ? std::fabs(x[i]) : static_cast<T>(std::pow(std::fabs(x[i]), static_cast<T>(p_)));
+        }
+        if (op_ == Op::average) return s / static_cast<T>(n);
+        if (op_ == Op::lp) return p_ == 2 ? std::sqrt(s) : p_ == 1 ? s : static_cast<T>(std::pow(s, T{1} / static_cast<T>(p_)));
+        return s;
+    }
+    DType dtype_;
+    Op op_;
+    float p_;
+    const vec::Table& t_;
+};
+
+}  // namespace pool
+QUERN_END
