@@ -1,0 +1,30 @@
+// The arguments of all commands, and the commands.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace cli {
+
+enum Exit { ok = 0, failed = 1, unsupported = 2, usage = 64 };
+
+struct Args {
+    std::string model;
+    std::vector<std::string> inputs;  ///< NAME=FILE
+    std::vector<std::string> dims;    ///< SYMBOL=N, for inputs that are made up
+    std::vector<std::string> taps;
+    std::string output_dir, case_dir, out_dir;
+    std::string stage, save, trace, stop_after, external_data_dir;
+    std::string isa = "best";
+    int threads = 0;
+    double seconds = 2, pause_ms = 0, deadline = 0;
+    std::size_t memory_limit_mb = 0;
+    bool portable = false, no_optimize = false, verbose = false;
+    bool json = false, dot = false, profile = false;
+};
+
+int run(const Args&);
+int bench(const Args&);
+int test(const Args&);
+int inspect(const Args&);
+int check(const Args&);
+}  // namespace cli

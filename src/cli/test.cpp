@@ -1,0 +1,104 @@
+// quern test: an ONNX backend test case (model.onnx, test_data_set_*/input_*.pb, output_*.pb).
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "elements.hpp"
+#include "io.hpp"
+
+namespace cli {
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+struct Case {
+    std::vector<std::string> input_names;  ///< empty: the model's own order
+    Tolerance tolerance;
+    std::string refusal;  ///< why this case cannot be run, if so
+};
+
+static Case read_case(const fs::path& dir) {
+    Case c;
+    if (!fs::exists(dir / "case.json")) return c;
+    Json j = Json::parse(read_file((dir / "case.json").string()), nullptr, false);
+    if (!j.is_object()) raise(ErrorCode::invalid_argument, "'" + (dir / "case.json").string() + "' is not a JSON object");
+    c.tolerance.rtol = j.value("rtol", c.tolerance.rtol);
+    c.tolerance.atol = j.value("atol", c.tolerance.atol);
+    for (const char* side : {"inputs", "outputs"})
+        for (const Json& port : j.value(side, Json::array())) {
+            std::string name = port.value("name", ""), kind = port.value("kind", "tensor");
+            if (kind != "tensor" && c.refusal.empty())
+                c.refusal = std::string(side, std::strlen(side) - 1) + " '" + name + "' is a " + kind + "; only tensors are implemented";
+            if (side[0] == 'i') c.input_names.push_back(name);
+        }
+    return c;
+}
+
+static std::vector<fs::path> data_sets(const fs::path& dir) {
+    std::vector<fs::path> sets;
+    for (const auto& e : fs::directory_iterator(dir))
+        if (e.is_directory() && e.path().filename().string().rfind("test_data_set_", 0) == 0) sets.push_back(e.path());
+    std::sort(sets.begin(), sets.end());
+    if (sets.empty()) raise(ErrorCode::invalid_argument, "'" + dir.string() + "' has no test_data_set_* folder");
+    return sets;
+}
+static fs::path numbered(const fs::path& set, const char* stem, std::size_t i) {
+    return set / (stem + std::to_string(i) + ".pb");
+}
+
+/// Empty, or the first difference.
+static std::string run_set(const quern::Engine& engine, const Case& c, const fs::path& set, const fs::path& out) {
+    quern::Session session(engine);
+    std::vector<Tensor> inputs;
+    for (std::size_t i = 0; fs::exists(numbered(set, "input_", i)); ++i) {
+        if (c.input_names.empty() ? i >= engine.inputs().size() : i >= c.input_names.size())
+            raise(ErrorCode::invalid_argument, "'" + set.string() + "' has more inputs than the model");
+        inputs.push_back(load_pb(numbered(set, "input_", i).string()));
+    }
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+        session.bind(c.input_names.empty() ? engine.inputs()[i].name : c.input_names[i], inputs[i]);
+    session.run();
+    if (!out.empty()) make_dir((out / set.filename()).string());
+    for (std::size_t i = 0; i < engine.outputs().size(); ++i) {
+        const std::string& name = engine.outputs()[i].name;
+        const Tensor& got = session.output(name);
+        if (!out.empty()) {
+            save_pb(numbered(out / set.filename(), "output_", i).string(), name, got);
+            continue;
+        }
+        fs::path want = numbered(set, "output_", i);
+        if (!fs::exists(want)) return "'" + want.string() + "' is missing";
+        std::string why = difference(got, load_pb(want.string()), c.tolerance);
+        if (!why.empty()) return set.filename().string() + " output '" + name + "': " + why;
+    }
+    return "";
+}
+
+/// Contexts joined by commas: a reason is one line.
+static std::string one_line(std::string s) {
+    std::replace(s.begin(), s.end(), '\n', ' ');
+    return s;
+}
+
+int test(const Args& a) {
+    try {
+        Case c = read_case(a.case_dir);
+        if (!c.refusal.empty()) {
+            std::printf("unsupported: %s\n", c.refusal.c_str());
+            return unsupported;
+        }
+        quern::Model model = quern::Model::load((fs::path(a.case_dir) / "model.onnx").string(), load_options(a));
+        quern::Engine engine = model.compile(options(a));
+        auto sets = data_sets(a.case_dir);
+        for (const fs::path& set : sets)
+            if (std::string why = run_set(engine, c, set, a.out_dir); !why.empty()) {
+                std::printf("%s\n", one_line(why).c_str());
+                return failed;
+            }
+        std::printf("%s: %zu data set%s\n", a.out_dir.empty() ? "pass" : "ran", sets.size(), sets.size() == 1 ? "" : "s");
+        return ok;
+    } catch (const quern::Error& e) {
+        std::printf("%s\n", one_line(e.what()).c_str());
+        return e.code() == ErrorCode::unsupported ? unsupported : failed;
+    }
+}
+}  // namespace cli
