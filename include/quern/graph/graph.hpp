@@ -88,6 +88,7 @@ struct QUERN_API Graph {
     std::vector<Value> values;
     std::vector<Node> nodes;
     std::vector<ValueId> inputs, outputs;
+    std::vector<std::string> output_names;  ///< as declared, one for each output (several may be one value)
 
     ValueId add_value(std::string name, Fact fact);
     /// A constant, shared if the same tensor storage is already there under that name.

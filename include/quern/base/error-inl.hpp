@@ -1,0 +1,45 @@
+#pragma once
+#include <cstdlib>
+
+#include "../error.hpp"
+
+QUERN_BEGIN
+
+QUERN_INLINE Version library_version() noexcept { return header_version(); }
+
+QUERN_INLINE const char* error_code_name(ErrorCode c) noexcept {
+    switch (c) {
+        case ErrorCode::invalid_argument: return "invalid_argument";
+        case ErrorCode::invalid_model: return "invalid_model";
+        case ErrorCode::unsupported: return "unsupported";
+        case ErrorCode::shape_mismatch: return "shape_mismatch";
+        case ErrorCode::io: return "io";
+        case ErrorCode::out_of_memory: return "out_of_memory";
+        case ErrorCode::cancelled: return "cancelled";
+        case ErrorCode::deadline_exceeded: return "deadline_exceeded";
+        default: return "internal";
+    }
+}
+QUERN_INLINE Error::Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) { compose(); }
+QUERN_INLINE void Error::compose() {
+    what_ = std::string(error_code_name(code_)) + ": " + message_;
+    for (auto& c : context_) what_ += "\n  in " + c;
+}
+QUERN_INLINE Error& Error::at(std::string place) & {
+    context_.push_back(std::move(place));
+    compose();
+    return *this;
+}
+QUERN_INLINE Error&& Error::at(std::string place) && { return std::move(at(std::move(place))); }
+
+QUERN_INLINE void raise(Error e) {
+#if QUERN_HAS_EXCEPTIONS
+    throw std::move(e);
+#else
+    (void)e;
+    std::abort();
+#endif
+}
+QUERN_INLINE void raise(ErrorCode code, std::string message) { raise(Error(code, std::move(message))); }
+
+QUERN_END

@@ -1,0 +1,142 @@
+#pragma once
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+
+#include "thread_pool.hpp"
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+QUERN_BEGIN
+
+QUERN_INLINE Executor::~Executor() = default;
+
+QUERN_INLINE int usable_cpus() noexcept {
+    int n = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+    if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+        char quota[32] = {};
+        long long q = 0, period = 0;
+        if (std::fscanf(f, "%31s %lld", quota, &period) == 2 && std::sscanf(quota, "%lld", &q) == 1 && q > 0 && period > 0)
+            n = std::min<long long>(n, std::max<long long>(1, (q + period - 1) / period));
+        std::fclose(f);
+    }
+#endif
+    return n < 1 ? 1 : n;
+}
+
+namespace detail {
+inline void cpu_pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+/// Spins until ready() or the time is over; true when ready.
+template <class F>
+bool spin(std::chrono::microseconds limit, F&& ready) {
+    auto end = std::chrono::steady_clock::now() + limit;
+    for (;;) {
+        for (int i = 0; i < 64; ++i) {
+            if (ready()) return true;
+            cpu_pause();
+        }
+        if (std::chrono::steady_clock::now() >= end) return ready();
+    }
+}
+}  // namespace detail
+
+QUERN_INLINE ThreadPool::~ThreadPool() {
+    stop_.store(true);
+    epoch_.fetch_add(1);
+    epoch_.notify_all();
+    for (auto& t : threads_) t.join();
+}
+QUERN_INLINE void ThreadPool::start() {
+    threads_.reserve(width_ - 1);
+    for (int i = 1; i < width_; ++i) threads_.emplace_back([this, i] { work(i); });
+}
+QUERN_INLINE void ThreadPool::drain(int worker) {
+    const Job job = job_;
+    for (;;) {
+        std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+        if (i >= job.n) return;
+        job.tile(job.context, i, worker);
+    }
+}
+QUERN_INLINE void ThreadPool::leave() {
+    if (inside_.fetch_sub(1) == 1 && waiting_.load()) inside_.notify_all();
+}
+QUERN_INLINE void ThreadPool::work(int worker) {
+    std::uint32_t seen = 0;
+    for (;;) {
+        bool news = detail::spin(std::chrono::microseconds(50), [&] { return epoch_.load(std::memory_order_acquire) != seen; });
+        if (!news) {
+            sleepers_.fetch_add(1);
+            epoch_.wait(seen);
+            sleepers_.fetch_sub(1);
+        }
+        seen = epoch_.load();
+        if (stop_.load()) return;
+        // A worker counts itself in before it looks whether a job is open; the caller closes the job before it
+        // looks whether anybody is in. So a job's fields are never rewritten under a worker.
+        inside_.fetch_add(1);
+        if (open_.load()) drain(worker);
+        leave();
+    }
+}
+QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* context) {
+    bool expected = false;
+    if (width_ == 1 || n <= 1 || !busy_.compare_exchange_strong(expected, true)) {
+        for (std::int64_t i = 0; i < n; ++i) tile(context, i, 0);
+        return;
+    }
+    if (threads_.empty()) start();
+    job_ = Job{n, tile, context};
+    next_.store(0, std::memory_order_relaxed);
+    open_.store(1);
+    epoch_.fetch_add(1);
+    if (sleepers_.load()) epoch_.notify_all();
+    drain(0);
+    open_.store(0);
+    if (inside_.load() && !detail::spin(std::chrono::microseconds(50), [&] { return inside_.load() == 0; })) {
+        waiting_.store(1);
+        for (int v = inside_.load(); v; v = inside_.load()) inside_.wait(v);
+        waiting_.store(0);
+    }
+    busy_.store(false);
+}
+
+QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
+    if (n <= 0) return;
+    if (n == 1 || width() == 1) {
+        for (std::int64_t i = 0; i < n; ++i) tile(context, i, 0);
+        return;
+    }
+    struct Guarded {
+        Tile tile;
+        void* context;
+        std::atomic<bool> failed{false};
+        std::exception_ptr first;
+        std::mutex lock;
+    } g{tile, context, {}, {}, {}};
+    auto safe = [](void* c, std::int64_t i, int w) {
+        auto& s = *static_cast<Guarded*>(c);
+        if (s.failed.load(std::memory_order_relaxed)) return;
+        try {
+            s.tile(s.context, i, w);
+        } catch (...) {
+            std::lock_guard<std::mutex> l(s.lock);
+            if (!s.failed.exchange(true)) s.first = std::current_exception();
+        }
+    };
+    if (executor_) executor_->run(n, safe, &g);
+    else pool_->run(n, safe, &g);
+    if (g.failed) std::rethrow_exception(g.first);
+}
+
+QUERN_END

@@ -1,0 +1,449 @@
+#pragma once
+#include <algorithm>
+#include <unordered_map>
+
+#include "../base/guard.hpp"
+#include "importer.hpp"
+#include "../ops/op.hpp"
+
+QUERN_BEGIN
+namespace import_detail {
+
+using Opsets = std::unordered_map<std::string_view, std::int64_t>;
+
+inline Opsets opsets_of(const std::vector<onnx::OpsetId>& ids) {
+    Opsets o;
+    for (auto& id : ids) o[id.domain == "ai.onnx" ? std::string_view() : id.domain] = id.version;
+    return o;
+}
+
+/// Names of one graph (or function body, which shares its caller's graph) and what it takes from outside.
+struct Scope {
+    Graph* graph;
+    Scope* parent = nullptr;         // the enclosing graph, whose values are captured
+    std::unordered_map<std::string_view, ValueId> names;
+    std::unordered_map<std::string_view, const onnx::TensorProto*> initializers;  // decoded at first use
+    const Opsets* opsets = nullptr;
+    std::vector<std::pair<ValueId, ValueId>> captures;  // outer, inner
+    const onnx::NodeProto* call = nullptr;               // the call, inside a function body
+    const onnx::FunctionProto* function = nullptr;
+    std::string prefix;
+    int depth = 0;
+};
+
+class Importer {
+public:
+    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner)
+        : model_(m), external_(e), owner_(std::move(owner)), opsets_(opsets_of(m.opset_import)) {
+        for (auto& f : m.functions) functions_[std::string(f.domain) + "::" + std::string(f.name) + "::" + std::string(f.overload)] = &f;
+    }
+    Imported run();
+
+    struct Context;
+    ValueId find(Scope& s, std::string_view name);
+    void node(Scope& s, const onnx::NodeProto& n);
+    void nodes(Scope& s, const std::vector<onnx::NodeProto>& list);
+    void call_function(Scope& s, const onnx::NodeProto& n, const onnx::FunctionProto& f);
+    void standard_node(Scope& s, const onnx::NodeProto& n, const OpDef& op, std::int64_t opset);
+    Attrs attributes(Scope& s, const onnx::NodeProto& n, std::vector<std::shared_ptr<Graph>>& subgraphs,
+                     std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures);
+    bool attribute(Scope& s, const onnx::Attribute& a, Attr& out, std::vector<std::shared_ptr<Graph>>& subgraphs,
+                   std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures);
+    std::shared_ptr<Graph> subgraph(Scope& outer, const onnx::GraphProto& g, std::vector<std::pair<ValueId, ValueId>>& captures);
+    void fill(Scope& s, const onnx::GraphProto& g, bool top);
+    Fact declared(const onnx::TypeProto& t, const std::string& who);
+    void problem(Scope& s, const onnx::NodeProto& n, std::int64_t opset, const Error& e);
+    std::string unique(Graph& g, std::string_view name);
+
+    const onnx::ModelProto& model_;
+    onnx::External* external_;
+    std::shared_ptr<const void> owner_;
+    Opsets opsets_;
+    std::unordered_map<std::string, const onnx::FunctionProto*> functions_;
+    Imported out_;
+    std::unordered_map<const Graph*, std::unordered_map<std::string, int>> taken_;
+    int unknown_dims_ = 0;
+    std::size_t node_budget_ = 4u << 20;  // function inlining may multiply nodes; bounds hostile nesting
+};
+
+/// The face that an operator's import sees.
+struct Importer::Context final : ImportCtx {
+    Importer& im;
+    Scope& scope;
+    const onnx::NodeProto& proto;
+    std::vector<ValueId> results;
+    bool done = false;
+    int made = 0;
+    std::string origin;
+
+    Context(Importer& i, Scope& s, const onnx::NodeProto& n) : ImportCtx(*s.graph), im(i), scope(s), proto(n), results(n.output.size(), no_value) {}
+    std::string base_name() const {
+        return scope.prefix + std::string(proto.name.empty() ? (proto.output.empty() ? proto.op_type : proto.output[0]) : proto.name);
+    }
+    ValueId constant(Tensor t) override { return graph.add_constant(graph.fresh_name(base_name()), std::move(t)); }
+    NodeId make(const OpDef& op, std::vector<ValueId> inputs, Attrs a, std::vector<ValueId> outs) {
+        NodeId id = graph.add_node(op, made++ ? base_name() + "." + std::to_string(made) : base_name(), std::move(inputs), std::move(outs), std::move(a));
+        graph.nodes[id].origin = origin;
+        infer_node(graph, id);
+        return id;
+    }
+    std::vector<ValueId> add(std::string_view op, std::vector<ValueId> inputs, Attrs a, int n) override {
+        std::vector<ValueId> outs;
+        for (int i = 0; i < n; ++i) outs.push_back(graph.add_value(graph.fresh_name(base_name()), Fact()));
+        make(op_named(op), std::move(inputs), std::move(a), outs);
+        return outs;
+    }
+    std::vector<ValueId> output_values() {
+        std::vector<ValueId> outs;
+        for (auto& name : proto.output)
+            outs.push_back(name.empty() ? no_value : graph.add_value(im.unique(graph, scope.prefix + std::string(name)), Fact()));
+        return outs;
+    }
+    void finish(std::string_view op, std::vector<ValueId> inputs, Attrs a) override { finish(op_named(op), std::move(inputs), std::move(a)); }
+    void finish(const OpDef& op, std::vector<ValueId> inputs, Attrs a) {
+        auto outs = output_values();
+        while (!outs.empty() && outs.back() == no_value) outs.pop_back();
+        make(op, std::move(inputs), std::move(a), outs);
+        for (std::size_t i = 0; i < outs.size(); ++i) results[i] = outs[i];
+        done = true;
+    }
+    void alias(int o, ValueId v) override {
+        done = true;
+        if (o >= static_cast<int>(proto.output.size()) || proto.output[o].empty()) return;
+        Value& val = graph.values[v];
+        if (val.name.find('~') != std::string::npos) {  // nobody knows it yet: it takes the ONNX name
+            val.name = im.unique(graph, scope.prefix + std::string(proto.output[o]));
+            results[o] = v;
+            return;
+        }
+        ValueId out = graph.add_value(im.unique(graph, scope.prefix + std::string(proto.output[o])), Fact());
+        make(op_named("Identity"), {v}, {}, {out});
+        results[o] = out;
+    }
+};
+
+inline std::string Importer::unique(Graph& g, std::string_view name) {
+    int& n = taken_[&g][std::string(name)];
+    return n++ ? std::string(name) + "." + std::to_string(n) : std::string(name);
+}
+
+inline ValueId Importer::find(Scope& s, std::string_view name) {
+    if (auto it = s.names.find(name); it != s.names.end()) return it->second;
+    if (auto it = s.initializers.find(name); it != s.initializers.end()) {
+        Tensor t = with_place([&] { return "initializer '" + std::string(name) + "'"; }, [&] { return onnx::decode_tensor(*it->second, external_, owner_); });
+        return s.names[name] = s.graph->add_constant(unique(*s.graph, name), std::move(t));
+    }
+    if (!s.parent) return no_value;
+    ValueId outer = find(*s.parent, name);
+    if (outer == no_value) return no_value;
+    const Fact& f = s.parent->graph->fact(outer);
+    std::string local = unique(*s.graph, name);
+    if (f.is_const()) return s.names[name] = s.graph->add_constant(local, f.value);
+    Fact g = f;  // the subgraph has symbols of its own, named by the outer expressions
+    g.symbolic.reset();
+    for (auto& d : g.dims)
+        if (!d.is_const()) d = Dim::symbol(d.to_string());
+    ValueId inner = s.graph->add_value(local, std::move(g));
+    s.captures.emplace_back(outer, inner);
+    return s.names[name] = inner;
+}
+
+inline Fact Importer::declared(const onnx::TypeProto& t, const std::string& who) {
+    Fact f;
+    using K = onnx::TypeProto;
+    const K* p = &t;
+    if (t.kind == K::sequence) f.kind = Kind::sequence;
+    if (t.kind == K::optional) f.kind = Kind::optional;
+    if (t.kind == K::map) f.kind = Kind::map;
+    while (p->elem && p->kind != K::tensor) p = p->elem.get();
+    if (p->elem_type < 0 || p->elem_type >= dtype_count) raise(ErrorCode::invalid_model, who + " has element type " + std::to_string(p->elem_type) + "; accepted: 1 to 26");
+    f.dtype = static_cast<DType>(p->elem_type);
+    if (f.kind != Kind::tensor || !p->has_shape) return f;
+    f.ranked = true;
+    for (auto& d : p->shape) {
+        // Exporters write 0 or -1 for a size that they do not know.
+        if (d.has_value && d.value > 0) f.dims.emplace_back(d.value);
+        else if (!d.param.empty() && d.param != "?") f.dims.push_back(Dim::symbol(std::string(d.param)));
+        else f.dims.push_back(Dim::symbol("?" + std::to_string(unknown_dims_++)));
+    }
+    return f;
+}
+
+inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, std::vector<std::shared_ptr<Graph>>& subgraphs,
+                                std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures) {
+    if (!a.ref_attr_name.empty()) {  // an attribute of the function's call, or its default
+        if (!s.call) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' refers to a function's attribute outside of a function");
+        for (auto& c : s.call->attribute)
+            if (c.name == a.ref_attr_name && c.ref_attr_name.empty()) return attribute(s, c, out, subgraphs, captures);
+        for (auto& c : s.function->attribute_proto)
+            if (c.name == a.ref_attr_name && c.ref_attr_name.empty()) return attribute(s, c, out, subgraphs, captures);
+        return false;
+    }
+    switch (a.type) {
+        case 1: out = a.f; return true;
+        case 2: out = static_cast<std::int64_t>(a.i); return true;
+        case 3: out = std::string(a.s); return true;
+        case 4:
+            if (!a.t) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no tensor");
+            out = onnx::decode_tensor(*a.t, external_, owner_);
+            return true;
+        case 5: {
+            if (!a.g) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no graph");
+            captures.emplace_back();
+            auto g = subgraph(s, *a.g, captures.back());
+            subgraphs.push_back(g);
+            out = std::shared_ptr<const Graph>(g);
+            return true;
+        }
+        case 6: out = a.floats; return true;
+        case 7: out = std::vector<std::int64_t>(a.ints.begin(), a.ints.end()); return true;
+        case 8: out = std::vector<std::string>(a.strings.begin(), a.strings.end()); return true;
+        case 11: {  // sparse tensors become dense where Constant reads them
+            if (!a.sparse) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no sparse tensor");
+            raise(ErrorCode::unsupported, "attribute '" + std::string(a.name) + "' is a sparse tensor; accepted: dense tensors");
+        }
+        case 13: return false;  // type_proto: Optional's type; its operators are refused by name
+        default: raise(ErrorCode::unsupported, "attribute '" + std::string(a.name) + "' has type " + std::to_string(a.type) + "; accepted: numbers, strings, tensors, graphs and lists of numbers or strings");
+    }
+}
+
+inline Attrs Importer::attributes(Scope& s, const onnx::NodeProto& n, std::vector<std::shared_ptr<Graph>>& subgraphs,
+                                  std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures) {
+    Attrs attrs;
+    for (auto& a : n.attribute) {
+        Attr v;
+        if (attribute(s, a, v, subgraphs, captures)) attrs.set(std::string(a.name), std::move(v));
+    }
+    return attrs;
+}
+
+inline std::shared_ptr<Graph> Importer::subgraph(Scope& outer, const onnx::GraphProto& g, std::vector<std::pair<ValueId, ValueId>>& captures) {
+    if (outer.depth > 64) raise(ErrorCode::invalid_model, "subgraphs are nested more than 64 deep");
+    auto graph = std::make_shared<Graph>();
+    Scope s{graph.get(), &outer};
+    s.opsets = outer.opsets;
+    s.depth = outer.depth + 1;
+    s.call = outer.call;
+    s.function = outer.function;
+    fill(s, g, false);
+    captures = std::move(s.captures);
+    taken_.erase(graph.get());
+    return graph;
+}
+
+inline void Importer::problem(Scope& s, const onnx::NodeProto& n, std::int64_t opset, const Error& e) {
+    Problem p{e.code(), std::string(n.name.empty() && !n.output.empty() ? n.output[0] : n.name), std::string(n.op_type), std::string(n.domain), opset, "", e.message()};
+    for (auto& name : n.input) {
+        ValueId v = name.empty() ? no_value : find(s, name);
+        p.dtype += (p.dtype.empty() ? "" : ", ") + std::string(v == no_value ? "-" : dtype_name(s.graph->fact(v).dtype));
+    }
+    out_.problems.push_back(std::move(p));
+    for (auto& name : n.output)  // later nodes see values of unknown type and are skipped
+        if (!name.empty()) s.names[name] = s.graph->add_value(unique(*s.graph, name), Fact());
+}
+
+inline void Importer::nodes(Scope& s, const std::vector<onnx::NodeProto>& list) {
+    // ONNX asks for topological order; exporters that break it are met by taking what is ready, in rounds.
+    std::vector<const onnx::NodeProto*> waiting;
+    for (auto& n : list) waiting.push_back(&n);
+    while (!waiting.empty()) {
+        std::vector<const onnx::NodeProto*> later;
+        std::unordered_map<std::string_view, int> made_later;
+        for (auto* n : waiting)
+            for (auto& o : n->output)
+                if (!o.empty()) ++made_later[o];
+        for (auto* n : waiting) {
+            bool ready = true;
+            for (auto& i : n->input)
+                if (!i.empty() && made_later.count(i) && made_later[i] > 0) ready = false;
+            if (!ready) { later.push_back(n); continue; }
+            for (auto& o : n->output)
+                if (!o.empty()) --made_later[o];
+            node(s, *n);
+        }
+        if (later.size() == waiting.size()) {
+            std::string who = std::string(later[0]->name.empty() ? later[0]->op_type : later[0]->name);
+            raise(ErrorCode::invalid_model, "the graph has a cycle through node '" + who + "'");
+        }
+        waiting = std::move(later);
+    }
+}
+
+inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
+    if (node_budget_-- == 0) raise(ErrorCode::invalid_model, "inlined functions make more than 4 million nodes");
+    std::string_view domain = n.domain == "ai.onnx" ? std::string_view() : n.domain;
+    auto v = s.opsets->find(domain);
+    std::int64_t opset = v == s.opsets->end() ? 0 : v->second;
+    Result<void> r = guarded([&] {
+        for (auto& i : n.input)
+            if (!i.empty() && find(s, i) == no_value) raise(ErrorCode::invalid_model, "input '" + std::string(i) + "' is made by no node, initializer or graph input");
+        const OpDef* op = find_op(domain, n.op_type);
+        std::string key = std::string(n.domain) + "::" + std::string(n.op_type) + "::" + std::string(n.overload);
+        if (auto f = functions_.find(key); f != functions_.end() && (!op || !domain.empty())) return call_function(s, n, *f->second);
+        if (opset == 0 && !(domain.empty() && s.opsets->empty())) {
+            if (domain.empty() || op == nullptr) raise(ErrorCode::unsupported, "operator " + std::string(n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + " is unknown and its domain is not imported by the model");
+            opset = 1;
+        }
+        if (!op)
+            raise(ErrorCode::unsupported, "operator " + std::string(n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + " is not implemented");
+        for (auto& i : n.input) {
+            if (i.empty()) continue;
+            const Fact& f = s.graph->fact(find(s, i));
+            if (f.kind != Kind::tensor)
+                raise(ErrorCode::unsupported, "input '" + std::string(i) + "' is a sequence, optional or map; accepted: tensors");
+            if (f.dtype == DType::undefined) {  // a consequence of an earlier problem
+                for (auto& o : n.output)
+                    if (!o.empty()) s.names[o] = s.graph->add_value(unique(*s.graph, o), Fact());
+                return;
+            }
+        }
+        standard_node(s, n, *op, opset == 0 ? 1 : opset);
+    });
+    if (!r) problem(s, n, opset, r.error());
+}
+
+inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const OpDef& op, std::int64_t opset) {
+    Context ctx(*this, s, n);
+    ctx.opset = opset;
+    ctx.n_out = static_cast<int>(n.output.size());
+    ctx.origin = (n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + ", opset " + std::to_string(opset);
+    std::vector<std::shared_ptr<Graph>> subgraphs;
+    std::vector<std::vector<std::pair<ValueId, ValueId>>> captures;
+    ctx.attrs = attributes(s, n, subgraphs, captures);
+    for (auto& i : n.input) ctx.in.push_back(i.empty() ? no_value : find(s, i));
+    if (!subgraphs.empty()) {  // close the subgraphs: the union of what they take from outside, for each
+        std::vector<ValueId> all;
+        for (auto& list : captures)
+            for (auto& [outer, inner] : list)
+                if (std::find(all.begin(), all.end(), outer) == all.end()) all.push_back(outer);
+        for (std::size_t g = 0; g < subgraphs.size(); ++g)
+            for (ValueId outer : all) {
+                auto it = std::find_if(captures[g].begin(), captures[g].end(), [&](auto& c) { return c.first == outer; });
+                Fact f = s.graph->fact(outer);
+                f.symbolic.reset();
+                for (auto& d : f.dims)
+                    if (!d.is_const()) d = Dim::symbol(d.to_string());
+                subgraphs[g]->inputs.push_back(it != captures[g].end() ? it->second : subgraphs[g]->add_value("captured~" + std::to_string(outer), std::move(f)));
+            }
+        ctx.in.insert(ctx.in.end(), all.begin(), all.end());
+    }
+    while (!ctx.in.empty() && ctx.in.back() == no_value) ctx.in.pop_back();
+    if (op.import) op.import(ctx);
+    if (!ctx.done) ctx.finish(op, ctx.in, ctx.attrs);
+    for (std::size_t o = 0; o < n.output.size(); ++o) {
+        if (n.output[o].empty()) continue;
+        if (ctx.results[o] == no_value) raise(ErrorCode::internal, "import left output " + std::to_string(o) + " without a value");
+        s.names[n.output[o]] = ctx.results[o];
+    }
+}
+
+inline void Importer::call_function(Scope& s, const onnx::NodeProto& n, const onnx::FunctionProto& f) {
+    if (s.depth > 64) raise(ErrorCode::invalid_model, "functions call each other more than 64 deep");
+    // Attributes of the call that refer to the caller's own attributes are resolved by substitution here.
+    onnx::NodeProto call = n;
+    for (auto& a : call.attribute) {
+        if (a.ref_attr_name.empty()) continue;
+        std::string_view own = a.name;
+        bool found = false;
+        if (s.call)
+            for (auto& c : s.call->attribute)
+                if (c.name == a.ref_attr_name) { a = c; a.name = own; found = true; break; }
+        if (!found && s.function)
+            for (auto& c : s.function->attribute_proto)
+                if (c.name == a.ref_attr_name) { a = c; a.name = own; found = true; break; }
+    }
+    std::erase_if(call.attribute, [](auto& a) { return !a.ref_attr_name.empty(); });
+    Opsets opsets = opsets_of(f.opset_import);
+    if (opsets.empty()) opsets = *s.opsets;
+    Scope inner{s.graph, nullptr};
+    inner.opsets = &opsets;
+    inner.call = &call;
+    inner.function = &f;
+    inner.depth = s.depth + 1;
+    inner.prefix = s.prefix + std::string(n.name.empty() ? n.op_type : n.name) + "/";
+    for (std::size_t i = 0; i < f.input.size(); ++i)
+        if (i < n.input.size() && !n.input[i].empty()) inner.names[f.input[i]] = find(s, n.input[i]);
+    // An input that the call leaves out reads as absent in the body.
+    std::vector<onnx::NodeProto> body = f.node;
+    for (auto& b : body)
+        for (auto& i : b.input)
+            for (std::size_t k = 0; k < f.input.size(); ++k)
+                if (i == f.input[k] && (k >= n.input.size() || n.input[k].empty())) i = {};
+    std::size_t before = out_.problems.size();
+    nodes(inner, body);
+    for (std::size_t p = before; p < out_.problems.size(); ++p) out_.problems[p].node = inner.prefix + out_.problems[p].node;
+    for (std::size_t o = 0; o < n.output.size() && o < f.output.size(); ++o) {
+        if (n.output[o].empty()) continue;
+        ValueId v = find(inner, f.output[o]);
+        if (v == no_value) raise(ErrorCode::invalid_model, "function output '" + std::string(f.output[o]) + "' is made by no node of the function");
+        s.names[n.output[o]] = v;
+        Value& val = s.graph->values[v];
+        if (val.producer >= 0 && val.name.rfind(inner.prefix, 0) == 0) val.name = unique(*s.graph, s.prefix + std::string(n.output[o]));
+    }
+}
+
+inline void Importer::fill(Scope& s, const onnx::GraphProto& g, bool top) {
+    s.graph->name = std::string(g.name);
+    for (auto& t : g.initializer) s.initializers[t.name] = &t;
+    if (!g.sparse_initializer.empty()) raise(ErrorCode::unsupported, "sparse initializers; accepted: dense ones");
+    for (auto& i : g.input) {
+        if (s.initializers.count(i.name)) continue;
+        if (s.names.count(i.name)) raise(ErrorCode::invalid_model, "two graph inputs are named '" + std::string(i.name) + "'");
+        Fact f = declared(i.type, "input '" + std::string(i.name) + "'");
+        ValueId v = s.graph->add_value(unique(*s.graph, i.name), std::move(f));
+        s.names[i.name] = v;
+        s.graph->inputs.push_back(v);
+    }
+    nodes(s, g.node);
+    for (auto& o : g.output) {
+        ValueId v = find(s, o.name);
+        if (v == no_value) raise(ErrorCode::invalid_model, "graph output '" + std::string(o.name) + "' is made by no node, initializer or input");
+        s.graph->outputs.push_back(v);
+        s.graph->output_names.push_back(std::string(o.name));
+        if (!top || o.type.kind == onnx::TypeProto::none) continue;
+        const Fact& have = s.graph->fact(v);
+        Fact said = declared(o.type, "output '" + std::string(o.name) + "'");
+        if (have.dtype == DType::undefined) continue;
+        if (said.dtype != have.dtype || (said.ranked && have.ranked && said.rank() != have.rank()))
+            out_.warnings.push_back("output '" + std::string(o.name) + "' is declared " + said.to_string() + " but inferred " + have.to_string());
+        else if (said.ranked && have.ranked)
+            for (int d = 0; d < have.rank(); ++d)
+                if (said.dims[d].is_const() && have.dims[d].is_const() && !(said.dims[d] == have.dims[d]))
+                    out_.warnings.push_back("output '" + std::string(o.name) + "' is declared " + said.to_string() + " but inferred " + have.to_string());
+    }
+}
+
+inline PortInfo port_of(const std::string& name, const Fact& f) {
+    PortInfo p{name, f.dtype, f.ranked, {}};
+    for (auto& d : f.dims) {
+        DimInfo i;
+        if (d.is_const()) i.value = d.value();
+        else if (std::string s = d.to_string(); s[0] != '?') i.symbol = s;
+        p.dims.push_back(std::move(i));
+    }
+    return p;
+}
+
+inline Imported Importer::run() {
+    if (!model_.has_graph) raise(ErrorCode::invalid_model, "the model has no graph (is this an ONNX file?)");
+    Scope s{&out_.graph};
+    s.opsets = &opsets_;
+    fill(s, model_.graph, true);
+    for (std::size_t i = 0; i < out_.graph.inputs.size(); ++i) {
+        auto& v = out_.graph.values[out_.graph.inputs[i]];
+        if (v.fact.kind != Kind::tensor)
+            out_.problems.push_back(Problem{ErrorCode::unsupported, "", "", "", 0, "", "input '" + v.name + "' is a sequence, optional or map; accepted: tensors"});
+        out_.inputs.push_back(port_of(v.name, v.fact));
+    }
+    for (std::size_t o = 0; o < out_.graph.outputs.size(); ++o)
+        out_.outputs.push_back(port_of(out_.graph.output_names[o], out_.graph.fact(out_.graph.outputs[o])));
+    return std::move(out_);
+}
+
+}  // namespace import_detail
+
+QUERN_INLINE Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner) {
+    return import_detail::Importer(model, external, std::move(owner)).run();
+}
+
+QUERN_END

@@ -1,0 +1,24 @@
+// ONNX to graph: every operator's import and infer, subgraphs closed over, functions inlined.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "../graph/graph.hpp"
+#include "../model.hpp"
+#include "../onnx/proto.hpp"
+#include "../onnx/external.hpp"
+
+QUERN_BEGIN
+
+struct Imported {
+    Graph graph;
+    std::vector<PortInfo> inputs, outputs;
+    std::vector<Problem> problems;      ///< everything that was found wrong; empty: the graph is whole
+    std::vector<std::string> warnings;  ///< wrong declared shapes and the like
+};
+/// Builds the graph. Never raises for a single node: problems are collected, with node, operator, opset and types.
+/// Raises invalid_model when the model as a whole is broken (no graph, an output that nothing makes).
+/// `owner` keeps the bytes of weights alive.
+QUERN_API Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner);
+
+QUERN_END

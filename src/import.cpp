@@ -1,0 +1,1 @@
+#include <quern/import/importer-inl.hpp>

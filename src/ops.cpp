@@ -1,0 +1,2 @@
+#include <quern/ops/op-inl.hpp>
+#include <quern/ops/evaluate-inl.hpp>

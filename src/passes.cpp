@@ -1,0 +1,1 @@
+#include <quern/passes/passes-inl.hpp>

@@ -1,0 +1,2 @@
+#include <quern/session/runner-inl.hpp>
+#include <quern/session/session-inl.hpp>

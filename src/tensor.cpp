@@ -1,0 +1,2 @@
+#include <quern/tensor/shape-inl.hpp>
+#include <quern/tensor/tensor-inl.hpp>
