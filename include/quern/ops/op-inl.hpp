@@ -168,6 +168,7 @@ QUERN_INLINE void PatchCtx::replace(int o, ValueId v) {
     if (a.dtype != b.dtype || (a.ranked && b.ranked && a.rank() != b.rank()))
         raise(ErrorCode::internal, "a patch at " + place_of(node()) + " replaces " + a.to_string() + " by " + b.to_string());
     graph.replace_uses(from, v);
+    changed = true;
 }
 
 QUERN_INLINE void infer_node(Graph& g, NodeId id) {

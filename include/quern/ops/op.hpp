@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -104,8 +105,14 @@ public:
     std::vector<ValueId> add(std::string_view op, std::string_view stem, std::vector<ValueId> in, Attrs attrs = {}, int n_out = 1);
     /// Uses of output `o` of this node become `v`; facts must agree in type and rank.
     void replace(int o, ValueId v);
+    bool changed = false;  ///< set by replace()
     PatchCtx(Graph& g, NodeId n, const std::vector<int>& u) : graph(g), id(n), uses(u) {}
 };
+
+namespace detail {
+/// The content of a short integer or bool tensor of rank 0 or 1 as numbers; nothing for others.
+std::optional<std::vector<std::int64_t>> small_ints(const Tensor& t);
+}
 
 /// Chooses the kernel. Facts may have symbolic dims; ranks and types are known.
 class LowerCtx {

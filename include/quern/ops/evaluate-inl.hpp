@@ -1,0 +1,72 @@
+#pragma once
+#include "../base/guard.hpp"
+#include "../base/thread_pool.hpp"
+#include "evaluate.hpp"
+
+QUERN_BEGIN
+
+QUERN_INLINE DType compute_type(const OpDef& op, DType t) noexcept {
+    if (op.compute == Compute::any || t == DType::undefined || t == DType::string || t == DType::c64 || t == DType::c128) return t;
+    if (op.compute == Compute::f32) return DType::f32;
+    if (t == DType::f32 || t == DType::f64) return t;
+    if (is_float(t)) return DType::f32;
+    if (op.compute == Compute::real) return t;  // integers where only floats are computed: infer refuses them
+    if (t == DType::i32 || t == DType::i64) return t;
+    return t == DType::u32 || t == DType::u64 ? DType::i64 : DType::i32;
+}
+
+namespace detail {
+QUERN_INLINE View view_of(const Tensor& t) {
+    return View{t.dtype(), static_cast<std::int32_t>(t.shape().rank()), t.shape().data(), const_cast<void*>(t.raw())};
+}
+QUERN_INLINE bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool input) {
+    std::uint32_t mask = input ? op.promote_in : op.promote_out;
+    return i < 32 && (mask >> i & 1u) && compute_type(op, t) != t;
+}
+}  // namespace detail
+
+QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit) {
+    if (!n.op->lower || !n.op->pure || n.op->control) return {};
+    std::vector<Fact> in(n.in.size());
+    InferCtx infer(n);
+    infer.concrete = true;
+    for (std::size_t i = 0; i < n.in.size(); ++i) {
+        if (n.in[i] == no_value) { infer.inputs.push_back(nullptr); continue; }
+        const Fact& f = g.fact(n.in[i]);
+        if (!f.is_const() || detail::needs_promotion(*n.op, i, f.dtype, true)) return {};
+        in[i] = f;
+        infer.inputs.push_back(&in[i]);
+    }
+    infer.outputs.resize(n.out.size());
+    n.op->infer(infer);
+    LowerCtx lower{n, n.attrs, infer.inputs, {}, target};
+    for (std::size_t o = 0; o < n.out.size(); ++o) {
+        if (n.out[o] == no_value) { lower.outputs.push_back(nullptr); continue; }
+        Fact& f = infer.outputs[o];
+        if (!f.concrete() || f.dtype == DType::undefined || detail::needs_promotion(*n.op, o, f.dtype, false)) return {};
+        if (storage_bytes(f.dtype, f.shape().count()) > limit) return {};
+        lower.outputs.push_back(&f);
+    }
+    Lowered l = n.op->lower(lower);
+    if (l.view_of >= 0) return {in[l.view_of].value.reshaped(infer.outputs[0].shape())};
+    std::vector<View> vi, vo;
+    for (std::size_t i = 0; i < n.in.size(); ++i) vi.push_back(n.in[i] == no_value ? View{} : detail::view_of(in[i].value));
+    RunWorkers workers(nullptr, nullptr);
+    std::vector<std::vector<std::int64_t>> dims(n.out.size());
+    std::vector<Tensor> out(n.out.size());
+    std::vector<View> none(n.out.size());
+    bool measured = l.kernel->measure(Call{vi, none, nullptr, nullptr, workers}, dims.data());
+    for (std::size_t o = 0; o < n.out.size(); ++o) {
+        if (n.out[o] == no_value) { vo.push_back(View{}); continue; }
+        Shape s = measured ? Shape(std::span<const std::int64_t>(dims[o])) : infer.outputs[o].shape();
+        if (storage_bytes(infer.outputs[o].dtype, s.count()) > limit) return {};
+        out[o] = Tensor(infer.outputs[o].dtype, s);
+        vo.push_back(detail::view_of(out[o]));
+    }
+    Booking b = l.kernel->book(vi, vo, 1);
+    Tensor scratch(DType::u8, {static_cast<std::int64_t>(b.scratch)});
+    l.kernel->run(Call{vi, vo, static_cast<std::byte*>(scratch.raw()), b.state.get(), workers});
+    return out;
+}
+
+QUERN_END

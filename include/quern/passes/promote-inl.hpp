@@ -1,0 +1,71 @@
+// Types that kernels do not compute in are cast around the nodes that need it.
+#pragma once
+#include <unordered_map>
+
+#include "../ops/evaluate.hpp"
+#include "pass.hpp"
+
+QUERN_BEGIN
+namespace passes_detail {
+
+inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin) {
+    ValueId out = g.add_value(g.fresh_name(g.values[v].name), Fact());
+    Attrs a;
+    a.set("to", static_cast<std::int64_t>(t));
+    NodeId id = g.add_node(op_named("Cast"), g.fresh_name("Cast"), {v}, {out}, std::move(a));
+    g.nodes[id].origin = origin;
+    infer_node(g, id);
+    return out;
+}
+
+/// f16, bf16 and float8 compute in f32; narrow integers and bool in i32; u32 and u64 in i64 (rule 14). A
+/// value that was cast down only to be cast up again by the next node stays wide in between.
+inline bool promote(Graph& g, const PassContext&) {
+    bool changed = false;
+    std::unordered_map<ValueId, ValueId> wide_copy;  // of a narrow value
+    for (NodeId id : g.order()) {
+        const OpDef& op = *g.nodes[id].op;
+        if (op.compute == Compute::any) continue;
+        std::string origin = g.nodes[id].origin;
+        bool touched = false;
+        for (std::size_t i = 0; i < g.nodes[id].in.size(); ++i) {
+            ValueId v = g.nodes[id].in[i];
+            if (v == no_value || !detail::needs_promotion(op, i, g.fact(v).dtype, true)) continue;
+            DType t = compute_type(op, g.fact(v).dtype);
+            auto it = wide_copy.find(v);
+            // Integers are cast again: only the cast makes them wrap.
+            bool keep = it != wide_copy.end() && g.fact(it->second).dtype == t && (is_float(t) || g.producer(it->second)->in[0] == v);
+            ValueId wide = keep ? it->second : cast_to(g, v, t, origin);
+            wide_copy[v] = wide;
+            g.nodes[id].in[i] = wide;
+            touched = true;
+        }
+        struct Back { ValueId narrow, wide; DType type; };
+        std::vector<Back> back;
+        for (std::size_t o = 0; o < g.nodes[id].out.size(); ++o) {
+            ValueId v = g.nodes[id].out[o];
+            if (v == no_value || !detail::needs_promotion(op, o, g.fact(v).dtype, false)) continue;
+            // The node makes a new, wide value; the old one becomes its cast.
+            ValueId wide = g.add_value(g.fresh_name(g.values[v].name), Fact());
+            g.values[wide].producer = id;
+            g.nodes[id].out[o] = wide;
+            back.push_back({v, wide, g.fact(v).dtype});
+            touched = true;
+        }
+        if (!touched) continue;
+        changed = true;
+        infer_node(g, id);
+        for (auto& b : back) {
+            Attrs a;
+            a.set("to", static_cast<std::int64_t>(b.type));
+            NodeId c = g.add_node(op_named("Cast"), g.fresh_name("Cast"), {b.wide}, {b.narrow}, std::move(a));
+            g.nodes[c].origin = origin;
+            infer_node(g, c);
+            wide_copy[b.narrow] = b.wide;
+        }
+    }
+    return changed;
+}
+
+}  // namespace passes_detail
+QUERN_END
