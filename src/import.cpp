@@ -1,1 +1,2 @@
+#include <quern/import/exporter-inl.hpp>
 #include <quern/import/importer-inl.hpp>

@@ -10,8 +10,8 @@ QUERN_BEGIN
 
 /// Runs f and returns its value, or the Error that it raised; any other exception becomes one too.
 template <class F>
-auto guarded(F&& f) noexcept -> Result<decltype(f())> {
-    using R = decltype(f());
+auto guarded(F&& f) noexcept -> Result<std::decay_t<decltype(f())>> {
+    using R = std::decay_t<decltype(f())>;
     try {
         if constexpr (std::is_void_v<R>) {
             f();

@@ -268,6 +268,17 @@ QUERN_INLINE int DimProgram::add(const Dim& d) {
     keys_.insert(std::lower_bound(keys_.begin(), keys_.end(), std::pair<std::string, int>(key, -1)), {key, slot});
     return slot;
 }
+QUERN_INLINE void DimProgram::mark_known(std::vector<char>& known) const {
+    known.resize(code_.size(), 0);
+    for (int i = 0; i < size(); ++i) {
+        const Code& c = code_[i];
+        if (c.op == Op::symbol) continue;
+        bool k = (c.a < 0 || known[c.a]) && (c.b < 0 || known[c.b]);
+        for (auto& t : c.terms)
+            for (int a : t.atoms) k = k && known[a];
+        known[i] = k;
+    }
+}
 QUERN_INLINE void DimProgram::evaluate(std::int64_t* v, int from, int to) const {
     for (int i = from; i < to; ++i) {
         const Code& c = code_[i];

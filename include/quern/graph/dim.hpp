@@ -75,6 +75,10 @@ public:
     /// Raises shape_mismatch when a broadcast does not fit.
     void evaluate(std::int64_t* values, int from, int to) const;
     static constexpr std::int64_t unknown = INT64_MIN;
+    /// `known[slot]` is set for the symbols that are known; fills in the other slots.
+    void mark_known(std::vector<char>& known) const;
+    /// Whether the slot is a plain symbol.
+    bool is_symbol(int slot) const noexcept { return code_[slot].op == Op::symbol; }
 
 private:
     enum class Op : std::uint8_t { constant, symbol, poly, div, cdiv, tdiv, mod, min, max, bcast };

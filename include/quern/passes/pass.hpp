@@ -27,6 +27,9 @@ QUERN_API std::span<const Pass> passes() noexcept;
 /// invalid_argument for a name that is no pass.
 QUERN_API void run_passes(Graph& g, const PassContext& ctx, std::string_view stop_after);
 
+/// The pass that kernels rely on, for graphs whose passes were stopped before it.
+QUERN_API void promote_types(Graph& g, const PassContext& ctx);
+
 /// Removes nodes whose outputs nobody needs. Returns whether any was.
 QUERN_API bool remove_dead(Graph& g);
 

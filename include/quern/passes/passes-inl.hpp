@@ -25,6 +25,10 @@ QUERN_INLINE bool remove_dead(Graph& g) {
     return changed;
 }
 
+QUERN_INLINE void promote_types(Graph& g, const PassContext& ctx) {
+    if (passes_detail::promote(g, ctx)) infer_graph(g);
+}
+
 QUERN_INLINE std::span<const Pass> passes() noexcept {
     static constexpr Pass list[] = {
         {"fold", passes_detail::fold_constants, true},

@@ -1,0 +1,279 @@
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "../base/guard.hpp"
+#include "../ops/evaluate.hpp"
+#include "plan.hpp"
+
+QUERN_BEGIN
+namespace plan_detail {
+
+/// Output = input, element by element: for outputs whose memory belongs to the caller or to the model.
+class Copy final : public Kernel {
+public:
+    const char* name() const noexcept override { return "copy"; }
+    void run(const Call& c) const override {
+        const View &x = c.in[0], &y = c.out[0];
+        if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), x.count(), y.out<std::string>());
+        else if (std::size_t n = storage_bytes(x.dtype, x.count())) std::memcpy(y.data, x.data, n);
+    }
+};
+
+class Planner {
+public:
+    Planner(Graph g, const PlanOptions& o) : opt_(o), plan_(std::make_shared<Plan>()) {
+        plan_->graph = std::move(g);
+        plan_->backends.assign(o.target.backends.begin(), o.target.backends.end());
+        plan_->target = o.target;
+        plan_->target.backends = plan_->backends;
+        plan_->target.refusals = nullptr;
+        plan_->depth = o.depth;
+    }
+    std::shared_ptr<const Plan> make();
+
+private:
+    void sources();
+    void find_late();
+    void find_needed();
+    void lower(NodeId id);
+    void add_step(NodeId id);
+    void outputs();
+    void liveness();
+    bool known_before(int slot, const std::vector<char>& known) const { return known[slot]; }
+
+    const PlanOptions& opt_;
+    std::shared_ptr<Plan> plan_;
+    std::vector<NodeId> order_;
+    std::vector<char> late_, needed_;
+    std::vector<PlanStep> lowered_;  // by node
+};
+
+inline void Planner::sources() {
+    Plan& p = *plan_;
+    const Graph& g = p.graph;
+    p.values.resize(g.values.size());
+    for (std::size_t v = 0; v < g.values.size(); ++v) {
+        const Fact& f = g.values[v].fact;
+        PlanValue& x = p.values[v];
+        x.name = g.values[v].name;
+        x.dtype = f.dtype;
+        x.ranked = f.ranked;
+        x.root = static_cast<int>(v);
+        for (auto& d : f.dims) x.dims.push_back(p.program.add(d));
+        if (f.is_const()) {
+            x.home = PlanValue::Home::constant;
+            x.constant = f.value;
+            // Kernels may assume alignment to the element; bytes in a file need not have it.
+            if (f.dtype != DType::string && reinterpret_cast<std::uintptr_t>(f.value.raw()) % std::max(1, dtype_bits(f.dtype) / 8)) x.constant = f.value.clone();
+        }
+    }
+    for (std::size_t i = 0; i < g.inputs.size(); ++i) {
+        p.values[g.inputs[i]].home = PlanValue::Home::input;
+        p.values[g.inputs[i]].index = static_cast<int>(i);
+        p.inputs.push_back(g.inputs[i]);
+    }
+}
+
+/// Which nodes decide sizes from data, in order; which symbols the inputs bind; which values are symbolic.
+inline void Planner::find_late() {
+    Plan& p = *plan_;
+    std::vector<char> known(p.program.size(), 0);
+    for (std::size_t i = 0; i < p.inputs.size(); ++i) {
+        auto& dims = p.values[p.inputs[i]].dims;
+        for (std::size_t d = 0; d < dims.size(); ++d)
+            if (p.program.is_symbol(dims[d])) {
+                known[dims[d]] = 1;
+                p.binds.push_back({dims[d], static_cast<int>(i), static_cast<int>(d)});
+            }
+    }
+    p.program.mark_known(known);
+    for (std::size_t v = 0; v < p.values.size(); ++v) {
+        const Fact& f = p.graph.values[v].fact;
+        PlanValue& x = p.values[v];
+        if (x.home != PlanValue::Home::unused || !f.symbolic || !f.ranked || f.rank() > 1) continue;
+        if (f.dtype != DType::i64 && f.dtype != DType::i32 && f.dtype != DType::boolean) continue;
+        std::int64_t n = f.rank() ? (f.dims[0].is_const() ? f.dims[0].value() : -1) : 1;
+        if (n != static_cast<std::int64_t>(f.symbolic->size())) continue;
+        for (auto& d : *f.symbolic) x.content.push_back(p.program.add(d));
+        p.program.mark_known(known);
+        if (std::all_of(x.content.begin(), x.content.end(), [&](int s) { return known[s]; })) x.home = PlanValue::Home::symbolic;
+    }
+    late_.assign(p.graph.nodes.size(), 0);
+    for (NodeId id : order_) {
+        bool late = p.graph.nodes[id].op->control, learned = false;
+        for (ValueId v : p.graph.nodes[id].out) {
+            if (v == no_value) continue;
+            PlanValue& x = p.values[v];
+            if (!x.ranked) late = true;
+            for (int s : x.dims) {
+                if (known[s]) continue;
+                late = true;
+                if (p.program.is_symbol(s)) known[s] = 1, learned = true;
+                else { x.ranked = false; break; }  // an expression of unknown symbols: sized like an unranked value
+            }
+            if (!x.ranked) x.dims.clear();
+        }
+        late_[id] = late;
+        if (learned) p.program.mark_known(known);
+    }
+}
+
+inline void Planner::lower(NodeId id) {
+    Plan& p = *plan_;
+    const Node& n = p.graph.nodes[id];
+    PlanStep& s = lowered_[id];
+    s.node = id;
+    s.late = late_[id];
+    for (ValueId v : n.in) s.in.push_back(v);
+    for (ValueId v : n.out) s.out.push_back(v);
+    with_place([&] { return place_of(n); }, [&] {
+        if (n.op->control) {
+            s.control = true;
+            for (auto& [name, a] : n.attrs.all())
+                if (auto* g = std::get_if<std::shared_ptr<const Graph>>(&a)) {
+                    PlanOptions o = opt_;
+                    o.depth = opt_.depth + 1;
+                    s.branches.push_back(make_plan(**g, o));
+                    p.packed_bytes += s.branches.back()->packed_bytes;
+                    p.packings += s.branches.back()->packings;
+                }
+            return;
+        }
+        if (!n.op->lower) raise(ErrorCode::unsupported, "operator has no kernel");
+        for (int v : s.in) s.late_lower = s.late_lower || (v >= 0 && !p.values[v].ranked);
+        if (s.late_lower) { s.late = true; return; }
+        Target target = p.target;
+        target.refusals = &s.refusals;
+        LowerCtx ctx{n, n.attrs, {}, {}, target};
+        for (int v : s.in) ctx.inputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
+        for (int v : s.out) ctx.outputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
+        Lowered l = n.op->lower(ctx);
+        s.view_of = l.view_of;
+        s.kernel = std::move(l.kernel);
+        if (s.kernel && s.kernel->packed_bytes()) {
+            p.packed_bytes += s.kernel->packed_bytes();
+            ++p.packings;
+        }
+    });
+}
+
+inline void Planner::find_needed() {
+    Plan& p = *plan_;
+    needed_.assign(p.graph.nodes.size(), 0);
+    lowered_.resize(p.graph.nodes.size());
+    std::vector<char> want(p.values.size(), 0);
+    for (ValueId v : p.graph.outputs) want[v] = 1;
+    for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
+        const Node& n = p.graph.nodes[*it];
+        bool need = false;
+        for (ValueId v : n.out) need = need || (v != no_value && want[v] && p.values[v].home == PlanValue::Home::unused);
+        if (!need) continue;
+        needed_[*it] = 1;
+        lower(*it);
+        const PlanStep& s = lowered_[*it];
+        for (std::size_t i = 0; i < s.in.size(); ++i)
+            if (s.in[i] >= 0 && (s.view_of < 0 || s.late || s.view_of == static_cast<int>(i))) want[s.in[i]] = 1;
+    }
+}
+
+inline void Planner::add_step(NodeId id) {
+    Plan& p = *plan_;
+    PlanStep s = std::move(lowered_[id]);
+    int number = static_cast<int>(p.steps.size());
+    if (s.view_of >= 0 && !s.late)  // what only shapes the view is not read
+        for (std::size_t i = 0; i < s.in.size(); ++i)
+            if (static_cast<int>(i) != s.view_of) s.in[i] = -1;
+    for (int& v : s.out) {
+        if (v < 0) continue;
+        PlanValue& x = p.values[v];
+        if (x.home != PlanValue::Home::unused) { v = -1; continue; }  // symbolic content: nobody reads the kernel's
+        x.made = number;
+        x.home = s.view_of >= 0 ? PlanValue::Home::view : PlanValue::Home::arena;
+        if (s.view_of >= 0) {
+            x.index = s.in[s.view_of];
+            x.root = p.values[x.index].root;
+        }
+    }
+    if (s.late || p.steps.empty()) p.segments.push_back(number);
+    p.steps.push_back(std::move(s));
+}
+
+/// Outputs live in the session's memory: what is only a view of an input or a constant is copied there.
+inline void Planner::outputs() {
+    Plan& p = *plan_;
+    for (ValueId v : p.graph.outputs) {
+        int out = v;
+        if (p.values[p.values[v].root].home != PlanValue::Home::arena) {
+            PlanValue x;
+            x.home = PlanValue::Home::arena;
+            x.dtype = p.values[v].dtype;
+            x.ranked = p.values[v].ranked;
+            x.dims = p.values[v].dims;
+            x.name = p.values[v].name;
+            x.made = static_cast<int>(p.steps.size());
+            out = x.root = static_cast<int>(p.values.size());
+            p.values.push_back(std::move(x));
+            PlanStep s;
+            s.kernel = std::make_unique<Copy>();
+            s.in = {v};
+            s.out = {out};
+            if (!p.values[out].ranked) s.late = s.late_lower = true;
+            if (s.late || p.steps.empty()) p.segments.push_back(static_cast<int>(p.steps.size()));
+            p.steps.push_back(std::move(s));
+        }
+        p.outputs.push_back(out);
+    }
+    if (p.segments.empty()) p.segments.push_back(0);
+}
+
+inline void Planner::liveness() {
+    Plan& p = *plan_;
+    for (int s = 0; s < static_cast<int>(p.steps.size()); ++s)
+        for (int v : p.steps[s].in)
+            if (v >= 0) p.values[p.values[v].root].last = std::max(p.values[p.values[v].root].last, s);
+    for (auto& x : p.values)
+        if (x.made >= 0 && x.last < x.made && x.root == &x - p.values.data()) x.last = x.made;
+    for (int v : p.outputs) p.values[p.values[v].root].last = static_cast<int>(p.steps.size());
+}
+
+inline std::shared_ptr<const Plan> Planner::make() {
+    if (opt_.depth > 64) raise(ErrorCode::invalid_model, "subgraphs are nested more than 64 deep");
+    order_ = plan_->graph.order();
+    sources();
+    find_late();
+    find_needed();
+    for (NodeId id : order_)
+        if (needed_[id]) add_step(id);
+    outputs();
+    liveness();
+    return plan_;
+}
+
+}  // namespace plan_detail
+
+QUERN_INLINE std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options) {
+    return plan_detail::Planner(std::move(graph), options).make();
+}
+
+QUERN_INLINE std::string describe_plan(const Plan& p) {
+    std::string text;
+    std::size_t segment = 0;
+    for (std::size_t i = 0; i < p.steps.size(); ++i) {
+        const PlanStep& s = p.steps[i];
+        if (segment < p.segments.size() && p.segments[segment] == static_cast<int>(i)) {
+            if (segment) text += "-- segment " + std::to_string(segment) + ": sizes from data\n";
+            ++segment;
+        }
+        const Node* n = s.node >= 0 ? &p.graph.nodes[s.node] : nullptr;
+        text += std::string(n ? n->op->name : "Copy") + " '" + (n ? n->name : p.values[s.out[0]].name) + "' by " +
+                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.control ? "control" : "late choice") + " ->";
+        for (int v : s.out)
+            if (v >= 0) text += " " + p.values[v].name + ":" + (v < static_cast<int>(p.graph.values.size()) ? p.graph.values[v].fact.to_string() : "");
+        text += "\n";
+        for (auto& r : s.refusals) text += "    not " + r + "\n";
+    }
+    return text;
+}
+
+QUERN_END

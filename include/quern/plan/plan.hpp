@@ -1,0 +1,81 @@
+// The schedule of one graph: steps with their kernels, where values live, when sizes are known.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../graph/graph.hpp"
+#include "../ops/op.hpp"
+
+QUERN_BEGIN
+
+/// A value as the run loop sees it.
+struct PlanValue {
+    enum class Home : std::uint8_t {
+        unused,
+        input,     ///< bound by the caller; index = number of the input
+        constant,
+        symbolic,  ///< integers written when shapes are resolved
+        arena,
+        view,      ///< the memory of another value
+    };
+    Home home = Home::unused;
+    int index = -1;          ///< input: its number; view: the value it looks at
+    int root = -1;           ///< the value that owns the memory
+    DType dtype = DType::undefined;
+    bool ranked = false;
+    std::vector<int> dims;   ///< slots of the dim program, when ranked
+    std::vector<int> content;  ///< symbolic: slots of the elements
+    Tensor constant;
+    int made = -1;           ///< step that makes it; -1: before the first
+    int last = -1;           ///< last step that reads the memory; steps.size() for outputs (on roots: of all views too)
+    std::string name;
+};
+
+struct Plan;
+
+/// One kernel call, view or control node.
+struct PlanStep {
+    std::unique_ptr<Kernel> kernel;  ///< null for views, control and late lowering
+    int view_of = -1;
+    bool late = false;        ///< output sizes are known only from data: starts a segment
+    bool late_lower = false;  ///< ranks are not known when planning: the kernel is chosen at run time
+    bool control = false;
+    std::vector<int> in, out;             ///< values; -1: absent
+    std::vector<std::shared_ptr<const Plan>> branches;  ///< control: the plan of each subgraph, by attribute name
+    NodeId node = -1;
+    std::vector<std::string> refusals;
+};
+
+/// Immutable; shared by all sessions of an engine.
+struct Plan {
+    Graph graph;              ///< kept for names, attributes and late inference
+    std::vector<PlanValue> values;
+    std::vector<PlanStep> steps;
+    std::vector<int> segments;  ///< first step of each segment; the first is 0
+    std::vector<int> inputs, outputs;
+    std::vector<std::pair<std::string, int>> taps;
+    DimProgram program;
+    /// Symbols bound by the inputs: slot, input, dimension. Others are bound by late steps.
+    struct Bind { int slot, input, dim; };
+    std::vector<Bind> binds;
+    Target target;
+    std::vector<const Backend*> backends;
+    std::size_t packed_bytes = 0, packings = 0;
+    int depth = 0;
+};
+
+struct PlanOptions {
+    Target target;
+    std::vector<std::string> taps;
+    std::size_t memory_limit = 0;
+    int depth = 0;
+    const LogCallback* log = nullptr;
+};
+/// Schedules the graph and makes every kernel. Raises unsupported for nodes without one.
+QUERN_API std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options);
+
+/// One line per step for `inspect`: node, operator, kernel, outputs, reasons of refusals.
+QUERN_API std::string describe_plan(const Plan& plan);
+
+QUERN_END

@@ -1,0 +1,31 @@
+// Everything, for the header-only form.
+#pragma once
+#include "../base/cpu_info-inl.hpp"
+#include "../base/error-inl.hpp"
+#include "../base/mapped_file-inl.hpp"
+#include "../base/thread_pool-inl.hpp"
+#include "../tensor/shape-inl.hpp"
+#include "../tensor/tensor-inl.hpp"
+#include "../onnx/external-inl.hpp"
+#include "../onnx/proto-inl.hpp"
+#include "../onnx/tensor_proto-inl.hpp"
+#include "../onnx/writer-inl.hpp"
+#include "../graph/dim-inl.hpp"
+#include "../graph/dump-inl.hpp"
+#include "../graph/graph-inl.hpp"
+#include <quern/ops/all-inl.hpp>
+#include "../ops/evaluate-inl.hpp"
+#include "../ops/op-inl.hpp"
+#include "../import/exporter-inl.hpp"
+#include "../import/importer-inl.hpp"
+#include "../passes/passes-inl.hpp"
+#include "../plan/plan-inl.hpp"
+#include "runner-inl.hpp"
+#include "session-inl.hpp"
+#include <quern/kernels/core_backend-inl.hpp>
+QUERN_BEGIN
+inline std::span<const Backend* const> linked_backends() noexcept {
+    static const Backend* const list[] = {&core::backend()};
+    return list;
+}
+QUERN_END

@@ -1,0 +1,543 @@
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "../base/guard.hpp"
+#include "../ops/evaluate.hpp"
+#include "runner.hpp"
+
+QUERN_BEGIN
+
+QUERN_INLINE bool Arena::reserve(std::size_t n) {
+    if (n <= size_) return false;
+    if (size_) n += n / 4;  // shapes that grow step by step do not move the memory each time
+    n = (n + 4095) / 4096 * 4096;
+    release();
+    data_ = static_cast<std::byte*>(::operator new(n, std::align_val_t(64), std::nothrow));
+    if (!data_) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(n) + " bytes of activations");
+    size_ = n;
+    return true;
+}
+QUERN_INLINE void Arena::release() noexcept {
+    ::operator delete(data_, std::align_val_t(64));
+    data_ = nullptr;
+    size_ = 0;
+}
+
+QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared) : plan_(std::move(plan)), shared_(shared) {
+    const Plan& p = *plan_;
+    int at = 0;
+    for (auto& v : p.values) {
+        dims_at_.push_back(at);
+        at += static_cast<int>(v.dims.size());
+    }
+    dims_at_.push_back(at);
+    at = 0;
+    dying_.resize(p.steps.size() + 1);
+    branches_.resize(p.steps.size());
+    taken_.assign(p.steps.size(), -1);
+    for (std::size_t s = 0; s < p.steps.size(); ++s) {
+        io_at_.push_back(at);
+        at += static_cast<int>(p.steps[s].in.size() + p.steps[s].out.size());
+        for (auto& b : p.steps[s].branches) branches_[s].push_back(std::make_unique<Runner>(b, shared));
+    }
+    io_at_.push_back(at);
+    for (std::size_t i = 0; i < p.segments.size(); ++i)
+        segment_end_.push_back(i + 1 < p.segments.size() ? p.segments[i + 1] : static_cast<int>(p.steps.size()));
+    for (std::size_t v = 0; v < p.values.size(); ++v)
+        if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
+    arenas_.resize(p.segments.size());
+    adopted_.resize(p.values.size());
+}
+
+QUERN_INLINE std::string Runner::where(int step) const {
+    const PlanStep& s = plan_->steps[step];
+    return s.node >= 0 ? place_of(plan_->graph.nodes[s.node]) : "copy of output '" + plan_->values[s.out[0]].name + "'";
+}
+
+QUERN_INLINE void Runner::init_frame(Frame& f) {
+    const Plan& p = *plan_;
+    f.slots.assign(p.program.size(), DimProgram::unknown);
+    f.dims.assign(dims_at_.back(), 0);
+    f.loose.resize(p.values.size());
+    f.views.assign(p.values.size(), View{});
+    f.offset.assign(p.values.size(), 0);
+    f.segment_of.assign(p.values.size(), -1);
+    f.segment_bytes.assign(p.segments.size(), 0);
+    f.resolved.assign(p.segments.size(), 0);
+    f.strings.resize(p.values.size());
+    f.contents.resize(p.values.size());
+    f.io.assign(io_at_.back(), View{});
+    f.steps.resize(p.steps.size());
+    for (auto& s : f.steps) s.key.clear(), s.late_dims.clear(), s.now.clear();
+    f.placed = 0;
+    for (std::size_t v = 0; v < p.values.size(); ++v) {
+        f.views[v].dtype = p.values[v].home == PlanValue::Home::unused ? DType::undefined : p.values[v].dtype;
+        f.views[v].rank = static_cast<std::int32_t>(p.values[v].dims.size());
+        f.views[v].dims = f.dims.data() + dims_at_[v];
+    }
+}
+
+QUERN_INLINE Frame* Runner::find_frame(std::span<const View> inputs) {
+    auto matches = [&](const Frame& f) {
+        std::size_t k = 0;
+        for (auto& in : inputs) {
+            if (k >= f.key.size() || f.key[k++] != in.rank) return false;
+            for (int d = 0; d < in.rank; ++d)
+                if (k >= f.key.size() || f.key[k++] != in.dims[d]) return false;
+        }
+        return k == f.key.size();
+    };
+    if (frame_ && matches(*frame_)) return frame_;
+    for (auto& f : frames_)
+        if (matches(*f)) return f.get();
+    constexpr std::size_t most_frames = 8;
+    Frame* f;
+    if (frames_.size() < most_frames) {
+        frames_.push_back(std::make_unique<Frame>());
+        f = frames_.back().get();
+    } else {
+        f = std::min_element(frames_.begin(), frames_.end(), [](auto& a, auto& b) { return a->used < b->used; })->get();
+    }
+    init_frame(*f);
+    f->key.clear();
+    for (auto& in : inputs) {
+        f->key.push_back(in.rank);
+        f->key.insert(f->key.end(), in.dims, in.dims + in.rank);
+    }
+    return f;
+}
+
+QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
+    const Plan& p = *plan_;
+    Frame* f = find_frame(inputs);
+    frame_ = f;
+    f->used = ++clock_;
+    if (!f->resolved.empty() && !f->resolved[0])
+        for (auto& b : p.binds) {
+            std::int64_t d = inputs[b.input].dims[b.dim];
+            if (f->slots[b.slot] == DimProgram::unknown) f->slots[b.slot] = d;
+            else if (f->slots[b.slot] != d)
+                raise(ErrorCode::shape_mismatch, "input '" + p.values[p.inputs[b.input]].name + "' has " + std::to_string(d) + " at dimension " +
+                                                     std::to_string(b.dim) + " where another input gave " + std::to_string(f->slots[b.slot]) + " for the same symbol");
+        }
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        int v = p.inputs[i];
+        if (!p.values[v].ranked) {
+            f->loose[v].assign(inputs[i].dims, inputs[i].dims + inputs[i].rank);
+            f->views[v].rank = inputs[i].rank;
+            f->views[v].dims = f->loose[v].data();
+        }
+        if (f->views[v].data != inputs[i].data) {
+            f->views[v].data = inputs[i].data;
+            f->placed = 0;
+        }
+    }
+}
+
+/// Dims of every value that this segment makes (and, for the first, of everything before).
+QUERN_INLINE void Runner::evaluate_dims(int segment, int begin, int end) {
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    p.program.evaluate(f.slots.data(), 0, p.program.size());
+    if (segment == 0)
+        for (std::size_t v = 0; v < p.values.size(); ++v) {
+            const PlanValue& x = p.values[v];
+            if (x.home == PlanValue::Home::symbolic) {
+                f.contents[v].resize(x.content.size());
+                auto* out = reinterpret_cast<std::byte*>(f.contents[v].data());
+                for (std::size_t i = 0; i < x.content.size(); ++i) {
+                    std::int64_t e = f.slots[x.content[i]];
+                    if (x.dtype == DType::i64) std::memcpy(out + 8 * i, &e, 8);
+                    else if (x.dtype == DType::i32) { auto n = static_cast<std::int32_t>(e); std::memcpy(out + 4 * i, &n, 4); }
+                    else out[i] = std::byte(e != 0);
+                }
+                f.views[v].data = out;
+            } else if (x.home == PlanValue::Home::constant) {
+                f.views[v].data = const_cast<void*>(x.constant.raw());
+            }
+            if (x.made < 0) set_shape(static_cast<int>(v));
+        }
+    for (int s = begin; s < end; ++s)
+        for (int v : p.steps[s].out)
+            if (v >= 0) with_place([&] { return where(s); }, [&] { set_shape(v); });
+}
+
+QUERN_INLINE void Runner::set_shape(int v) {
+    const PlanValue& x = plan_->values[v];
+    Frame& f = *frame_;
+    if (!x.ranked || x.home == PlanValue::Home::unused) return;
+    std::int64_t* d = f.dims.data() + dims_at_[v];
+    for (std::size_t i = 0; i < x.dims.size(); ++i) {
+        d[i] = f.slots[x.dims[i]];
+        if (d[i] < 0)
+            raise(ErrorCode::shape_mismatch, "value '" + x.name + "' would get dimension " + std::to_string(d[i]) + " at " + std::to_string(i) +
+                                                 ": the inputs' shapes do not fit the model");
+    }
+}
+
+/// First fit in the order of the steps: each value where the first large enough hole is, given back after its last use.
+QUERN_INLINE void Runner::allocate(int segment, int begin, int end) {
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    holes_.clear();
+    std::size_t top = 0;
+    auto take = [&](std::size_t n) -> std::size_t {
+        n = (n + 63) / 64 * 64;
+        if (n == 0) return 0;
+        std::size_t best = holes_.size();
+        for (std::size_t i = 0; i < holes_.size(); ++i)
+            if (holes_[i].size >= n && (best == holes_.size() || holes_[i].size < holes_[best].size)) best = i;
+        if (best < holes_.size()) {
+            std::size_t at = holes_[best].at;
+            holes_[best].at += n;
+            holes_[best].size -= n;
+            if (!holes_[best].size) holes_.erase(holes_.begin() + static_cast<std::ptrdiff_t>(best));
+            return at;
+        }
+        if (!holes_.empty() && holes_.back().at + holes_.back().size == top) {  // the last hole grows
+            std::size_t at = holes_.back().at;
+            holes_.pop_back();
+            top = at + n;
+            return at;
+        }
+        std::size_t at = top;
+        if (n > SIZE_MAX / 2 - top) raise(ErrorCode::out_of_memory, "the activations do not fit into memory");
+        top += n;
+        return at;
+    };
+    auto give = [&](std::size_t at, std::size_t n) {
+        n = (n + 63) / 64 * 64;
+        if (!n) return;
+        auto it = std::lower_bound(holes_.begin(), holes_.end(), at, [](const Hole& h, std::size_t a) { return h.at < a; });
+        it = holes_.insert(it, Hole{at, n});
+        if (auto nx = it + 1; nx != holes_.end() && it->at + it->size == nx->at) {
+            it->size += nx->size;
+            it = holes_.erase(nx) - 1;
+        }
+        if (it != holes_.begin())
+            if (auto pv = it - 1; pv->at + pv->size == it->at) {
+                pv->size += it->size;
+                holes_.erase(it);
+            }
+    };
+    auto bytes = [&](int v) {
+        const View& w = f.views[v];
+        std::int64_t n = 1;
+        for (int d = 0; d < w.rank; ++d)
+            if (w.dims[d] == 0) return std::size_t{0};
+        for (int d = 0; d < w.rank; ++d)
+            if (__builtin_mul_overflow(n, w.dims[d], &n)) raise(ErrorCode::out_of_memory, "value '" + p.values[v].name + "' does not fit into memory");
+        std::size_t b = storage_bytes(w.dtype, n);
+        if (b > SIZE_MAX / 4) raise(ErrorCode::out_of_memory, "value '" + p.values[v].name + "' does not fit into memory");
+        return b;
+    };
+    for (int s = begin; s < end; ++s) {
+        const PlanStep& st = p.steps[s];
+        for (int v : st.out)
+            if (v >= 0) adopted_[v] = 0;
+        int adopted_from = -1;
+        for (std::size_t o = 0; o < st.out.size(); ++o) {
+            int v = st.out[o];
+            if (v < 0 || p.values[v].home != PlanValue::Home::arena) continue;
+            f.segment_of[v] = segment;
+            if (p.values[v].dtype == DType::string) continue;
+            std::size_t n = bytes(v);
+            const Kernel* k = kernel_of(s);
+            if (o == 0 && k && k->inplace && n)
+                for (std::size_t i = 0; i < st.in.size() && adopted_from < 0; ++i) {
+                    int r = st.in[i] < 0 ? -1 : p.values[st.in[i]].root;
+                    if (r < 0 || !(k->inplace >> i & 1u) || p.values[r].home != PlanValue::Home::arena || p.values[r].last != s || f.segment_of[r] != segment) continue;
+                    if (bytes(r) != n || bytes(st.in[i]) != n || p.values[r].dtype == DType::string) continue;
+                    bool twice = false;  // the same memory under another shape at another input
+                    for (std::size_t j = 0; j < st.in.size(); ++j) twice = twice || (j != i && st.in[j] >= 0 && st.in[j] != st.in[i] && p.values[st.in[j]].root == r);
+                    if (twice) continue;
+                    f.offset[v] = f.offset[r];
+                    adopted_from = r;
+                    adopted_[r] = 1;
+                }
+            if (adopted_from < 0 || o > 0) f.offset[v] = take(n);
+        }
+        if (const Kernel* k = kernel_of(s)) {
+            (void)k;
+            f.steps[s].scratch = take(f.steps[s].booking.scratch);
+            give(f.steps[s].scratch, f.steps[s].booking.scratch);
+        }
+        for (int r : dying_[s])
+            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].made >= begin && p.values[r].dtype != DType::string) give(f.offset[r], bytes(r));
+    }
+    f.segment_bytes[segment] = top;
+}
+
+QUERN_INLINE void Runner::book(int begin, int end) {
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    for (int s = begin; s < end; ++s) {
+        const PlanStep& st = p.steps[s];
+        View* io = f.io.data() + io_at_[s];
+        for (int v : st.in) *io++ = v < 0 ? View{} : f.views[v];
+        for (int v : st.out) *io++ = v < 0 ? View{} : f.views[v];
+        if (const Kernel* k = kernel_of(s))
+            with_place([&] { return where(s); }, [&] { f.steps[s].booking = k->book(in_views(s), out_views(s), shared_.workers->width()); });
+    }
+}
+
+/// Pointers of all views for where the arenas are now.
+QUERN_INLINE void Runner::place() {
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    for (std::size_t v = 0; v < p.values.size(); ++v) {
+        const PlanValue& x = p.values[v];
+        if (x.home == PlanValue::Home::arena && f.segment_of[v] >= 0)
+            f.views[v].data = x.dtype == DType::string ? f.strings[v].raw() : arenas_[f.segment_of[v]].data() + f.offset[v];
+    }
+    for (std::size_t v = 0; v < p.values.size(); ++v)
+        if (p.values[v].home == PlanValue::Home::view) f.views[v].data = f.views[p.values[v].root].data;
+    for (std::size_t s = 0; s < p.steps.size(); ++s) {
+        View* io = f.io.data() + io_at_[s];
+        for (int v : p.steps[s].in) *io++ = v < 0 ? View{} : f.views[v];
+        for (int v : p.steps[s].out) *io++ = v < 0 ? View{} : f.views[v];
+    }
+    f.placed = generation_;
+}
+
+QUERN_INLINE void Runner::resolve(int segment) {
+    Frame& f = *frame_;
+    int begin = plan_->segments.empty() ? 0 : plan_->segments[segment], end = segment_end_.empty() ? 0 : segment_end_[segment];
+    evaluate_dims(segment, begin, end);
+    for (int s = begin; s < end; ++s)
+        for (int v : plan_->steps[s].out)
+            if (v >= 0 && plan_->values[v].home == PlanValue::Home::arena && plan_->values[v].dtype == DType::string)
+                f.strings[v] = Tensor(DType::string, Shape(f.views[v].shape()));
+    book(begin, end);
+    allocate(segment, begin, end);
+    std::size_t before = arenas_[segment].size();
+    std::size_t want = f.segment_bytes[segment];
+    if (want > before && shared_.memory_limit && shared_.memory_used - before + want > shared_.memory_limit)
+        raise(ErrorCode::out_of_memory, "this run needs " + std::to_string(shared_.memory_used - before + want) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
+    if (arenas_[segment].reserve(want)) ++generation_;
+    shared_.memory_used += arenas_[segment].size() - before;
+    f.resolved[segment] = 1;
+    f.placed = 0;
+}
+
+QUERN_INLINE void Runner::late_infer(int step, std::vector<std::vector<std::int64_t>>& dims, bool& same) {
+    const PlanStep& st = plan_->steps[step];
+    Frame::Step& fs = frame_->steps[step];
+    auto in = in_views(step);
+    // What inference depends on: shapes, and the contents of short tensors.
+    auto content = [](const View& v) { return v.present() && v.rank <= 1 && v.count() <= 1024 && dtype_bits(v.dtype) >= 8; };
+    std::size_t at = 0;
+    same = !fs.key.empty();
+    auto note = [&](std::int64_t x) {
+        if (at < fs.key.size()) {
+            if (fs.key[at] != x) same = false, fs.key[at] = x;
+        } else same = false, fs.key.push_back(x);
+        ++at;
+    };
+    for (auto& v : in) {
+        note(v.rank);
+        for (int d = 0; d < v.rank; ++d) note(v.dims[d]);
+        if (!content(v)) continue;
+        std::size_t n = storage_bytes(v.dtype, v.count());
+        for (std::size_t b = 0; b < n; b += 8) {
+            std::int64_t word = 0;
+            std::memcpy(&word, static_cast<const std::byte*>(v.data) + b, std::min<std::size_t>(8, n - b));
+            note(word);
+        }
+    }
+    if (at != fs.key.size()) same = false, fs.key.resize(at);
+    if (same) return;
+    std::vector<Fact> facts(in.size());
+    const Node& node = plan_->graph.nodes[st.node];
+    InferCtx ctx(node);
+    ctx.concrete = true;
+    for (std::size_t i = 0; i < in.size(); ++i) {
+        int v = st.in[i];
+        if (v < 0) { ctx.inputs.push_back(nullptr); continue; }
+        facts[i] = Fact::of(in[i].dtype, std::vector<Dim>(in[i].dims, in[i].dims + in[i].rank));
+        if (plan_->values[v].home == PlanValue::Home::constant) facts[i].value = plan_->values[v].constant;
+        else if (content(in[i])) facts[i].value = Tensor::borrow(in[i].dtype, Shape(in[i].shape()), in[i].data);
+        ctx.inputs.push_back(&facts[i]);
+    }
+    ctx.outputs.resize(st.out.size());
+    node.op->infer(ctx);
+    dims.resize(st.out.size());
+    for (std::size_t o = 0; o < st.out.size(); ++o) {
+        if (st.out[o] < 0) continue;
+        if (!ctx.outputs[o].concrete()) raise(ErrorCode::internal, "output " + std::to_string(o) + " has no size at run time");
+        dims[o].clear();
+        for (auto& d : ctx.outputs[o].dims) dims[o].push_back(d.value());
+    }
+}
+
+QUERN_INLINE void Runner::choose_late(int step) {
+    const PlanStep& st = plan_->steps[step];
+    Frame::Step& fs = frame_->steps[step];
+    auto in = in_views(step);
+    bool fits = fs.kernel != nullptr && fs.ranks.size() == in.size();
+    for (std::size_t i = 0; fits && i < in.size(); ++i) fits = fs.ranks[i] == in[i].rank;
+    if (fits) return;
+    fs.ranks.clear();
+    for (auto& v : in) fs.ranks.push_back(v.rank);
+    const Node& node = plan_->graph.nodes[st.node];
+    std::vector<Fact> facts(in.size() + st.out.size());
+    LowerCtx ctx{node, node.attrs, {}, {}, plan_->target};
+    auto dims_of = [](int rank) { return std::vector<Dim>(static_cast<std::size_t>(rank), Dim::symbol("?")); };
+    for (std::size_t i = 0; i < in.size(); ++i) {
+        int v = st.in[i];
+        if (v < 0) { ctx.inputs.push_back(nullptr); continue; }
+        facts[i] = plan_->values[v].home == PlanValue::Home::constant ? Fact::constant(plan_->values[v].constant) : Fact::of(in[i].dtype, dims_of(in[i].rank));
+        ctx.inputs.push_back(&facts[i]);
+    }
+    for (std::size_t o = 0; o < st.out.size(); ++o) {
+        int v = st.out[o];
+        if (v < 0) { ctx.outputs.push_back(nullptr); continue; }
+        facts[in.size() + o] = Fact::of(plan_->values[v].dtype, dims_of(static_cast<int>(fs.now[o].size())));
+        ctx.outputs.push_back(&facts[in.size() + o]);
+    }
+    Lowered l = node.op->lower(ctx);
+    if (l.view_of >= 0) {  // planned as a value of its own: copied
+        struct ViewCopy final : Kernel {
+            int from;
+            const char* name() const noexcept override { return "copy"; }
+            void run(const Call& c) const override {
+                const View &x = c.in[from], &y = c.out[0];
+                if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), y.count(), y.out<std::string>());
+                else if (std::size_t n = storage_bytes(y.dtype, y.count())) std::memcpy(y.data, x.data, n);
+            }
+        };
+        auto k = std::make_shared<ViewCopy>();
+        k->from = l.view_of;
+        fs.kernel = std::move(k);
+    } else {
+        fs.kernel = std::move(l.kernel);
+    }
+}
+
+QUERN_INLINE void Runner::run_branch(int step, std::vector<std::vector<std::int64_t>>& dims) {
+    auto in = in_views(step);
+    // Attributes are sorted by name: else_branch stands before then_branch.
+    int which = in[0].count() == 1 && *in[0].in<std::uint8_t>() ? 1 : 0;
+    if (in[0].count() != 1) raise(ErrorCode::shape_mismatch, "the condition of If has " + std::to_string(in[0].count()) + " elements; accepted: 1");
+    taken_[step] = which;
+    Runner& r = *branches_[step][which];
+    r.run(in.subspan(1, std::min(in.size() - 1, r.plan_->inputs.size())));
+    dims.resize(plan_->steps[step].out.size());
+    for (std::size_t o = 0; o < dims.size(); ++o) dims[o].assign(r.output(o).dims, r.output(o).dims + r.output(o).rank);
+}
+
+/// Sizes of a late step's outputs, now that its inputs are there. Resolves its segment when they are new.
+QUERN_INLINE void Runner::late(int step) {
+    const PlanStep& st = plan_->steps[step];
+    Frame& f = *frame_;
+    Frame::Step& fs = f.steps[step];
+    int segment = static_cast<int>(std::lower_bound(plan_->segments.begin(), plan_->segments.end(), step) - plan_->segments.begin());
+    View* io = f.io.data() + io_at_[step];
+    for (int v : st.in) *io++ = v < 0 ? View{} : f.views[v];
+    auto& dims = fs.now;
+    bool same = false;
+    if (st.node < 0) {
+        dims.resize(1);
+        dims[0].assign(in_views(step)[0].dims, in_views(step)[0].dims + in_views(step)[0].rank);
+    } else if (st.control) {
+        run_branch(step, dims);
+    } else {
+        late_infer(step, dims, same);
+        if (st.late_lower) choose_late(step);
+        none_.assign(st.out.size(), View{});
+        const Kernel* k = kernel_of(step);
+        dims.resize(st.out.size());
+        if (k && k->measure(Call{in_views(step), none_, nullptr, nullptr, *shared_.workers}, dims.data())) same = false;
+    }
+    if (f.resolved[segment] && (same || dims == fs.late_dims)) return;
+    fs.late_dims = dims;
+    // Bind what this step decides; everything that follows from it is unknown until evaluated again.
+    for (std::size_t o = 0; o < st.out.size(); ++o) {
+        int v = st.out[o];
+        if (v < 0) continue;
+        const PlanValue& x = plan_->values[v];
+        if (!x.ranked) {
+            f.loose[v] = dims[o];
+            f.views[v].rank = static_cast<std::int32_t>(dims[o].size());
+            f.views[v].dims = f.loose[v].data();
+            continue;
+        }
+        if (dims[o].size() != x.dims.size())
+            raise(ErrorCode::shape_mismatch, "value '" + x.name + "' came out with rank " + std::to_string(dims[o].size()) + ", planned " + std::to_string(x.dims.size()));
+        for (std::size_t d = 0; d < x.dims.size(); ++d)
+            if (plan_->program.is_symbol(x.dims[d]) && !std::any_of(plan_->binds.begin(), plan_->binds.end(), [&](auto& b) { return b.slot == x.dims[d]; }))
+                f.slots[x.dims[d]] = dims[o][d];
+    }
+    for (std::size_t k = segment; k < f.resolved.size(); ++k) f.resolved[k] = 0;
+    resolve(segment);
+    for (std::size_t o = 0; o < st.out.size(); ++o)
+        if (st.out[o] >= 0 && plan_->values[st.out[o]].ranked && !std::equal(dims[o].begin(), dims[o].end(), f.views[st.out[o]].dims))
+            raise(ErrorCode::shape_mismatch, "value '" + plan_->values[st.out[o]].name + "' came out as " + Shape(std::span<const std::int64_t>(dims[o])).to_string() +
+                                                 ", planned " + Shape(f.views[st.out[o]].shape()).to_string());
+}
+
+QUERN_INLINE void Runner::execute(int step) {
+    const PlanStep& st = plan_->steps[step];
+    Frame& f = *frame_;
+    if (st.control) {
+        Runner& r = *branches_[step][taken_[step]];
+        for (std::size_t o = 0; o < st.out.size(); ++o) {
+            if (st.out[o] < 0) continue;
+            const View &x = r.output(o), &y = f.views[st.out[o]];
+            if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), x.count(), y.out<std::string>());
+            else if (std::size_t n = storage_bytes(x.dtype, x.count())) std::memcpy(y.data, x.data, n);
+        }
+        return;
+    }
+    const Kernel* k = kernel_of(step);
+    if (!k) return;
+    std::byte* scratch = nullptr;
+    if (f.steps[step].booking.scratch) {
+        int segment = static_cast<int>(std::upper_bound(plan_->segments.begin(), plan_->segments.end(), step) - plan_->segments.begin()) - 1;
+        scratch = arenas_[segment].data() + f.steps[step].scratch;
+    }
+    k->run(Call{in_views(step), out_views(step), scratch, f.steps[step].booking.state.get(), *shared_.workers});
+}
+
+QUERN_INLINE void Runner::run(std::span<const View> inputs) {
+    bind(inputs);
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    auto now = [] { return std::chrono::steady_clock::now(); };
+    if (!f.resolved[0] && (p.steps.empty() || !p.steps[0].late)) resolve(0);
+    else if (!f.resolved[0]) evaluate_dims(0, 0, 0);
+    if (f.placed != generation_) place();
+    for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
+        with_place([&] { return where(s); }, [&] {
+            if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
+            auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
+            if (p.steps[s].late) {
+                late(s);
+                if (f.placed != generation_) place();
+            }
+            execute(s);
+            if (shared_.profile && (kernel_of(s) || p.steps[s].control)) {
+                using us = std::chrono::duration<double, std::micro>;
+                const Node* n = p.steps[s].node >= 0 ? &p.graph.nodes[p.steps[s].node] : nullptr;
+                shared_.times->push_back({n ? n->name : "copy", n ? n->op->name : "Copy", kernel_of(s) ? kernel_of(s)->name() : "control",
+                                          us(start - shared_.profile_start).count(), us(now() - start).count()});
+            }
+        });
+    }
+}
+
+QUERN_INLINE std::size_t Runner::memory_bytes() const {
+    std::size_t n = 0;
+    for (auto& a : arenas_) n += a.size();
+    for (auto& b : branches_)
+        for (auto& r : b) n += r->memory_bytes();
+    return n;
+}
+QUERN_INLINE void Runner::trim() {
+    std::erase_if(frames_, [&](auto& f) { return f.get() != frame_; });
+    for (auto& b : branches_)
+        for (auto& r : b) r->trim();
+}
+
+QUERN_END

@@ -1,0 +1,119 @@
+// The run loop: a plan's sizes resolved for concrete shapes, its memory, its steps.
+#pragma once
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "../plan/plan.hpp"
+#include "../session.hpp"
+
+QUERN_BEGIN
+
+/// Memory that only grows; 64-byte aligned. Counts against a budget shared by all arenas of a session.
+class Arena {
+public:
+    Arena() = default;
+    Arena(Arena&& o) noexcept : data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
+    Arena(const Arena&) = delete;
+    Arena& operator=(Arena&&) = delete;
+    ~Arena() { release(); }
+    /// Makes room for `n` bytes; the contents are lost when it grows. True when the memory moved.
+    bool reserve(std::size_t n);
+    void release() noexcept;
+    std::byte* data() const noexcept { return data_; }
+    std::size_t size() const noexcept { return size_; }
+
+private:
+    std::byte* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// What all runners of one session share.
+struct RunShared {
+    Workers* workers = nullptr;
+    std::size_t memory_limit = 0, memory_used = 0;
+    bool has_deadline = false;
+    std::chrono::steady_clock::time_point deadline;
+    bool profile = false;
+    std::chrono::steady_clock::time_point profile_start;
+    std::vector<StepTime>* times = nullptr;
+};
+
+/// Everything that depends on the concrete shapes of one signature. Recycled: its vectors keep their capacity.
+struct Frame {
+    struct Step {
+        Booking booking;
+        std::size_t scratch = 0;            // offset in the segment's arena
+        std::shared_ptr<Kernel> kernel;      // late choice; or nothing
+        std::vector<int> ranks;              // of the inputs that it was chosen for
+        std::vector<std::int64_t> key;       // shapes and contents that late inference last saw
+        std::vector<std::vector<std::int64_t>> now, late_dims;  // what it gives, and what was resolved
+    };
+    std::vector<std::int64_t> key;     // rank and dims of the inputs, one after the other
+    std::vector<std::int64_t> slots;   // the dim program
+    std::vector<std::int64_t> dims;    // of ranked values, flattened
+    std::vector<std::vector<std::int64_t>> loose;  // of unranked values
+    std::vector<View> views;           // by value
+    std::vector<std::size_t> offset;   // by root value, in its segment's arena
+    std::vector<int> segment_of;       // by root value
+    std::vector<std::size_t> segment_bytes;
+    std::vector<char> resolved;        // by segment
+    std::vector<Tensor> strings;       // by value: string elements live outside of the arena
+    std::vector<std::vector<std::int64_t>> contents;  // symbolic values' memory
+    std::vector<View> io;              // views of each step, inputs then outputs
+    std::vector<Step> steps;
+    std::uint64_t used = 0;            // for eviction
+    std::uint64_t placed = 0;          // generation of the arenas that pointers were made for
+};
+
+/// Runs one plan; not thread-safe. Subgraphs have runners of their own.
+class Runner {
+public:
+    Runner(std::shared_ptr<const Plan> plan, RunShared& shared);
+    /// One run. `inputs` in the plan's order; their memory must live until outputs are read.
+    void run(std::span<const View> inputs);
+    const View& output(std::size_t i) const { return frame_->views[plan_->outputs[i]]; }
+    const Plan& plan() const { return *plan_; }
+    std::size_t memory_bytes() const;
+    void trim();
+
+private:
+    friend struct Resolver;
+    void bind(std::span<const View> inputs);
+    Frame* find_frame(std::span<const View> inputs);
+    void init_frame(Frame& f);
+    void resolve(int segment);
+    void evaluate_dims(int segment, int begin, int end);
+    void set_shape(int value);
+    void allocate(int segment, int begin, int end);
+    void book(int begin, int end);
+    void place();
+    void late(int step);
+    void late_infer(int step, std::vector<std::vector<std::int64_t>>& dims, bool& same);
+    void run_branch(int step, std::vector<std::vector<std::int64_t>>& dims);
+    void choose_late(int step);
+    void execute(int step);
+    const Kernel* kernel_of(int step) const { return plan_->steps[step].kernel ? plan_->steps[step].kernel.get() : frame_->steps[step].kernel.get(); }
+    std::span<const View> in_views(int s) const { return {frame_->io.data() + io_at_[s], plan_->steps[s].in.size()}; }
+    std::span<const View> out_views(int s) const { return {frame_->io.data() + io_at_[s] + plan_->steps[s].in.size(), plan_->steps[s].out.size()}; }
+    std::string where(int step) const;
+
+    std::shared_ptr<const Plan> plan_;
+    RunShared& shared_;
+    std::vector<int> dims_at_, io_at_;
+    std::vector<int> segment_end_;
+    std::vector<std::unique_ptr<Frame>> frames_;
+    Frame* frame_ = nullptr;
+    std::vector<Arena> arenas_;  // by segment, shared by all frames
+    std::uint64_t clock_ = 0, generation_ = 1;
+    std::vector<std::vector<std::unique_ptr<Runner>>> branches_;  // by step
+    std::vector<int> taken_;                                      // by step: branch of the last run
+    struct Hole { std::size_t at, size; };
+    std::vector<Hole> holes_;
+    std::vector<View> none_;
+    std::vector<std::vector<int>> dying_;  // by step: roots whose last use it is
+    std::vector<char> adopted_;            // by root: its memory went over to an output
+};
+
+QUERN_END

@@ -1,0 +1,418 @@
+#pragma once
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <mutex>
+
+#include "../base/cpu_info.hpp"
+#include "../base/guard.hpp"
+#include "../base/mapped_file.hpp"
+#include "../base/thread_pool.hpp"
+#include "../graph/dump.hpp"
+#include "../import/exporter.hpp"
+#include "../import/importer.hpp"
+#include "../model.hpp"
+#include "../passes/pass.hpp"
+#include "../session.hpp"
+
+#include "runner.hpp"
+
+QUERN_BEGIN
+
+/// Defined by the unit that lists what was linked (generated; or core's own).
+std::span<const Backend* const> linked_backends() noexcept;
+
+struct Model::Impl {
+    std::string path;
+    Graph graph;
+    std::vector<PortInfo> inputs, outputs;
+    std::vector<Problem> problems;
+};
+
+struct Engine::Impl {
+    std::shared_ptr<const Model::Impl> model;  // keeps the bytes of weights
+    std::shared_ptr<const Plan> plan;
+    std::size_t memory_limit = 0;
+    double deadline = 0;
+    std::shared_ptr<Executor> executor;
+    mutable std::unique_ptr<ThreadPool> pool;
+    std::vector<std::string> taps;  // in the order of the plan's outputs after the model's own
+    std::vector<PortInfo> outputs;
+    mutable std::mutex lock;
+    mutable std::vector<std::unique_ptr<Session>> idle;
+};
+
+struct Session::Impl {
+    std::shared_ptr<const Engine::Impl> engine;
+    RunWorkers workers;
+    RunShared shared;
+    Runner runner;
+    std::vector<Tensor> owned, bound, outputs, bound_outputs;
+    std::vector<View> views;
+    std::vector<StepTime> times;
+    bool ran = false;
+
+    explicit Impl(std::shared_ptr<const Engine::Impl> e)
+        : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get()), runner(engine->plan, (init(), shared)) {
+        owned.resize(engine->plan->inputs.size());
+        bound.resize(owned.size());
+        views.resize(owned.size());
+        outputs.resize(engine->plan->outputs.size());
+        bound_outputs.resize(outputs.size());
+    }
+    void init() {
+        shared.workers = &workers;
+        shared.memory_limit = engine->memory_limit;
+        shared.memory_used = engine->plan->packed_bytes;
+        shared.times = &times;
+    }
+    int index_of(std::string_view name, bool output) const;
+    void bind(int i, const Tensor& t);
+    Tensor& input(std::string_view name, const Shape* shape);
+    void run();
+    const Tensor& output(int i) const;
+    int tap_index(std::string_view name) const;
+};
+
+namespace session_detail {
+
+inline std::string names_of(const std::vector<PortInfo>& ports) {
+    std::string s;
+    for (auto& p : ports) s += (s.empty() ? "'" : ", '") + p.name + "'";
+    return s;
+}
+inline int find_port(const std::vector<PortInfo>& ports, std::string_view name, const char* what) {
+    for (std::size_t i = 0; i < ports.size(); ++i)
+        if (ports[i].name == name) return static_cast<int>(i);
+    raise(ErrorCode::invalid_argument, std::string("the model has no ") + what + " '" + std::string(name) + "'; accepted: " + names_of(ports));
+}
+inline Target target_of(const Options& o, std::span<const Backend* const> backends) {
+    Target t;
+    t.isa = std::min(o.isa, best_isa());
+    t.backends = backends;
+    return t;
+}
+inline std::vector<const Backend*> backends_of(const Options& o) {
+    auto linked = linked_backends();
+    std::vector<const Backend*> b = o.backends.empty() ? std::vector<const Backend*>(linked.begin(), linked.end()) : o.backends;
+    if (!o.accelerated) std::erase_if(b, [](const Backend* x) { return std::string_view(x->name) != "core"; });
+    return b;
+}
+inline Error problem_error(const std::vector<Problem>& problems) {
+    const Problem& p = problems[0];
+    std::string text = p.reason;
+    if (problems.size() > 1) text += " (and " + std::to_string(problems.size() - 1) + " more problems; quern::check lists them all)";
+    Error e(p.code, text);
+    if (!p.op.empty()) e.at("node '" + p.node + "' (" + (p.domain.empty() ? "" : p.domain + "::") + p.op + ", opset " + std::to_string(p.opset) + ")");
+    return e;
+}
+inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, std::string path, const LoadOptions& o) {
+    auto impl = std::make_shared<Model::Impl>();
+    impl->path = std::move(path);
+    onnx::ModelProto proto = onnx::parse_model(bytes);
+    onnx::External external = impl->path.empty() ? onnx::External() : onnx::External::beside(impl->path);
+    if (!o.external_data_dir.empty()) external.dir = external.real_dir = o.external_data_dir;
+    external.resolver = o.resolver;
+    Imported im = import_model(proto, &external, std::move(owner));
+    impl->graph = std::move(im.graph);
+    impl->inputs = std::move(im.inputs);
+    impl->outputs = std::move(im.outputs);
+    impl->problems = std::move(im.problems);
+    if (o.log)
+        for (auto& w : im.warnings) o.log(LogLevel::warning, w);
+    return impl;
+}
+inline std::shared_ptr<Model::Impl> load_file(const std::string& path, const LoadOptions& o) {
+    return with_place([&] { return "model '" + path + "'"; }, [&] {
+        auto file = std::make_shared<const MappedFile>(path);
+        return load(file->bytes(), file, path, o);
+    });
+}
+inline Graph graph_at(const Model::Impl& m, std::string_view stage, const Options& o) {
+    Graph g = m.graph.clone();
+    auto backends = backends_of(o);
+    Target t = target_of(o, backends);
+    run_passes(g, PassContext{o, t}, stage);
+    return g;
+}
+/// Tapped values become outputs of the graph, so that no pass removes them.
+inline void add_taps(Graph& g, const std::vector<std::string>& taps) {
+    for (auto& name : taps) {
+        ValueId found = no_value;
+        for (ValueId v = 0; v < static_cast<ValueId>(g.values.size()); ++v)
+            if (g.values[v].name == name) found = v;
+        if (found == no_value) raise(ErrorCode::invalid_argument, "no value of the model is named '" + name + "' (Options::taps)");
+        g.outputs.push_back(found);
+        g.output_names.push_back(name);
+    }
+}
+inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::Impl> m, const Options& o) {
+    return with_place([&] { return m->path.empty() ? std::string("model from bytes") : "model '" + m->path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
+        if (!m->problems.empty()) raise(problem_error(m->problems));
+        if (o.device != "cpu") raise(ErrorCode::unsupported, "device '" + o.device + "' is not in this build; accepted: cpu");
+        if (o.threads < 0 || o.threads > 1024) raise(ErrorCode::invalid_argument, "threads is " + std::to_string(o.threads) + "; accepted: 0 to 1024");
+        auto backends = backends_of(o);
+        PlanOptions po;
+        po.target = target_of(o, backends);
+        po.memory_limit = o.memory_limit;
+        Graph g = m->graph.clone();
+        add_taps(g, o.taps);
+        PassContext pc{o, po.target};
+        run_passes(g, pc, o.stop_after);
+        if (!o.stop_after.empty()) promote_types(g, pc);
+        auto e = std::make_shared<Engine::Impl>();
+        e->plan = make_plan(std::move(g), po);
+        if (o.memory_limit && e->plan->packed_bytes > o.memory_limit)
+            raise(ErrorCode::out_of_memory, "the packed weights take " + std::to_string(e->plan->packed_bytes) + " bytes; memory_limit is " + std::to_string(o.memory_limit));
+        e->memory_limit = o.memory_limit;
+        e->deadline = o.deadline;
+        e->executor = o.executor;
+        int threads = o.threads ? o.threads : usable_cpus();
+        if (!o.executor && threads > 1) e->pool = std::make_unique<ThreadPool>(threads);
+        e->taps = o.taps;
+        e->outputs = m->outputs;
+        e->model = std::move(m);
+        return e;
+    });
+}
+
+}  // namespace session_detail
+
+QUERN_INLINE Result<Model> Model::try_load(const std::string& path, const LoadOptions& o) noexcept {
+    return guarded([&] {
+        auto p = session_detail::load_file(path, o);
+        if (!p->problems.empty()) raise(session_detail::problem_error(p->problems).at("model '" + path + "'"));
+        return Model(std::move(p));
+    });
+}
+QUERN_INLINE Result<Model> Model::try_from_bytes(std::span<const std::byte> bytes, const LoadOptions& o) noexcept {
+    return guarded([&] {
+        auto p = session_detail::load(bytes, nullptr, "", o);
+        if (!p->problems.empty()) raise(session_detail::problem_error(p->problems).at("model from bytes"));
+        return Model(std::move(p));
+    });
+}
+QUERN_INLINE Result<Engine> Model::try_compile(const Options& o) const noexcept {
+    return guarded([&] { return Engine(session_detail::compile(p_, o)); });
+}
+QUERN_INLINE const std::vector<PortInfo>& Model::inputs() const noexcept { return p_->inputs; }
+QUERN_INLINE const std::vector<PortInfo>& Model::outputs() const noexcept { return p_->outputs; }
+QUERN_INLINE std::string Model::dump(std::string_view stage, std::string_view format, const Options& o) const {
+    return dump_graph(session_detail::graph_at(*p_, stage, o), format);
+}
+QUERN_INLINE Result<void> Model::save(const std::string& path, std::string_view stage, const Options& o) const noexcept {
+    return guarded([&] { write_onnx(session_detail::graph_at(*p_, stage, o), path); });
+}
+
+namespace session_detail {
+inline std::vector<Problem> all_problems(std::shared_ptr<const Model::Impl> m, const Options& o) {
+    if (!m->problems.empty()) return m->problems;
+    std::vector<Problem> found;
+    auto r = guarded([&] { compile(m, o); });
+    if (!r) found.push_back(Problem{r.error().code(), "", "", "", 0, "", r.error().what()});
+    return found;
+}
+}  // namespace session_detail
+QUERN_INLINE Result<std::vector<Problem>> check(const std::string& path, const Options& o) noexcept {
+    return guarded([&] { return session_detail::all_problems(session_detail::load_file(path, {}), o); });
+}
+QUERN_INLINE Result<std::vector<Problem>> check(std::span<const std::byte> bytes, const Options& o) noexcept {
+    return guarded([&] { return session_detail::all_problems(session_detail::load(bytes, nullptr, "", {}), o); });
+}
+
+QUERN_INLINE Result<PortId> Engine::try_input(std::string_view name) const noexcept {
+    return guarded([&] { return PortId{session_detail::find_port(inputs(), name, "input"), false}; });
+}
+QUERN_INLINE Result<PortId> Engine::try_output(std::string_view name) const noexcept {
+    return guarded([&] { return PortId{session_detail::find_port(outputs(), name, "output"), true}; });
+}
+QUERN_INLINE const std::vector<PortInfo>& Engine::inputs() const noexcept { return p_->model->inputs; }
+QUERN_INLINE const std::vector<PortInfo>& Engine::outputs() const noexcept { return p_->outputs; }
+QUERN_INLINE std::string Engine::describe() const { return describe_plan(*p_->plan); }
+QUERN_INLINE std::size_t Engine::packed_bytes() const noexcept { return p_->plan->packed_bytes; }
+QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->packings; }
+
+QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<NamedTensor>& in) const noexcept {
+    return guarded([&] {
+        std::unique_ptr<Session> s;
+        {
+            std::lock_guard<std::mutex> l(p_->lock);
+            if (!p_->idle.empty()) {
+                s = std::move(p_->idle.back());
+                p_->idle.pop_back();
+            }
+        }
+        if (!s) s = std::make_unique<Session>(*this);
+        for (auto& [name, t] : in) s->bind(name, t);
+        s->run();
+        std::vector<NamedTensor> out;
+        for (auto& o : outputs()) out.emplace_back(o.name, s->output(o.name).clone());
+        for (auto& [name, t] : in) s->bind(name, Tensor());  // nothing of the caller's stays behind
+        std::lock_guard<std::mutex> l(p_->lock);
+        p_->idle.push_back(std::move(s));
+        return out;
+    });
+}
+
+QUERN_INLINE int Session::Impl::index_of(std::string_view name, bool output) const {
+    return output ? session_detail::find_port(engine->outputs, name, "output") : session_detail::find_port(engine->model->inputs, name, "input");
+}
+QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
+    if (i < 0 || i >= static_cast<int>(bound.size())) raise(ErrorCode::invalid_argument, "the port is not an input of this model");
+    const PortInfo& port = engine->model->inputs[i];
+    if (t.defined()) {
+        if (t.dtype() != port.dtype)
+            raise(ErrorCode::invalid_argument, "input '" + port.name + "' is " + dtype_name(port.dtype) + "; the tensor given is " + dtype_name(t.dtype()));
+        bool fits = !port.ranked || port.dims.size() == t.shape().rank();
+        for (std::size_t d = 0; fits && port.ranked && d < port.dims.size(); ++d) fits = !port.dims[d].value || *port.dims[d].value == t.shape()[d];
+        if (!fits) {
+            std::string want = "[";
+            for (std::size_t d = 0; d < port.dims.size(); ++d)
+                want += (d ? ", " : "") + (port.dims[d].value ? std::to_string(*port.dims[d].value) : port.dims[d].symbol.empty() ? "?" : port.dims[d].symbol);
+            raise(ErrorCode::shape_mismatch, "input '" + port.name + "' has shape " + want + "]; the tensor given has " + t.shape().to_string());
+        }
+        if (t.dtype() != DType::string && dtype_bits(t.dtype()) >= 8 && reinterpret_cast<std::uintptr_t>(t.raw()) % (dtype_bits(t.dtype()) / 8))
+            raise(ErrorCode::invalid_argument, "input '" + port.name + "' is not aligned to its elements");
+    }
+    bound[i] = t;
+}
+QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* shape) {
+    int i = index_of(name, false);
+    const PortInfo& port = engine->model->inputs[i];
+    Shape s;
+    if (shape) s = *shape;
+    else
+        for (auto& d : port.dims) {
+            if (!port.ranked || !d.value) raise(ErrorCode::invalid_argument, "input '" + port.name + "' has dimensions that the model leaves open: give input() a shape");
+            s.push_back(*d.value);
+        }
+    if (!owned[i].defined() || !(owned[i].shape() == s)) owned[i] = Tensor(port.dtype, s);
+    bind(i, owned[i]);
+    return owned[i];
+}
+QUERN_INLINE void Session::Impl::run() {
+    const auto& ports = engine->model->inputs;
+    ran = false;
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+        if (!bound[i].defined()) raise(ErrorCode::invalid_argument, "input '" + ports[i].name + "' was not given; the model's inputs are " + session_detail::names_of(ports));
+        views[i] = detail::view_of(bound[i]);
+    }
+    times.clear();
+    shared.profile_start = std::chrono::steady_clock::now();
+    shared.has_deadline = engine->deadline > 0;
+    if (shared.has_deadline)
+        shared.deadline = shared.profile_start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(engine->deadline));
+    with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { runner.run(views); });
+    for (std::size_t o = 0; o < outputs.size(); ++o) {
+        const View& v = runner.output(o);
+        if (outputs[o].raw() != v.data || outputs[o].dtype() != v.dtype || !std::equal(v.dims, v.dims + v.rank, outputs[o].shape().begin(), outputs[o].shape().end()))
+            outputs[o] = Tensor::borrow(v.dtype, Shape(v.shape()), v.data);
+        Tensor& to = bound_outputs[o];
+        if (!to.defined()) continue;
+        const std::string& name = o < engine->outputs.size() ? engine->outputs[o].name : engine->taps[o - engine->outputs.size()];
+        if (to.dtype() != v.dtype || !(to.shape() == outputs[o].shape()))
+            raise(ErrorCode::shape_mismatch, "output '" + name + "' came out as " + dtype_name(v.dtype) + outputs[o].shape().to_string() + "; the tensor bound to it is " + dtype_name(to.dtype()) + to.shape().to_string());
+        if (v.dtype == DType::string) std::copy(outputs[o].strings().begin(), outputs[o].strings().end(), to.strings().begin());
+        else if (to.bytes()) std::memcpy(to.raw(), v.data, to.bytes());
+    }
+    ran = true;
+}
+QUERN_INLINE const Tensor& Session::Impl::output(int i) const {
+    if (!ran) raise(ErrorCode::invalid_argument, "the outputs are there after a run() that succeeded");
+    if (i < 0 || i >= static_cast<int>(outputs.size())) raise(ErrorCode::invalid_argument, "the port is not an output of this model");
+    return bound_outputs[i].defined() ? bound_outputs[i] : outputs[i];
+}
+QUERN_INLINE int Session::Impl::tap_index(std::string_view name) const {
+    for (std::size_t t = 0; t < engine->taps.size(); ++t)
+        if (engine->taps[t] == name) return static_cast<int>(engine->outputs.size() + t);
+    raise(ErrorCode::invalid_argument, "'" + std::string(name) + "' was not named in Options::taps");
+}
+
+QUERN_INLINE Session::Session(std::unique_ptr<Impl> p) noexcept : p_(std::move(p)) {}
+QUERN_INLINE Session::Session(Session&&) noexcept = default;
+QUERN_INLINE Session& Session::operator=(Session&&) noexcept = default;
+QUERN_INLINE Session::~Session() = default;
+QUERN_INLINE Result<Session> Session::try_create(const Engine& e) noexcept {
+    return guarded([&] { return Session(std::make_unique<Impl>(e.shared())); });
+}
+QUERN_INLINE Result<void> Session::try_bind(std::string_view name, const Tensor& t) noexcept {
+    return guarded([&] { p_->bind(p_->index_of(name, false), t); });
+}
+QUERN_INLINE Result<void> Session::try_bind(PortId port, const Tensor& t) noexcept {
+    return guarded([&] { p_->bind(port.output ? -1 : port.index, t); });
+}
+QUERN_INLINE Result<void> Session::try_bind_output(std::string_view name, Tensor t) noexcept {
+    return guarded([&] { p_->bound_outputs[p_->index_of(name, true)] = std::move(t); });
+}
+QUERN_INLINE Result<void> Session::try_run() noexcept {
+    return guarded([&] { p_->run(); });
+}
+QUERN_INLINE Result<Tensor> Session::try_output(std::string_view name) const noexcept {
+    return guarded([&] { return p_->output(p_->index_of(name, true)); });
+}
+QUERN_INLINE Result<Tensor> Session::try_tap(std::string_view name) const noexcept {
+    return guarded([&] { return p_->output(p_->tap_index(name)); });
+}
+QUERN_INLINE void Session::profile(bool on) noexcept { p_->shared.profile = on; }
+QUERN_INLINE std::vector<StepTime> Session::times() const { return p_->times; }
+QUERN_INLINE std::string Session::profile_table() const {
+    struct Row { double us; std::string text; };
+    std::vector<Row> rows;
+    double total = 0;
+    std::map<std::string, std::pair<double, int>> kinds;
+    for (auto& t : p_->times) {
+        total += t.micros;
+        rows.push_back({t.micros, t.op + " '" + t.node + "' " + t.kernel});
+        auto& k = kinds[t.op + " by " + t.kernel];
+        k.first += t.micros;
+        ++k.second;
+    }
+    auto line = [&](double us, const std::string& s) {
+        char b[64];
+        std::snprintf(b, sizeof b, "%12.1f us %6.1f %%  ", us, total > 0 ? 100 * us / total : 0.0);
+        return b + s + "\n";
+    };
+    auto slow_first = [](const Row& a, const Row& b) { return a.us > b.us; };
+    std::stable_sort(rows.begin(), rows.end(), slow_first);
+    std::string out = "by operator and kernel:\n";
+    std::vector<Row> sums;
+    for (auto& [name, k] : kinds) sums.push_back({k.first, name + " (" + std::to_string(k.second) + " nodes)"});
+    std::stable_sort(sums.begin(), sums.end(), slow_first);
+    for (auto& r : sums) out += line(r.us, r.text);
+    out += "by node:\n";
+    for (auto& r : rows) out += line(r.us, r.text);
+    return out + line(total, "in all steps");
+}
+QUERN_INLINE std::string Session::profile_trace() const {
+    std::string s = "{\"traceEvents\":[";
+    bool first = true;
+    for (auto& t : p_->times) {
+        char b[96];
+        std::snprintf(b, sizeof b, "\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,", t.start_us, t.micros);
+        s += (first ? "{" : ",{") + std::string("\"name\":") + json_string(t.node) + ",\"cat\":" + json_string(t.op) + "," + b + "\"args\":{\"kernel\":" + json_string(t.kernel) + "}}";
+        first = false;
+    }
+    return s + "]}";
+}
+QUERN_INLINE std::size_t Session::memory_bytes() const noexcept { return p_->runner.memory_bytes(); }
+QUERN_INLINE void Session::trim() noexcept { p_->runner.trim(); }
+
+// The throwing forms exist only where the caller has exceptions; the library itself always has them.
+QUERN_INLINE Model Model::load(const std::string& path, const LoadOptions& o) { return try_load(path, o).value(); }
+QUERN_INLINE Model Model::from_bytes(std::span<const std::byte> bytes, const LoadOptions& o) { return try_from_bytes(bytes, o).value(); }
+QUERN_INLINE Engine Model::compile(const Options& o) const { return try_compile(o).value(); }
+QUERN_INLINE std::vector<NamedTensor> Engine::run(const std::vector<NamedTensor>& in) const { return try_run(in).value(); }
+QUERN_INLINE PortId Engine::input(std::string_view name) const { return try_input(name).value(); }
+QUERN_INLINE PortId Engine::output(std::string_view name) const { return try_output(name).value(); }
+QUERN_INLINE Session::Session(const Engine& e) : p_(std::make_unique<Impl>(e.shared())) {}
+QUERN_INLINE Tensor& Session::input(std::string_view name, const Shape& shape) { return p_->input(name, &shape); }
+QUERN_INLINE Tensor& Session::input(std::string_view name) { return p_->input(name, nullptr); }
+QUERN_INLINE void Session::bind(std::string_view name, const Tensor& t) { p_->bind(p_->index_of(name, false), t); }
+QUERN_INLINE void Session::bind(PortId port, const Tensor& t) { p_->bind(port.output ? -1 : port.index, t); }
+QUERN_INLINE void Session::bind_output(std::string_view name, Tensor t) { p_->bound_outputs[p_->index_of(name, true)] = std::move(t); }
+QUERN_INLINE void Session::run() { p_->run(); }
+QUERN_INLINE const Tensor& Session::output(std::string_view name) const& { return p_->output(p_->index_of(name, true)); }
+QUERN_INLINE const Tensor& Session::output(PortId port) const& { return p_->output(port.output ? port.index : -1); }
+QUERN_INLINE const Tensor& Session::tap(std::string_view name) const& { return p_->output(p_->tap_index(name)); }
+
+QUERN_END
