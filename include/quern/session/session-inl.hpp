@@ -4,7 +4,6 @@
 #include <map>
 #include <mutex>
 
-#include "../base/cpu_info.hpp"
 #include "../base/guard.hpp"
 #include "../base/mapped_file.hpp"
 #include "../base/thread_pool.hpp"
@@ -12,6 +11,7 @@
 #include "../import/exporter.hpp"
 #include "../import/importer.hpp"
 #include "../model.hpp"
+#include "../ops/evaluate.hpp"
 #include "../passes/pass.hpp"
 #include "../session.hpp"
 
