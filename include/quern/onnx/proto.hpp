@@ -168,4 +168,5 @@ QUERN_END
 #if defined(QUERN_HEADER_ONLY)
 #include "proto-inl.hpp"
 #include "tensor_proto-inl.hpp"
+#include "writer-inl.hpp"
 #endif
