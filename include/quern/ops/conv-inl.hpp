@@ -32,7 +32,8 @@ inline void infer(InferCtx& ctx) {
     ctx.set(0, t, std::move(y));
 }
 
-inline Lowered lower(const LowerCtx& ctx) {
+/// The family's problem from attributes and weights; shared with FusedConv.
+inline conv::Problem problem(const LowerCtx& ctx) {
     conv::Problem p;
     p.dtype = ctx.in(0).dtype;
     p.window = ops_window::of_weights(ctx.attrs, ctx.in(1));
@@ -42,8 +43,9 @@ inline Lowered lower(const LowerCtx& ctx) {
     if (m.is_const()) p.out_channels = m.value();
     p.has_bias = ctx.has(2);
     p.w = ctx.constant(1);
-    return select(Family::conv, p, ctx.target);
+    return p;
 }
+inline Lowered lower(const LowerCtx& ctx) { return select(Family::conv, problem(ctx), ctx.target); }
 
 }  // namespace ops_conv
 

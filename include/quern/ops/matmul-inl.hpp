@@ -99,14 +99,15 @@ inline void infer_gemm(InferCtx& ctx) {
     ctx.set(0, t, std::move(y));
 }
 
-inline Lowered lower_gemm(const LowerCtx& ctx) {
+inline matmul::Problem gemm_problem(const LowerCtx& ctx) {
     matmul::Problem p;
     p.trans_a = ctx.attrs.i("transA", 0) != 0;
     p.trans_b = ctx.attrs.i("transB", 0) != 0;
     p.alpha = ctx.attrs.f("alpha", 1);
     p.has_bias = ctx.has(2);
-    return choose(ctx, p);
+    return p;
 }
+inline Lowered lower_gemm(const LowerCtx& ctx) { return choose(ctx, gemm_problem(ctx)); }
 
 }  // namespace ops_matmul
 
