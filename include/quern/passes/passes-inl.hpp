@@ -37,9 +37,9 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"fold_again", passes_detail::fold_constants, true},
         {"inline_if_again", passes_detail::inline_if, true},
         {"cse", passes_detail::common_subexpressions, true},
-        {"fuse", passes_detail::fuse, false},
         {"promote", passes_detail::promote, false},
         {"fold_promoted", passes_detail::fold_constants, false},
+        {"fuse", passes_detail::fuse, false},
     };
     return list;
 }
