@@ -1,0 +1,20 @@
+// Row softmax on CUDA: what cuda.cu exports.
+#pragma once
+#include <driver_types.h>
+
+#include <cstdint>
+
+#include <quern/version.hpp>
+
+QUERN_BEGIN
+namespace softmax {
+
+/// y = exp(x - max) / sum(exp(x - max)) over each row of a dense row-major [rows, cols] f32 matrix in device memory, or
+/// its logarithm; domain and tolerance as in softmax.hpp. `in` and `out` are aligned to the element and are equal or do
+/// not overlap. Enqueues one kernel (none where rows or cols is 0), allocates nothing, does not synchronize. Returns
+/// cudaErrorInvalidValue for negative sizes, else the launch's error.
+cudaError_t cuda_rows_f32(const float* in, float* out, std::int64_t rows, std::int64_t cols, bool log,
+                          cudaStream_t stream);
+
+}  // namespace softmax
+QUERN_END

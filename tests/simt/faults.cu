@@ -1,0 +1,80 @@
+#include <quern/kernels/cuda/simt.hpp>
+
+#include "faults.hpp"
+
+
+namespace faults {
+namespace {
+
+constexpr int kLineExchange = __LINE__ + 7;
+template <bool Sound>
+__global__ void exchange(const float* in, float* out) {
+    __shared__ float s[threads];
+    const int t = threadIdx.x;
+    s[t] = in[t];
+    if (Sound) __syncthreads();
+    const float v = s[threads - 1 - t];
+    out[threads - 1 - t] = v;
+}
+
+constexpr int kLineRounds = __LINE__ + 7;
+template <bool Sound>
+__global__ void rounds(const float* in, float* out) {
+    float* s = quern::simt::dynamic_smem<float>();
+    const int t = threadIdx.x;
+    float v = in[t];
+    for (int i = 0; i < 2; ++i) {
+        s[t] = v;
+        __syncthreads();
+        v = s[threads - 1 - t];
+        if (Sound) __syncthreads();
+    }
+    out[t] = v;
+}
+
+constexpr int kLineStore = __LINE__ + 4;
+template <bool Sound>
+__global__ void store(const float* in, float* out) {
+    const int t = threadIdx.x;
+    out[t + !Sound] = in[t];
+}
+
+constexpr int kLineDivergent = __LINE__ + 6;
+template <bool Sound>
+__global__ void divergent(const float* in, float* out) {
+    __shared__ float s[threads];
+    const int t = threadIdx.x;
+    s[t] = in[t];
+    if (Sound || t / 32 != 1) __syncthreads();
+    out[t] = s[t];
+}
+
+constexpr int kLineExit = __LINE__ + 6;
+template <bool Sound>
+__global__ void exits(const float* in, float* out) {
+    const int t = threadIdx.x;
+    if (!Sound && t % 32 >= 16) return;
+    float v = in[t];
+    v = __shfl_xor_sync(0xffffffffu, v, 1);
+    out[t ^ 1] = v;
+}
+
+using Kernel = void(const float*, float*);
+template <Kernel* S, Kernel* B>
+cudaError_t launch(bool sound, const float* in, float* out) {
+    return quern::simt::launch(sound ? S : B, dim3(1), dim3(threads), threads * sizeof(float), nullptr, in, out);
+}
+
+}  // namespace
+
+const Planted missing_barrier{"missing barrier", launch<exchange<true>, exchange<false>>, kLineExchange};
+const Planted missing_second_barrier{"missing second barrier", launch<rounds<true>, rounds<false>>, kLineRounds};
+const Planted out_of_bounds_store{"out-of-bounds store", launch<store<true>, store<false>>, kLineStore};
+const Planted divergent_barrier{"divergent barrier", launch<divergent<true>, divergent<false>>, kLineDivergent};
+const Planted early_exit{"early exit", launch<exits<true>, exits<false>>, kLineExit};
+
+cudaError_t launch_too_many_threads() {
+    return quern::simt::launch(store<true>, dim3(1), dim3(1025), 0, nullptr, nullptr, nullptr);
+}
+
+}  // namespace faults

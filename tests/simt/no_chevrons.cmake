@@ -1,0 +1,12 @@
+# Kernels are launched through simt::launch(), which the emulator has too: cmake -DROOT=<source> -P no_chevrons.cmake
+file(GLOB_RECURSE files ${ROOT}/kernels/*.cu ${ROOT}/kernels/*.cuh ${ROOT}/kernels/*.hpp ${ROOT}/kernels/*.cpp)
+set(found)
+foreach(f ${files})
+  file(STRINGS ${f} lines REGEX "<<<")
+  if(lines)
+    list(APPEND found ${f})
+  endif()
+endforeach()
+if(found)
+  message(FATAL_ERROR "launch with simt::launch() instead of <<< >>>: ${found}")
+endif()

@@ -1,0 +1,41 @@
+// The emulator's control panel: what tests set before a launch and read after it.
+//
+// A launch runs its blocks one after another and the threads of a block as fibers of the calling OS thread, switched at
+// barriers and warp collectives only. The order is a function of the seed. Launches from several OS threads wait for
+// each other.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace simt {
+
+struct Config {
+    /// 0: threads and blocks in order. Even: a uniform choice among ready warps and lanes, blocks shuffled. Odd: random
+    /// warp priorities, the highest ready warp running as far as it can (the largest skew between warps, which is what
+    /// shows a missing barrier), redrawn now and then.
+    std::uint64_t seed = 0;
+};
+extern Config config;
+
+/// What the executable was built to find besides divergence and deadlock: nothing, what AddressSanitizer and
+/// UndefinedBehaviorSanitizer find (they end the process), or races and bounds by the checker of race.cpp.
+enum class Checks { none, address, race };
+Checks checks() noexcept;
+
+/// The first fault since the last call, with the place in the source ("file.cu:12"); empty when there was none. While one
+/// stands, synchronizing calls of the runtime twin fail.
+std::string take_fault();
+bool faulted() noexcept;
+
+struct Stats {
+    std::uint64_t launches = 0, blocks = 0, switches = 0, barriers = 0, collectives = 0;
+    std::uint64_t accesses = 0;  ///< loads and stores of memory other than the thread's own stack; race checks only
+};
+extern Stats stats;
+
+/// Device memory, as the runtime twin allocates and frees it.
+void add_device_memory(void*, std::size_t);
+void remove_device_memory(void*);
+
+}  // namespace simt
