@@ -11,6 +11,20 @@
 QUERN_BEGIN
 namespace matmul {
 
+/// Which matrix of `v` (a stack of matrices that broadcasts to y's) belongs to y's `batch`th matrix.
+inline std::int64_t matrix_of(const View& v, std::int64_t batch, const View& y, int batch_rank) {
+    std::int64_t at = 0, stride = 1;
+    for (int d = batch_rank - 1, e = v.rank - 3; d >= 0; --d, --e) {
+        std::int64_t i = batch % y.dims[d];
+        batch /= y.dims[d];
+        if (e >= 0) {
+            if (v.dims[e] != 1) at += i * stride;
+            stride *= v.dims[e];
+        }
+    }
+    return at;
+}
+
 /// Y = alpha * A x B + C for i32 and i64: matmul::Problem without `post` and residual; alpha must be a whole number.
 class IntegerKernel final : public Kernel {
 public:
@@ -35,8 +49,8 @@ private:
         call.workers.ranges(batches * m, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, n * k)), [&](std::int64_t from, std::int64_t to) {
             for (std::int64_t r = from; r < to; ++r) {
                 std::int64_t batch = r / m, i = r % m;
-                const T* pa = a.in<T>() + offset(a, batch, batch_rank, y) * m * k + i * as_m;
-                const T* pb = b.in<T>() + offset(b, batch, batch_rank, y) * k * n;
+                const T* pa = a.in<T>() + matrix_of(a, batch, y, batch_rank) * m * k + i * as_m;
+                const T* pb = b.in<T>() + matrix_of(b, batch, y, batch_rank) * k * n;
                 T* py = y.out<T>() + r * n;
                 for (std::int64_t j = 0; j < n; ++j) {
                     U s = 0;
@@ -50,19 +64,6 @@ private:
     static T bias(const View& c, std::int64_t i, std::int64_t j) {
         std::int64_t w = c.rank > 0 ? c.dim(-1) : 1, h = c.rank > 1 ? c.dim(-2) : 1;
         return c.in<T>()[(h == 1 ? 0 : i) * w + (w == 1 ? 0 : j)];
-    }
-    /// Which matrix of `v` belongs to the batch'th matrix of y.
-    static std::int64_t offset(const View& v, std::int64_t batch, int batch_rank, const View& y) {
-        std::int64_t at = 0, stride = 1;
-        for (int d = batch_rank - 1, e = v.rank - 3; d >= 0; --d, --e) {
-            std::int64_t i = batch % y.dims[d];
-            batch /= y.dims[d];
-            if (e >= 0) {
-                if (v.dims[e] != 1) at += i * stride;
-                stride *= v.dims[e];
-            }
-        }
-        return at;
     }
     DType dtype_;
     bool ta_, tb_;
