@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -124,20 +125,32 @@ struct Backend {
     std::span<const RankedEntry> lists[static_cast<int>(Family::count)];
 };
 
+namespace detail {
+/// The first entry after rank `below` over the merged lists; null at the end.
+inline const RankedEntry* next_entry(Family family, const Target& target, int below) {
+    const RankedEntry* best = nullptr;
+    for (const Backend* b : target.backends)
+        for (const RankedEntry& e : b->lists[static_cast<int>(family)])
+            if (e.rank > below && (!best || e.rank < best->rank)) best = &e;
+    return best;
+}
+}  // namespace detail
+
+/// Rank of the kernel that select() would take (smaller is better), or INT_MAX: how passes compare layouts.
+template <class P>
+int best_rank(Family family, const P& problem, const Target& target) {
+    for (const RankedEntry* e = detail::next_entry(family, target, -1); e; e = detail::next_entry(family, target, e->rank))
+        if (static_cast<const Entry<P>*>(e->entry)->refuse(problem, target).empty()) return e->rank;
+    return std::numeric_limits<int>::max();
+}
+
 /// The best kernel of a family that accepts the problem; refusals go to target.refusals.
 /// Raises unsupported with all reasons when none does.
 template <class P>
 std::unique_ptr<Kernel> select(Family family, const P& problem, const Target& target) {
     std::string reasons;
-    int below = -1;
-    for (;;) {  // walks the merged lists in rank order
-        const RankedEntry* best = nullptr;
-        for (const Backend* b : target.backends)
-            for (const RankedEntry& e : b->lists[static_cast<int>(family)])
-                if (e.rank > below && (!best || e.rank < best->rank)) best = &e;
-        if (!best) break;
-        below = best->rank;
-        auto* entry = static_cast<const Entry<P>*>(best->entry);
+    for (const RankedEntry* e = detail::next_entry(family, target, -1); e; e = detail::next_entry(family, target, e->rank)) {
+        auto* entry = static_cast<const Entry<P>*>(e->entry);
         std::string why = entry->refuse(problem, target);
         if (why.empty()) return entry->make(problem, target);
         if (target.refusals) target.refusals->push_back(std::string(entry->name) + ": " + why);

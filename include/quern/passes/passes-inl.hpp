@@ -1,6 +1,7 @@
 #pragma once
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
+#include "layout-inl.hpp"
 #include "promote-inl.hpp"
 
 QUERN_BEGIN
@@ -40,6 +41,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"promote", passes_detail::promote, false},
         {"fold_promoted", passes_detail::fold_constants, false},
         {"fuse", passes_detail::fuse, false},
+        {"layout", passes_detail::layout, false},
     };
     return list;
 }
@@ -56,7 +58,7 @@ QUERN_INLINE void run_passes(Graph& g, const PassContext& ctx, std::string_view 
     if (stop_after == "import") return;
     for (auto& p : passes()) {
         if (!ctx.options.optimize && p.portable && std::string_view(p.name) != "fold") continue;
-        if (!ctx.options.optimize && std::string_view(p.name) == "fuse") continue;
+        if (!ctx.options.optimize && (std::string_view(p.name) == "fuse" || std::string_view(p.name) == "layout")) continue;
         with_place([&] { return std::string("pass '") + p.name + "'"; }, [&] {
             bool changed = p.run(g, ctx);
             if (changed) {
