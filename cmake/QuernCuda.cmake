@@ -8,7 +8,7 @@ enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*/*.cu)
-add_library(quern_cuda_objects OBJECT ${cuda_sources})
+add_library(quern_cuda_objects OBJECT EXCLUDE_FROM_ALL ${cuda_sources})
 # CMake 3.25 does not know the cuda_std_20 feature of newer toolkits.
 target_compile_options(quern_cuda_objects PRIVATE -std=c++20 -Xcompiler=-Wall,-Wextra)
 set_target_properties(quern_cuda_objects PROPERTIES CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)

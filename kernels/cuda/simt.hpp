@@ -27,16 +27,16 @@ __device__ __forceinline__ T* dynamic_smem() {
     return reinterpret_cast<T*>(quern_dynamic_smem);
 }
 
-/// Enqueues kernel(args...) on the stream. Arguments are converted to the kernel's parameter types. Returns the launch's
-/// error; errors of the kernel itself come from a later call on the stream.
+/// Enqueues kernel(args...) on the stream. Arguments are converted to the kernel's parameter types. Returns the
+/// launch's error; errors of the kernel itself come from a later call on the stream.
 template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t smem, cudaStream_t stream, A&&... args) {
     static_assert(sizeof...(P) == sizeof...(A));
     constexpr std::size_t opt_in = 48 * 1024;  // above this a kernel must ask for shared memory by attribute
     const void* entry = reinterpret_cast<const void*>(kernel);
     if (smem > opt_in)
-        if (cudaError_t e = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 static_cast<int>(smem));
+        if (cudaError_t e =
+                cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem));
             e != cudaSuccess)
             return e;
     cudaLaunchConfig_t config{};

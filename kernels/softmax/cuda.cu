@@ -37,7 +37,7 @@ __device__ __forceinline__ void store(float* p, const float* v) {
 // Lane l holds the N accesses at (l + 32 i) W; what lies beyond the row is -inf, which adds nothing.
 template <int W, int N>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock)
-warp_rows(const float* in, float* out, std::int64_t rows, int cols, bool log) {
+    warp_rows(const float* in, float* out, std::int64_t rows, int cols, bool log) {
     const int lane = threadIdx.x % 32;
     const std::int64_t step = std::int64_t(gridDim.x) * kWarpsPerBlock;
     for (std::int64_t r = std::int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32; r < rows; r += step) {
@@ -93,7 +93,7 @@ __device__ __forceinline__ float block_reduce(float v, float* part, F f) {
 // Each thread stages, and reads back, its own columns only.
 template <int W>
 __global__ void __launch_bounds__(kThreads)
-staged_rows(const float* in, float* out, std::int64_t rows, int cols, bool log) {
+    staged_rows(const float* in, float* out, std::int64_t rows, int cols, bool log) {
     __shared__ float part[kThreads / 32];
     float* row = simt::dynamic_smem<float>();
     const int first = threadIdx.x * W;
@@ -149,7 +149,7 @@ struct Running {
 
 template <int W>
 __global__ void __launch_bounds__(kThreads)
-long_rows(const float* in, float* out, std::int64_t rows, std::int64_t cols, bool log) {
+    long_rows(const float* in, float* out, std::int64_t rows, std::int64_t cols, bool log) {
     __shared__ float part[kThreads / 32];
     const std::int64_t first = threadIdx.x * W;
     for (std::int64_t r = blockIdx.x; r < rows; r += gridDim.x) {

@@ -1,6 +1,6 @@
-// The part of the CUDA runtime that host code calls, over host memory: linked instead of libcudart. Work is done when the
-// call returns. Device memory is exactly as large as asked for and filled with NaN, so that a read of what was never
-// written shows.
+// The part of the CUDA runtime that host code calls, over host memory: linked instead of libcudart. Work is done when
+// the call returns. Device memory is exactly as large as asked for and filled with NaN, so that a read of what was
+// never written shows.
 #include <cuda_runtime_api.h>
 
 #include <cstdlib>

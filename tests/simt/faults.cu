@@ -2,7 +2,6 @@
 
 #include "faults.hpp"
 
-
 namespace faults {
 namespace {
 

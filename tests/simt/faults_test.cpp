@@ -66,9 +66,7 @@ TEST(Planted, OutOfBoundsStore) {
     const Planted& p = faults::out_of_bounds_store;
     expect_sound(p);
     if (simt::checks() == simt::Checks::race) expect_reported(p, "out of bounds write");
-    if (simt::checks() == simt::Checks::address) {
-        EXPECT_DEATH(run(p, false, 1), line(p));
-    }
+    if (simt::checks() == simt::Checks::address) { EXPECT_DEATH(run(p, false, 1), line(p)); }
 }
 
 TEST(Planted, DivergentBarrier) {

@@ -44,8 +44,8 @@ std::vector<char*> all_stacks, free_stacks;
 
 void Fiber::start(void (*entry)()) {
     if (free_stacks.empty()) {
-        void* p = mmap(nullptr, stack_size + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0);
+        void* p = mmap(nullptr, stack_size + kGuard, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) throw std::bad_alloc();
         mprotect(p, kGuard, PROT_NONE);
         free_stacks.push_back(static_cast<char*>(p) + kGuard);

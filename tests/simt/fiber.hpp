@@ -1,4 +1,5 @@
-// Fibers: a stack and a saved place. x86-64 switches in twelve instructions, others through ucontext (4-8 times slower).
+// Fibers: a stack and a saved place. x86-64 switches in twelve instructions, others through ucontext (4-8 times
+// slower).
 #pragma once
 #include <cstddef>
 
@@ -41,8 +42,8 @@ public:
 private:
     void* sp_ = nullptr;
     char* stack_ = nullptr;
-    void* fake_ = nullptr;                 // AddressSanitizer's record
-    const void* bounds_ = nullptr;         // of the stack, as AddressSanitizer wants them
+    void* fake_ = nullptr;          // AddressSanitizer's record
+    const void* bounds_ = nullptr;  // of the stack, as AddressSanitizer wants them
     std::size_t bounds_size_ = 0;
 #if defined(SIMT_UCONTEXT)
     ucontext_t context_;

@@ -20,8 +20,8 @@ Where where() noexcept;
 bool in_kernel() noexcept;
 /// Whether p is on a fiber's stack or in the launch's arguments.
 bool launch_private(const void* p) noexcept;
-/// Records the fault and leaves the kernel for good: nothing on the thread's stack is destroyed, so that text there is in
-/// arrays.
+/// Records the fault and leaves the kernel for good: nothing on the thread's stack is destroyed, so that text there is
+/// in arrays.
 [[noreturn]] void kernel_fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 struct Text {
     char s[128];

@@ -1,7 +1,8 @@
 // The access checker. Kernels are compiled with -fsanitize=thread, which reports each of their loads and stores to the
 // hooks of tsan_hooks.cpp; for each byte of shared and device memory a cell remembers the last writer and the readers.
 // What it finds does not depend on the schedule: two accesses to a byte conflict where no barrier is between them,
-// whichever came first. Also found: bytes outside of every allocation, and shared memory read before its block wrote it.
+// whichever came first. Also found: bytes outside of every allocation, and shared memory read before its block wrote
+// it.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -47,8 +48,8 @@ Region dynamic;
 Region statics;  // the image's data: static variables of kernels, that is, __shared__ ones
 
 Region shadowed(void* p, std::size_t n) {
-    void* cells = mmap(nullptr, n * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0);
+    void* cells =
+        mmap(nullptr, n * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cells == MAP_FAILED) throw std::bad_alloc();
     return {static_cast<char*>(p), n, static_cast<Cell*>(cells)};
 }

@@ -23,8 +23,8 @@ extern Config config;
 enum class Checks { none, address, race };
 Checks checks() noexcept;
 
-/// The first fault since the last call, with the place in the source ("file.cu:12"); empty when there was none. While one
-/// stands, synchronizing calls of the runtime twin fail.
+/// The first fault since the last call, with the place in the source ("file.cu:12"); empty when there was none. While
+/// one stands, synchronizing calls of the runtime twin fail.
 std::string take_fault();
 bool faulted() noexcept;
 

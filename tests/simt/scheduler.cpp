@@ -320,8 +320,9 @@ void warp_collective(Op op, unsigned mask, const void* in, std::size_t in_bytes,
 void* dynamic_smem_base() { return m.smem; }
 
 Where where() noexcept {
-    return {running->fiber.stack(), Fiber::stack_size, running->id, m.block, m.epoch, m.launch_epoch, m.block_epoch,
-            m.warps[running->id / 32].epoch};
+    return {
+        running->fiber.stack(),         Fiber::stack_size, running->id, m.block, m.epoch, m.launch_epoch, m.block_epoch,
+        m.warps[running->id / 32].epoch};
 }
 bool in_kernel() noexcept { return running && !m.combining; }
 bool launch_private(const void* p) noexcept {

@@ -1,9 +1,9 @@
 // CUDA's kernel vocabulary for a plain C++20 compiler; kernels reach it through kernels/cuda/simt.hpp only.
 //
-// Not modelled: weak memory and fences, the order of warps within an instruction, the roundings of fast-math intrinsics,
-// bank conflicts, register pressure. Compile with -fno-strict-aliasing (as nvcc does): kernels reinterpret float as
-// float4. No link-time optimization: the entry points below must stay opaque, else a compiler may keep shared memory in
-// registers across a barrier.
+// Not modelled: weak memory and fences, the order of warps within an instruction, the roundings of fast-math
+// intrinsics, bank conflicts, register pressure. Compile with -fno-strict-aliasing (as nvcc does): kernels reinterpret
+// float as float4. No link-time optimization: the entry points below must stay opaque, else a compiler may keep shared
+// memory in registers across a barrier.
 #pragma once
 #include <driver_types.h>
 #include <math.h>
@@ -127,12 +127,14 @@ inline void __syncthreads(const simt::Loc& l = simt::Loc::here()) { simt::block_
 inline int __syncthreads_or(int p, const simt::Loc& l = simt::Loc::here()) { return simt::block_barrier(p, l) != 0; }
 inline int __syncthreads_count(int p, const simt::Loc& l = simt::Loc::here()) { return simt::block_barrier(p, l); }
 inline void __syncwarp(unsigned m = ~0u, const simt::Loc& l = simt::Loc::here()) {
-    simt::collective<int, int>(simt::Op::syncwarp, m, 0, [](unsigned, const int*, int*) {}, l);
+    simt::collective<int, int>(
+        simt::Op::syncwarp, m, 0, [](unsigned, const int*, int*) {}, l);
 }
 
 template <class T>
 T __shfl_sync(unsigned m, T v, int lane, int width = 32, const simt::Loc& l = simt::Loc::here()) {
-    return simt::shuffle(m, v, lane, width, [](int i, int a, int w) { return (i & ~(w - 1)) | (a & (w - 1)); }, l);
+    return simt::shuffle(
+        m, v, lane, width, [](int i, int a, int w) { return (i & ~(w - 1)) | (a & (w - 1)); }, l);
 }
 template <class T>
 T __shfl_xor_sync(unsigned m, T v, int bits, int width = 32, const simt::Loc& l = simt::Loc::here()) {
@@ -141,11 +143,13 @@ T __shfl_xor_sync(unsigned m, T v, int bits, int width = 32, const simt::Loc& l 
 }
 template <class T>
 T __shfl_down_sync(unsigned m, T v, int by, int width = 32, const simt::Loc& l = simt::Loc::here()) {
-    return simt::shuffle(m, v, by, width, [](int i, int a, int w) { return (i & (w - 1)) + a < w ? i + a : i; }, l);
+    return simt::shuffle(
+        m, v, by, width, [](int i, int a, int w) { return (i & (w - 1)) + a < w ? i + a : i; }, l);
 }
 template <class T>
 T __shfl_up_sync(unsigned m, T v, int by, int width = 32, const simt::Loc& l = simt::Loc::here()) {
-    return simt::shuffle(m, v, by, width, [](int i, int a, int w) { return (i & (w - 1)) >= a ? i - a : i; }, l);
+    return simt::shuffle(
+        m, v, by, width, [](int i, int a, int w) { return (i & (w - 1)) >= a ? i - a : i; }, l);
 }
 inline unsigned __ballot_sync(unsigned m, int p, const simt::Loc& l = simt::Loc::here()) {
     return simt::collective<int, unsigned>(

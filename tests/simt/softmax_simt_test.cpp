@@ -120,9 +120,9 @@ TEST_P(Softmax, InfinitiesAndLargeValues) {
     const auto cols = static_cast<std::size_t>(GetParam());
     auto x = random_values(4 * cols, 50);
     for (std::size_t c = 0; c < cols; ++c) {
-        x[c] = -kInf;                                  // row 0: NaN
-        if (c + 1 < cols) x[cols + c] = -kInf;         // row 1: one finite value, at the end
-        x[2 * cols + c] = c % 2 ? 3e38f : -3e38f;      // row 2: the ends of the range
+        x[c] = -kInf;                              // row 0: NaN
+        if (c + 1 < cols) x[cols + c] = -kInf;     // row 1: one finite value, at the end
+        x[2 * cols + c] = c % 2 ? 3e38f : -3e38f;  // row 2: the ends of the range
     }
     check(x, static_cast<std::int64_t>(cols), false);
     check(x, static_cast<std::int64_t>(cols), true);

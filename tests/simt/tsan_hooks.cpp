@@ -13,8 +13,8 @@ inline void note(const void* p, std::size_t n, Access a, void* pc) {
 }  // namespace
 
 #define PC __builtin_return_address(0)
-#define HOOKS(prefix, n)                                                       \
-    void __tsan_##prefix##read##n(void* p) { note(p, n, Access::read, PC); }   \
+#define HOOKS(prefix, n)                                                     \
+    void __tsan_##prefix##read##n(void* p) { note(p, n, Access::read, PC); } \
     void __tsan_##prefix##write##n(void* p) { note(p, n, Access::write, PC); }
 #define ALL(n) HOOKS(, n) HOOKS(unaligned_, n) HOOKS(volatile_, n) HOOKS(unaligned_volatile_, n)
 
