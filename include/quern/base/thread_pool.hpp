@@ -5,7 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include <quern/kernels/kernel.hpp>
+#include "../error.hpp"
+#include "workers.hpp"
 
 QUERN_BEGIN
 

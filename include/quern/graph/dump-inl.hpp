@@ -1,7 +1,6 @@
 #pragma once
 #include <cstdio>
 
-#include "../ops/op.hpp"
 #include "dump.hpp"
 
 QUERN_BEGIN
@@ -46,7 +45,7 @@ inline std::string attr_text(const Attr& a) {
     if (auto* v = std::get_if<std::vector<std::string>>(&a)) return list(*v, [](const std::string& x) { return json_string(x); });
     return "<graph>";
 }
-inline std::string op_text(const Node& n) { return (*n.op->domain ? std::string(n.op->domain) + "::" : "") + n.op->name; }
+inline std::string op_text(const Node& n) { return (*op_domain(*n.op) ? std::string(op_domain(*n.op)) + "::" : "") + op_name(*n.op); }
 
 inline std::string text(const Graph& g, const std::string& indent) {
     std::string s = indent + "graph " + g.name + "\n";

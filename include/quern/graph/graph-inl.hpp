@@ -3,7 +3,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "../ops/op.hpp"
 #include "graph.hpp"
 
 QUERN_BEGIN
@@ -71,7 +70,7 @@ QUERN_INLINE Tensor Attrs::tensor(std::string_view n) const { return detail::att
 QUERN_INLINE std::shared_ptr<const Graph> Attrs::graph(std::string_view n) const { return detail::attr_as(*this, n, std::shared_ptr<const Graph>(), "a graph"); }
 
 QUERN_INLINE std::string place_of(const Node& n) {
-    return "node '" + n.name + "' (" + (n.origin.empty() ? std::string(n.op ? n.op->name : "?") : n.origin) + ")";
+    return "node '" + n.name + "' (" + (n.origin.empty() ? std::string(n.op ? op_name(*n.op) : "?") : n.origin) + ")";
 }
 
 QUERN_INLINE ValueId Graph::add_value(std::string n, Fact f) {

@@ -13,6 +13,9 @@
 QUERN_BEGIN
 
 struct OpDef;
+/// What the graph needs to know of an operator: its names. Defined by ops/.
+QUERN_API const char* op_name(const OpDef&) noexcept;
+QUERN_API const char* op_domain(const OpDef&) noexcept;
 struct Graph;
 using ValueId = std::int32_t;
 using NodeId = std::int32_t;

@@ -10,6 +10,9 @@ QUERN_BEGIN
 #include "ops.inc"
 #undef QUERN_OP
 
+QUERN_INLINE const char* op_name(const OpDef& op) noexcept { return op.name; }
+QUERN_INLINE const char* op_domain(const OpDef& op) noexcept { return op.domain; }
+
 namespace detail {
 /// Functions rather than objects: nothing is constructed before main, nothing destroyed after it.
 using OpFunction = const OpDef& (*)();
