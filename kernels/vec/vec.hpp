@@ -1,5 +1,6 @@
 // The inner loops that portable kernels are made of, once per instruction set.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include <quern/options.hpp>
@@ -17,7 +18,7 @@ enum class Binary : std::uint8_t { add, sub, mul, div, max, min, count };
 enum class Reduce : std::uint8_t { sum, max, min, prod, sum_abs, sum_square, count };
 
 /// What follows a product, applied to each element of a tile of C while it is in cache:
-/// c += bias; c = f(c).
+/// c = f(scale * c + bias + residual).
 enum class Post : std::uint8_t { none, relu, clip, leaky_relu, gelu, gelu_tanh, silu, sigmoid, tanh, hard_swish, hard_sigmoid };
 struct Epilogue {
     const float* bias_row = nullptr;  ///< one value for each column of C
@@ -25,6 +26,19 @@ struct Epilogue {
     const float* residual = nullptr;  ///< same layout and leading dimension as C, added before `post`
     Post post = Post::none;
     float alpha = 0, beta = 0;        ///< clip: [alpha, beta]; leaky_relu: alpha; hard_sigmoid: alpha * x + beta
+    float scale = 1;
+};
+
+/// One image and one group of a convolution over three spatial dimensions (size, kernel and stride 1 where there
+/// are fewer).
+struct ConvShape {
+    std::int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad[3];
+    std::int64_t channels;      ///< of the group
+    std::int64_t in_channels;   ///< of the image (nhwc: floats from pixel to pixel)
+    std::int64_t out_channels;  ///< of the image
+    std::int64_t pixels_in() const { return in[0] * in[1] * in[2]; }
+    std::int64_t pixels_out() const { return out[0] * out[1] * out[2]; }
+    std::int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
 /// Loops over contiguous memory of one instruction set. All pointers may be aligned to the element
@@ -39,6 +53,31 @@ struct Table {
     void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t lda, bool ta,
                      const double* b, std::int64_t ldb, bool tb, double* c, std::int64_t ldc, void* work);
     std::size_t (*gemm_work_bytes)(std::int64_t m, std::int64_t n, std::int64_t k);
+    /// B packed once, in panels of `panel` columns that lie one after the other (panel p at p * panel * k, 64-byte
+    /// aligned if the first is): packed_floats(n, k) floats, all set by pack_b_f32. Values are multiplied by `scale`.
+    /// gemm_packed_f32 may start at any panel.
+    std::int64_t panel;
+    std::size_t (*packed_floats)(std::int64_t n, std::int64_t k);
+    void (*pack_b_f32)(std::int64_t n, std::int64_t k, const float* b, std::int64_t ldb, bool tb, float scale, float* packed);
+    void (*gemm_packed_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, bool ta,
+                            const float* packed, float* c, std::int64_t ldc, const Epilogue&, void* work);
+    float (*dot_f32)(const float* x, const float* y, std::int64_t n);
+    /// Output pixels [p0, p1) of n output channels, nhwc. `x` is the group's first channel of the image, `packed` the
+    /// weights [taps, channels] x n packed as B, `y` the first pixel's first value, ldy floats from pixel to pixel.
+    void (*conv_nhwc_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t p0, std::int64_t p1,
+                          std::int64_t n, float* y, std::int64_t ldy, const Epilogue&, void* work);
+    /// Weights [m, k] in blocks of at most `row_block` rows, cut evenly; packed_rows_floats(m, k) floats.
+    std::int64_t row_block;
+    std::size_t (*packed_rows_floats)(std::int64_t m, std::int64_t k);
+    void (*pack_rows_f32)(std::int64_t m, std::int64_t k, const float* a, std::int64_t lda, float* packed);
+    /// Output pixels [p0, p1) of the row blocks [b0, b1) of m output channels, nchw; k = [channels, taps]. `y` and the
+    /// epilogue (bias_col, residual) start at the group's first channel and pixel 0. Work as for gemm_f32.
+    void (*conv_nchw_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t m, std::int64_t b0,
+                          std::int64_t b1, std::int64_t p0, std::int64_t p1, float* y, const Epilogue&, void* work);
+    /// Depthwise, nhwc, one output channel for each input channel: output rows [r0, r1) of out[0] * out[1]; weights
+    /// [taps, channels]; y and residual start at pixel 0.
+    void (*depthwise_nhwc_f32)(const ConvShape&, const float* x, const float* w, std::int64_t r0, std::int64_t r1, float* y,
+                               const Epilogue&);
     void (*unary_f32[static_cast<int>(Unary::count)])(const float* x, float* y, std::int64_t n);
     void (*binary_f32[static_cast<int>(Binary::count)])(const float* x, const float* y, float* z, std::int64_t n);
     /// y is one value.

@@ -1,0 +1,294 @@
+// Matrix products: one register-blocked micro-kernel and the loops around it.
+//
+// Every element of C is the fma chain over k in ascending order, whichever tile it falls into, so results
+// are the same bits however a product is cut into tiles of m and n.
+#pragma once
+#include <quern/kernels/vec/lanes.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+QUERN_BEGIN
+namespace vec {
+namespace QUERN_VEC_NS {
+
+/// Columns of a micro-tile and of a packed panel of B.
+template <class T> constexpr int panel = 2 * lanes<T>;
+/// Rows of a micro-tile: as many as the registers hold.
+#if QUERN_VEC_BYTES == 64
+template <class T> constexpr int rows_max = sizeof(T) == 4 ? 14 : 8;
+#elif defined(__aarch64__)
+template <class T> constexpr int rows_max = 12;
+#else
+template <class T> constexpr int rows_max = 6;
+#endif
+/// A block of A is copied into rows of a constant stride (no power of two), so that all rows of a micro-tile
+/// are constant offsets from one pointer: short for k <= 256, long for k <= 1024.
+constexpr int short_k = 256, long_k = 1024;
+constexpr int short_stride = short_k + 16, long_stride = long_k + 16;
+template <class T> constexpr int block_rows = rows_max<T> * (QUERN_VEC_BYTES == 64 ? 8 : 10);
+
+template <class T> struct Micro {
+    using Fn = void (*)(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs);
+};
+
+/// C[R, panel] (+)= A x B for one micro-tile. S > 0: A[r, k] at a[r * S + k]; S = 0: at a[k * as + r].
+/// B rows are `bs` apart. One line of what comes next is fetched at each step of k: pf, pf + pfs, ...
+template <class T, int R, int S>
+QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs) {
+    constexpr int L = lanes<T>;
+    using V = typename Lanes<T>::V;
+    V s[R][2];
+    if (acc) {
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            s[r][0] = load(c + r * ldc);
+            s[r][1] = load(c + r * ldc + L);
+        }
+    } else {
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = V{};
+    }
+    for (i64 i = 0; i < k; ++i) {
+        __builtin_prefetch(pf, 0, 2);
+        pf += pfs;
+        V b0 = load(b), b1 = load(b + L);
+        __builtin_prefetch(b + 512, 0, 3);
+        __builtin_prefetch(b + 512 + L, 0, 3);
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            V x = V{} + (S ? a[r * S] : a[r]);
+            s[r][0] = fma(x, b0, s[r][0]);
+            s[r][1] = fma(x, b1, s[r][1]);
+        }
+        a += S ? 1 : as;
+        b += bs;
+    }
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        store(c + r * ldc, s[r][0]);
+        store(c + r * ldc + L, s[r][1]);
+    }
+}
+template <class T, int S, int R = rows_max<T>>
+QUERN_VEC_INL typename Micro<T>::Fn micro_for(i64 rows) {
+    if constexpr (R == 1) return &micro<T, 1, S>;
+    else return rows == R ? &micro<T, R, S> : micro_for<T, S, R - 1>(rows);
+}
+/// Rows are cut evenly: `i`-th of `blocks` pieces starts here.
+QUERN_VEC_INL i64 piece(i64 n, i64 blocks, i64 i) { return n / blocks * i + lesser(i, n % blocks); }
+QUERN_VEC_INL i64 blocks_of(i64 n, i64 size) { return (n + size - 1) / size; }
+
+/// f(x) applied after a product; the switch stands outside of the loops.
+template <class G>
+QUERN_VEC_INL void with_post(const Epilogue& e, G&& g) {
+    F al = splat(e.alpha), be = splat(e.beta);
+    switch (e.post) {
+        case Post::none: return g([](F x) { return x; });
+        case Post::relu: return g([](F x) { return relu(x); });
+        case Post::clip: return g([=](F x) { return clip(x, al, be); });
+        case Post::leaky_relu: return g([=](F x) { return select(x < 0.f, x * al, x); });
+        case Post::gelu: return g([](F x) { return gelu(x); });
+        case Post::gelu_tanh: return g([](F x) { return gelu_tanh(x); });
+        case Post::silu: return g([](F x) { return silu(x); });
+        case Post::sigmoid: return g([](F x) { return sigmoid(x); });
+        case Post::tanh: return g([](F x) { return tanh(x); });
+        case Post::hard_swish: return g([](F x) { return hard_swish(x); });
+        case Post::hard_sigmoid: return g([=](F x) { return clip(fma(x, al, be), F{}, splat(1.f)); });
+    }
+}
+/// The epilogue over rows x cols of C. The pointers of `e` are those of the tile's first element.
+QUERN_VEC_FN void finish(float* c, i64 ldc, i64 rows, i64 cols, const Epilogue& e) {
+    if (!e.bias_row && !e.bias_col && !e.residual && e.post == Post::none && e.scale == 1.f) return;
+    with_post(e, [&](auto f) {
+        F scale = splat(e.scale);
+        for (i64 r = 0; r < rows; ++r) {
+            float* y = c + r * ldc;
+            const float* res = e.residual ? e.residual + r * ldc : nullptr;
+            F add = splat(e.bias_col ? e.bias_col[r] : 0.f);
+            i64 j = 0;
+            for (; j + W <= cols; j += W) {
+                F v = fma(load(y + j), scale, add);
+                if (e.bias_row) v += load(e.bias_row + j);
+                if (res) v += load(res + j);
+                store(y + j, f(v));
+            }
+            if (j < cols) {
+                i64 n = cols - j;
+                F v = fma(load_n(y + j, n), scale, add);
+                if (e.bias_row) v += load_n(e.bias_row + j, n);
+                if (res) v += load_n(res + j, n);
+                store_n(y + j, f(v), n);
+            }
+        }
+    });
+}
+QUERN_VEC_INL Epilogue shifted(const Epilogue& e, i64 row, i64 col, i64 ldc) {
+    Epilogue r = e;
+    if (r.bias_row) r.bias_row += col;
+    if (r.bias_col) r.bias_col += row;
+    if (r.residual) r.residual += row * ldc + col;
+    return r;
+}
+QUERN_VEC_INL void finish_if_f32(float* c, i64 ldc, i64 rows, i64 cols, const Epilogue* e, i64 row, i64 col) {
+    if (e) finish(c, ldc, rows, cols, shifted(*e, row, col, ldc));
+}
+QUERN_VEC_INL void finish_if_f32(double*, i64, i64, i64, const Epilogue*, i64, i64) {}
+
+/// One micro-tile of a real size: full width straight into C, else through `tile` [rows_max, panel].
+template <class T>
+QUERN_VEC_INL void put(typename Micro<T>::Fn fn, const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 rows, i64 cols,
+                       i64 k, bool acc, const char* pf, i64 pfs, T* tile) {
+    constexpr int N = panel<T>;
+    if (cols == N) return fn(a, as, b, bs, c, ldc, k, acc, pf, pfs);
+    if (acc)
+        for (i64 r = 0; r < rows; ++r)
+            for (i64 j = 0; j < cols; ++j) tile[r * N + j] = c[r * ldc + j];
+    fn(a, as, b, bs, tile, N, k, acc, pf, pfs);
+    for (i64 r = 0; r < rows; ++r)
+        for (i64 j = 0; j < cols; ++j) c[r * ldc + j] = tile[r * N + j];
+}
+
+/// C[m, n] = A x B. rows(first_row, rows, k0, kc, dst, stride) copies a block of A;
+/// columns(p, k0, kc, &bs) gives panel p of B from row k0 on.
+template <class T, int S, class Rows, class Columns>
+QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
+    constexpr int N = panel<T>, R = rows_max<T>;
+    T* tile = work;
+    T* block = work + N * R;
+    i64 nm = blocks_of(m, block_rows<T>), nk = blocks_of(k, S - 16), np = blocks_of(n, N);
+    for (i64 im = 0; im < nm; ++im) {
+        i64 m0 = piece(m, nm, im), mc = piece(m, nm, im + 1) - m0, nr = blocks_of(mc, R);
+        for (i64 ik = 0; ik < nk; ++ik) {
+            i64 k0 = piece(k, nk, ik), kc = piece(k, nk, ik + 1) - k0;
+            rows(m0, mc, k0, kc, block, i64{S});
+            for (i64 p = 0; p < np; ++p) {
+                i64 bs = N, cols = lesser(N, n - p * N);
+                const T* b = columns(p, k0, kc, &bs);
+                const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
+                i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
+                for (i64 ir = 0; ir < nr; ++ir) {
+                    i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0;
+                    T* ct = c + (m0 + r0) * ldc + p * N;
+                    put<T>(micro_for<T, S>(r), block + r0 * S, 0, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile);
+                    next += step * kc;
+                    if (ik + 1 == nk) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
+                }
+            }
+        }
+    }
+}
+template <class T> constexpr std::size_t product_work = sizeof(T) * (panel<T> * rows_max<T> + block_rows<T> * long_stride + 64);
+
+template <class T, class Rows, class Columns>
+QUERN_VEC_INL void product(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
+    if (m <= 0 || n <= 0) return;
+    if (k <= 0) {
+        for (i64 r = 0; r < m; ++r) memset(c + r * ldc, 0, static_cast<std::size_t>(n) * sizeof(T));
+        return finish_if_f32(c, ldc, m, n, e, 0, 0);
+    }
+    if (k <= short_k) product_blocks<T, short_stride>(m, n, k, rows, columns, c, ldc, e, work);
+    else product_blocks<T, long_stride>(m, n, k, rows, columns, c, ldc, e, work);
+}
+
+/// Copies A[m0.., k0..] from a row-major matrix, or from its transpose.
+template <class T> struct MatrixRows {
+    const T* a;
+    i64 lda;
+    bool trans;
+    __attribute__((always_inline)) inline void operator()(i64 m0, i64 mc, i64 k0, i64 kc, T* dst, i64 stride) const {
+        if (!trans) {
+            for (i64 r = 0; r < mc; ++r) {
+                const T* s = a + (m0 + r) * lda + k0;
+                T* d = dst + r * stride;
+                i64 j = 0;
+                for (; j + lanes<T> <= kc; j += lanes<T>) store(d + j, load(s + j));
+                for (; j < kc; ++j) d[j] = s[j];
+            }
+            return;
+        }
+        for (i64 r0 = 0; r0 < mc; r0 += 16)
+            for (i64 j = 0; j < kc; ++j)
+                for (i64 r = r0, e = lesser(mc, r0 + 16); r < e; ++r) dst[r * stride + j] = a[(k0 + j) * lda + m0 + r];
+    }
+};
+/// k rows of `cols` columns from column j0 of B, to rows of a panel; missing columns become zeros.
+template <class T>
+QUERN_VEC_FN void pack_panel(i64 kc, i64 cols, const T* b, i64 ldb, bool trans, i64 k0, i64 j0, T* dst) {
+    constexpr int N = panel<T>;
+    if (!trans) {
+        const T* s = b + k0 * ldb + j0;
+        for (i64 i = 0; i < kc; ++i, s += ldb, dst += N) {
+            if (cols == N) {
+                store(dst, load(s));
+                store(dst + lanes<T>, load(s + lanes<T>));
+            } else {
+                for (i64 j = 0; j < N; ++j) dst[j] = j < cols ? s[j] : T(0);
+            }
+        }
+        return;
+    }
+    for (i64 i0 = 0; i0 < kc; i0 += 16) {  // blocks of 16 k: reads stay within one line per row
+        i64 i1 = lesser(kc, i0 + 16);
+        for (i64 j = 0; j < cols; ++j) {
+            const T* s = b + (j0 + j) * ldb + k0;
+            for (i64 i = i0; i < i1; ++i) dst[i * N + j] = s[i];
+        }
+        for (i64 i = i0; i < i1; ++i)
+            for (i64 j = cols; j < N; ++j) dst[i * N + j] = T(0);
+    }
+}
+template <class T>
+QUERN_VEC_FN void gemm_any(i64 m, i64 n, i64 k, const T* a, i64 lda, bool ta, const T* b, i64 ldb, bool tb, T* c, i64 ldc,
+                           const Epilogue* e, void* work) {
+    constexpr int N = panel<T>;
+    T* buffer = static_cast<T*>(work);
+    T* packed = buffer + product_work<T> / sizeof(T);
+    bool direct = !tb && m < 4 * rows_max<T>;  // too few rows to pay for packing
+    product<T>(m, n, k, MatrixRows<T>{a, lda, ta}, [&](i64 p, i64 k0, i64 kc, i64* bs) -> const T* {
+        i64 cols = lesser(N, n - p * N);
+        if (direct && cols == N) {
+            *bs = ldb;
+            return b + k0 * ldb + p * N;
+        }
+        pack_panel<T>(kc, cols, b, ldb, tb, k0, p * N, packed);
+        return packed;
+    }, c, ldc, e, buffer);
+}
+QUERN_VEC_FN void gemm_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, bool ta, const float* b, i64 ldb, bool tb, float* c,
+                           i64 ldc, const Epilogue& e, void* work) {
+    gemm_any<float>(m, n, k, a, lda, ta, b, ldb, tb, c, ldc, &e, work);
+}
+QUERN_VEC_FN void gemm_f64(i64 m, i64 n, i64 k, const double* a, i64 lda, bool ta, const double* b, i64 ldb, bool tb, double* c,
+                           i64 ldc, void* work) {
+    gemm_any<double>(m, n, k, a, lda, ta, b, ldb, tb, c, ldc, nullptr, work);
+}
+QUERN_VEC_FN std::size_t gemm_work_bytes(i64, i64, i64) {
+    constexpr std::size_t f = product_work<float> + sizeof(float) * panel<float> * long_k;
+    constexpr std::size_t d = product_work<double> + sizeof(double) * panel<double> * long_k;
+    return (f > d ? f : d) + 64;
+}
+QUERN_VEC_FN std::size_t packed_floats(i64 n, i64 k) { return static_cast<std::size_t>(blocks_of(n, panel<float>) * panel<float> * k) + 64; }
+QUERN_VEC_FN void pack_b_f32(i64 n, i64 k, const float* b, i64 ldb, bool tb, float scale, float* dst) {
+    constexpr int N = panel<float>;
+    for (i64 p = 0; p * N < n; ++p) pack_panel<float>(k, lesser(N, n - p * N), b, ldb, tb, 0, p * N, dst + p * N * k);
+    i64 total = blocks_of(n, N) * N * k;
+    if (scale != 1.f)
+        for (i64 i = 0; i < total; ++i) dst[i] *= scale;
+    for (i64 i = total; i < total + 64; ++i) dst[i] = 0;
+}
+QUERN_VEC_FN void gemm_packed_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, bool ta, const float* panels, float* c, i64 ldc,
+                                  const Epilogue& e, void* work) {
+    constexpr int N = panel<float>;
+    product<float>(m, n, k, MatrixRows<float>{a, lda, ta}, [&](i64 p, i64 k0, i64, i64*) { return panels + p * N * k + k0 * N; },
+                   c, ldc, &e, static_cast<float*>(work));
+}
+
+}  // namespace QUERN_VEC_NS
+}  // namespace vec
+QUERN_END
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

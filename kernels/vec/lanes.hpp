@@ -1,0 +1,359 @@
+// Vectors of the instruction set that this unit is compiled for, and functions on them.
+// Everything lives in a namespace named after the instruction set: units compiled with other flags share
+// no inline function. Nothing of std:: is called here for the same reason.
+#pragma once
+#include <math.h>
+#include <string.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include <quern/kernels/vec/vec.hpp>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__FMA__)
+#define QUERN_VEC_NS isa_avx512
+#define QUERN_VEC_BYTES 64
+#elif defined(__AVX2__) && defined(__FMA__)
+#define QUERN_VEC_NS isa_avx2
+#define QUERN_VEC_BYTES 32
+#else
+#define QUERN_VEC_NS isa_baseline
+#define QUERN_VEC_BYTES 16
+#endif
+#if defined(QUERN_HEADER_ONLY)
+#define QUERN_VEC_FN inline
+#else
+#define QUERN_VEC_FN [[maybe_unused]] static
+#endif
+#define QUERN_VEC_INL QUERN_VEC_FN __attribute__((always_inline)) inline
+#if defined(__clang__)
+#define QUERN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QUERN_UNROLL _Pragma("GCC unroll 64")
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+QUERN_BEGIN
+namespace vec {
+namespace QUERN_VEC_NS {
+
+using i64 = std::int64_t;
+constexpr int W = QUERN_VEC_BYTES / 4;  ///< floats in a vector
+
+typedef float F __attribute__((vector_size(QUERN_VEC_BYTES)));
+typedef std::int32_t I __attribute__((vector_size(QUERN_VEC_BYTES)));
+typedef double D __attribute__((vector_size(QUERN_VEC_BYTES)));
+typedef float Fu __attribute__((vector_size(QUERN_VEC_BYTES), aligned(4), may_alias));
+typedef double Du __attribute__((vector_size(QUERN_VEC_BYTES), aligned(8), may_alias));
+
+/// The vector of T, its length, and unaligned memory access.
+template <class T> struct Lanes;
+template <> struct Lanes<float> {
+    using V = F;
+    using U = Fu;
+};
+template <> struct Lanes<double> {
+    using V = D;
+    using U = Du;
+};
+template <class T> constexpr int lanes = QUERN_VEC_BYTES / static_cast<int>(sizeof(T));
+
+template <class T> QUERN_VEC_INL typename Lanes<T>::V load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::U*>(p); }
+template <class T> QUERN_VEC_INL void store(T* p, typename Lanes<T>::V v) { *reinterpret_cast<typename Lanes<T>::U*>(p) = v; }
+QUERN_VEC_INL F splat(float x) { return F{} + x; }
+QUERN_VEC_INL I as_int(F x) { return (I)x; }
+QUERN_VEC_INL F as_float(I x) { return (F)x; }
+QUERN_VEC_INL I to_int(F x) { return __builtin_convertvector(x, I); }  ///< toward zero
+QUERN_VEC_INL F to_real(I x) { return __builtin_convertvector(x, F); }
+QUERN_VEC_INL i64 lesser(i64 a, i64 b) { return a < b ? a : b; }
+QUERN_VEC_INL i64 larger(i64 a, i64 b) { return a > b ? a : b; }
+
+/// The first n < W floats; the others are zero.
+QUERN_VEC_INL F load_n(const float* p, i64 n) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+#else
+    float t[W] = {};
+    for (i64 i = 0; i < n; ++i) t[i] = p[i];
+    return load(t);
+#endif
+}
+QUERN_VEC_INL void store_n(float* p, F v, i64 n) {
+#if QUERN_VEC_BYTES == 64
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), (__m512)v);
+#else
+    float t[W];
+    store(t, v);
+    for (i64 i = 0; i < n; ++i) p[i] = t[i];
+#endif
+}
+
+QUERN_VEC_INL F fma(F a, F b, F c) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif QUERN_VEC_BYTES == 32
+    return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+QUERN_VEC_INL D fma(D a, D b, D c) {
+#if QUERN_VEC_BYTES == 64
+    return (D)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif QUERN_VEC_BYTES == 32
+    return (D)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return a * b + c;
+#endif
+}
+QUERN_VEC_INL float fma1(float a, float b, float c) {
+#if QUERN_VEC_BYTES > 16
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+/// The larger; `b` where either is NaN.
+QUERN_VEC_INL F max2(F a, F b) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#elif QUERN_VEC_BYTES == 32
+    return (F)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (F)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+/// The smaller; `b` where either is NaN.
+QUERN_VEC_INL F min2(F a, F b) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+#elif QUERN_VEC_BYTES == 32
+    return (F)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (F)_mm_min_ps((__m128)a, (__m128)b);
+#else
+    return a < b ? a : b;
+#endif
+}
+QUERN_VEC_INL F sqrt(F a) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_maskz_sqrt_ps(0xffff, (__m512)a);
+#elif QUERN_VEC_BYTES == 32
+    return (F)_mm256_sqrt_ps((__m256)a);
+#elif defined(__SSE2__)
+    return (F)_mm_sqrt_ps((__m128)a);
+#else
+    for (int i = 0; i < W; ++i) a[i] = ::sqrtf(a[i]);
+    return a;
+#endif
+}
+QUERN_VEC_INL F select(I m, F a, F b) { return m ? a : b; }
+/// NaN where either is NaN.
+QUERN_VEC_INL F max_nan(F a, F b) { return select(a != a, a, max2(a, b)); }
+QUERN_VEC_INL F min_nan(F a, F b) { return select(a != a, a, min2(a, b)); }
+QUERN_VEC_INL F abs(F x) { return as_float(as_int(x) & 0x7fffffff); }
+QUERN_VEC_INL F with_sign(F magnitude, F sign) {
+    return as_float((as_int(magnitude) & 0x7fffffff) | (as_int(sign) & static_cast<std::int32_t>(0x80000000u)));
+}
+/// To the nearest integer, ties to even, for |x| < 2^22.
+QUERN_VEC_INL F round_small(F x) { return (x + 12582912.f) - 12582912.f; }
+QUERN_VEC_INL bool any(I m) {
+#if QUERN_VEC_BYTES == 64
+    return _mm512_movepi32_mask((__m512i)m) != 0;
+#elif QUERN_VEC_BYTES == 32
+    return _mm256_movemask_ps((__m256)m) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps((__m128)m) != 0;
+#else
+    std::int32_t r = 0;
+    for (int i = 0; i < W; ++i) r |= m[i];
+    return r != 0;
+#endif
+}
+/// In an order that depends on the vector length only.
+QUERN_VEC_INL float sum_lanes(F v) {
+    float t[W];
+    store(t, v);
+    for (int h = W / 2; h > 0; h /= 2)
+        for (int i = 0; i < h; ++i) t[i] += t[i + h];
+    return t[0];
+}
+
+/// 2^n * x with n in [-300, 300], right for subnormal results and overflow.
+QUERN_VEC_INL F scale2(F x, I n) {
+    I h = n >> 1, l = n - h;
+    return x * as_float((h + 127) << 23) * as_float((l + 127) << 23);
+}
+/// e^x, at most 1.5 ULP.
+QUERN_VEC_INL F exp(F x) {
+    F c = min2(splat(89.f), max2(splat(-104.f), x));
+    F n = round_small(c * 1.44269504f);
+    F r = fma(n, splat(-0.693359375f), c);
+    r = fma(n, splat(2.12194440e-4f), r);
+    F p = splat(0.00139421371f);
+    p = fma(p, r, splat(0.0083637693f));
+    p = fma(p, r, splat(0.0416663637f));
+    p = fma(p, r, splat(0.166665734f));
+    p = fma(p, r, splat(0.500000003f));
+    p = fma(p, r * r, r) + 1.f;
+    return scale2(p, to_int(n));
+}
+/// ln x, at most 2 ULP; -inf at 0, NaN below.
+QUERN_VEC_INL F log(F x) {
+    I tiny = x < 1.17549435e-38f;
+    F y = select(tiny, x * 33554432.f, x);
+    I b = as_int(y) - 0x3f3504f3;  // y = 2^e * m with m in [sqrt(1/2), sqrt(2))
+    I e = (b >> 23) + (tiny & -25);
+    F r = as_float((b & 0x007fffff) + 0x3f3504f3) - 1.f;
+    F p = splat(0.0733026737f);
+    p = fma(p, r, splat(-0.116593134f));
+    p = fma(p, r, splat(0.116351294f));
+    p = fma(p, r, splat(-0.12396799f));
+    p = fma(p, r, splat(0.142511239f));
+    p = fma(p, r, splat(-0.166691467f));
+    p = fma(p, r, splat(0.200006888f));
+    p = fma(p, r, splat(-0.249999812f));
+    p = fma(p, r, splat(0.333333313f));
+    F z = r * r, n = to_real(e);
+    F t = fma(p * r, z, n * -2.12194440e-4f);
+    t = fma(z, splat(-0.5f), t);
+    F res = fma(n, splat(0.693359375f), r + t);
+    F zero{}, inf = splat(__builtin_inff()), nan = splat(__builtin_nanf(""));
+    res = select(x == zero, -inf, res);
+    res = select(x == inf, inf, res);
+    return select(x < zero, nan, select(x != x, x, res));
+}
+/// tanh x, at most 3 ULP.
+QUERN_VEC_INL F tanh(F x) {
+    F a = abs(x), z = x * x;
+    F p = splat(0.00222181835f);
+    p = fma(p, z, splat(-0.00827977553f));
+    p = fma(p, z, splat(0.0217488995f));
+    p = fma(p, z, splat(-0.0539567601f));
+    p = fma(p, z, splat(0.133332929f));
+    p = fma(p, z, splat(-0.333333331f));
+    F small = fma(p * z, x, x);
+    F e = exp(min2(splat(20.f), a) * 2.f);
+    F large = with_sign(1.f - 2.f / (e + 1.f), x);
+    return select(x != x, x, select(a < 0.625f, small, large));
+}
+QUERN_VEC_INL F sigmoid(F x) {
+    F e = exp(-abs(x)), r = 1.f / (1.f + e);
+    return select(x < 0.f, e * r, r);
+}
+/// erfc a for a >= 0.9: t * exp(-a^2 + P(t)), t = 1 / (1 + a / 2); the relative error of P is 7e-9.
+QUERN_VEC_INL F erfc_large(F a) {
+    F t = 1.f / fma(a, splat(0.5f), splat(1.f));
+    F p = splat(-0.227695303f);
+    p = fma(p, t, splat(0.606651522f));
+    p = fma(p, t, splat(-0.403457613f));
+    p = fma(p, t, splat(-0.0969292248f));
+    p = fma(p, t, splat(-0.0609192447f));
+    p = fma(p, t, splat(0.0690242359f));
+    p = fma(p, t, splat(0.37812299f));
+    p = fma(p, t, splat(0.999672208f));
+    p = fma(p, t, splat(-1.26549848f));
+    return t * exp(fma(-a, a, p));
+}
+/// erf x for |x| <= 0.95: x * P(x^2), relative error of P 6e-10.
+QUERN_VEC_INL F erf_small(F x) {
+    F z = x * x;
+    F p = splat(8.21541489e-05f);
+    p = fma(p, z, splat(-0.000810596274f));
+    p = fma(p, z, splat(0.00519779693f));
+    p = fma(p, z, splat(-0.0268581042f));
+    p = fma(p, z, splat(0.112836725f));
+    p = fma(p, z, splat(-0.376126323f));
+    p = fma(p, z, splat(1.12837917f));
+    return p * x;
+}
+/// erf x, at most 2 ULP.
+QUERN_VEC_INL F erf(F x) {
+    F a = abs(x);
+    F large = with_sign(1.f - erfc_large(min2(splat(10.f), a)), x);
+    return select(x != x, x, select(a < 0.9f, erf_small(x), large));
+}
+/// x * (1 + erf(x / sqrt 2)) / 2 without cancellation: relative error 4e-7 for x > -1, growing to 1e-5 at -9.
+QUERN_VEC_INL F gelu(F x) {
+    F u = x * 0.707106781f, a = abs(u);
+    F c = select(a < 0.9f, 1.f - abs(erf_small(u)), erfc_large(min2(splat(12.f), a)));
+    F half = 0.5f * select(x < 0.f, c, 2.f - c);
+    F inf = splat(__builtin_inff());
+    return select(x == -inf, F{}, x * half);
+}
+QUERN_VEC_INL F gelu_tanh(F x) {
+    F u = x * fma(x * x, splat(0.0713548162726f), splat(1.59576912161f));
+    F inf = splat(__builtin_inff());
+    return select(x == -inf, F{}, x * sigmoid(u));
+}
+QUERN_VEC_INL F silu(F x) { return select(x == -splat(__builtin_inff()), F{}, x * sigmoid(x)); }
+/// ln(1 + e^x).
+QUERN_VEC_INL F softplus(F x) {
+    F e = exp(-abs(x)), u = 1.f + e, d = u - 1.f;
+    F l = select(d == 0.f, e, log(u) * (e / select(d == 0.f, splat(1.f), d)));
+    return select(x != x, x, max2(x, F{}) + l);
+}
+/// x * tanh(softplus(x)) = x * q / (q + 2) with q = e^2x + 2 e^x.
+QUERN_VEC_INL F mish(F x) {
+    F e = exp(min2(splat(20.f), x)), q = e * (e + 2.f);
+    F inf = splat(__builtin_inff());
+    return select(x > 20.f, x, select(x == -inf, F{}, x * (q / (q + 2.f))));
+}
+QUERN_VEC_INL F relu(F x) { return max2(F{}, x); }
+QUERN_VEC_INL F clip(F x, F lo, F hi) { return min2(hi, max2(lo, x)); }
+QUERN_VEC_INL F hard_swish(F x) { return x * clip(fma(x, splat(0.166666667f), splat(0.5f)), F{}, splat(1.f)); }
+QUERN_VEC_INL F floor(F x) {
+    F t = to_real(to_int(x)), r = t - select(t > x, splat(1.f), F{});
+    return select(abs(x) < 8388608.f, with_sign(r, x), x);
+}
+QUERN_VEC_INL F ceil(F x) { return -floor(-x); }
+/// Ties to even; also for large values.
+QUERN_VEC_INL F round_even(F x) {
+    F r = abs(x);
+    r = (r + 8388608.f) - 8388608.f;
+    return select(abs(x) < 8388608.f, with_sign(r, x), x);
+}
+/// sin (cosine = false) or cos, 2 ULP of 1 for |x| <= 8192; larger arguments go through the C library.
+QUERN_VEC_INL F sin_cos(F x, bool cosine) {
+    F a = abs(x);
+    if (__builtin_expect(any(~(a <= 8192.f)), 0)) {
+        float t[W];
+        store(t, x);
+        for (int i = 0; i < W; ++i) t[i] = static_cast<float>(cosine ? ::cos(static_cast<double>(t[i])) : ::sin(static_cast<double>(t[i])));
+        return load(t);
+    }
+    F n = round_small(x * 0.636619772f);
+    F r = fma(n, splat(-1.5703125f), x);
+    r = fma(n, splat(-4.83751296997e-4f), r);
+    r = fma(n, splat(-7.54953362048e-8f), r);
+    r = fma(n, splat(-2.56334406825e-12f), r);
+    I q = to_int(n) + (cosine ? 1 : 0);
+    F z = r * r;
+    F s = splat(-0.00019582978f);
+    s = fma(s, z, splat(0.0083327255f));
+    s = fma(s, z, splat(-0.166666645f));
+    s = fma(s * z, r, r);
+    F c = splat(2.45429982e-05f);
+    c = fma(c, z, splat(-0.00138882801f));
+    c = fma(c, z, splat(0.0416666645f));
+    c = fma(c * z, z, fma(z, splat(-0.5f), splat(1.f)));
+    I odd = (q & 1) != 0;
+    F v = select(odd, c, s);
+    return as_float(as_int(v) ^ ((q & 2) << 30));
+}
+
+}  // namespace QUERN_VEC_NS
+}  // namespace vec
+QUERN_END
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
