@@ -1,0 +1,67 @@
+// Element-wise functions of two tensors with broadcasting.
+#pragma once
+#include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/vec/vec.hpp>
+
+QUERN_BEGIN
+namespace ew {
+
+enum class BinaryOp : std::uint8_t {
+    add, sub, mul, div, max, min, pow, mod, fmod, prelu, logical_and, logical_or, logical_xor, equal, greater, less,
+    greater_equal, less_equal, shift_left, shift_right, bit_and, bit_or, bit_xor, count
+};
+struct BinaryContext {
+    const vec::Table* table;
+    int bits;  ///< of the tensor's elements
+};
+/// The loop of `op` on type `c` (a wide type); null where it is not defined on it.
+BinaryLoop binary_loop(BinaryOp op, DType c) noexcept;
+
+constexpr bool gives_bool(BinaryOp op) noexcept { return op >= BinaryOp::logical_and && op <= BinaryOp::less_equal; }
+
+/// z = op(a, b), any number types; computed in the wide type of a (Pow: in f64 where an integer has a floating
+/// exponent). Integers wrap around; division and modulo by zero give 0.
+class BinaryKernel final : public Kernel {
+public:
+    BinaryKernel(BinaryOp op, DType a, DType b, DType out, Isa isa) : context_{&vec::table(isa), dtype_bits(a)} {
+        in_ = wide_of(a);
+        if (op == BinaryOp::pow && is_float(b) && !is_float(a)) in_ = DType::f64;
+        out_ = gives_bool(op) ? DType::boolean : in_;
+        loop_ = binary_loop(op, in_);
+        if (!loop_) raise(ErrorCode::unsupported, std::string("this function of type ") + dtype_name(a));
+        if (dtype_bits(a) == dtype_bits(out)) inplace |= 1;
+        if (dtype_bits(b) == dtype_bits(out)) inplace |= 2;
+        grain_ = op == BinaryOp::pow || op == BinaryOp::mod || op == BinaryOp::fmod ? costly_grain : cheap_grain;
+    }
+    const char* name() const noexcept override { return "elementwise.binary"; }
+    void run(const Call& c) const override {
+        run_binary(c.in[0], in_, c.in[1], in_, c.out[0], out_, loop_, &context_, grain_, c.workers);
+    }
+
+private:
+    BinaryContext context_;
+    DType in_, out_;
+    BinaryLoop loop_;
+    std::int64_t grain_;
+};
+
+/// z = (a == b) of strings.
+class EqualStringsKernel final : public Kernel {
+public:
+    const char* name() const noexcept override { return "elementwise.equal_strings"; }
+    void run(const Call& c) const override {
+        const View* in[2] = {&c.in[0], &c.in[1]};
+        const Broadcast<2> walk = make_broadcast<2>(c.out[0], in);
+        auto *a = c.in[0].in<std::string>(), *b = c.in[1].in<std::string>();
+        auto* z = c.out[0].out<std::uint8_t>();
+        for_rows(walk, costly_grain, c.workers, [&](const std::int64_t* o, std::int64_t to, std::int64_t n) {
+            for (std::int64_t i = 0; i < n; ++i) z[to + i] = a[o[0] + i * walk.step(0)] == b[o[1] + i * walk.step(1)];
+        });
+    }
+};
+
+}  // namespace ew
+QUERN_END
+#if defined(QUERN_HEADER_ONLY)
+#include <quern/kernels/elementwise/binary-inl.hpp>
+#endif

@@ -1,0 +1,68 @@
+// Element-wise functions of one tensor.
+#pragma once
+#include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/vec/vec.hpp>
+
+QUERN_BEGIN
+namespace ew {
+
+enum class UnaryOp : std::uint8_t {
+    abs, acos, acosh, asin, asinh, atan, atanh, ceil, cos, cosh, erf, exp, floor, is_inf, is_nan, log, neg, logical_not,
+    reciprocal, round, sign, sin, sinh, sqrt, tan, tanh, sigmoid, relu, leaky_relu, elu, selu, celu, thresholded_relu,
+    hard_sigmoid, hard_swish, softplus, softsign, mish, gelu, gelu_tanh, swish, shrink, bit_not, count
+};
+/// Parameters as the ONNX operator names them; gamma: Selu; beta: HardSigmoid, Shrink's bias. is_inf: alpha and
+/// beta are 1 where positive and negative infinities count.
+struct UnaryParams {
+    float alpha = 0, beta = 0, gamma = 0;
+};
+struct UnaryContext {
+    const vec::Table* table;
+    UnaryOp op;
+    UnaryParams p;
+};
+/// The loop of `op` on type `c` (a wide type); null where the function is not defined on it.
+UnaryLoop unary_loop(UnaryOp op, DType c, const UnaryContext&) noexcept;
+
+/// y = op(x); any number type, computed in wide_of(x). y has x's type, or bool for is_inf, is_nan and logical_not.
+/// f32: within 4 ULP of the function for the transcendental ones, exact for the others.
+class UnaryKernel final : public Kernel {
+public:
+    UnaryKernel(UnaryOp op, DType in, DType out, UnaryParams p, Isa isa)
+        : context_{&vec::table(isa), op, p}, in_(wide_of(in)), out_(out == DType::boolean ? out : in_),
+          loop_(unary_loop(op, in_, context_)) {
+        if (!loop_) raise(ErrorCode::unsupported, std::string("this function of type ") + dtype_name(in));
+        if (dtype_bits(in) == dtype_bits(out)) inplace = 1;
+        const bool cheap = op == UnaryOp::abs || op == UnaryOp::neg || op == UnaryOp::relu || op == UnaryOp::logical_not ||
+                           op == UnaryOp::leaky_relu || op == UnaryOp::hard_sigmoid || op == UnaryOp::hard_swish;
+        grain_ = cheap ? cheap_grain : costly_grain;
+    }
+    const char* name() const noexcept override { return "elementwise.unary"; }
+    void run(const Call& c) const override {
+        run_unary(c.in[0], in_, c.out[0], out_, loop_, &context_, grain_, c.workers);
+    }
+
+private:
+    UnaryContext context_;
+    DType in_, out_;
+    UnaryLoop loop_;
+    std::int64_t grain_;
+};
+
+/// y = min(max(x, in[1]), in[2]); the bounds are optional scalars of x's type.
+class ClipKernel final : public Kernel {
+public:
+    ClipKernel(DType t, Isa isa) : table_(&vec::table(isa)), type_(t) { inplace = 1; }
+    const char* name() const noexcept override { return "elementwise.clip"; }
+    void run(const Call& c) const override;
+
+private:
+    const vec::Table* table_;
+    DType type_;
+};
+
+}  // namespace ew
+QUERN_END
+#if defined(QUERN_HEADER_ONLY)
+#include <quern/kernels/elementwise/unary-inl.hpp>
+#endif

@@ -1,0 +1,49 @@
+// Choice between two tensors by a third.
+#pragma once
+#include <quern/kernels/elementwise/broadcast.hpp>
+#include <quern/tensor/dispatch.hpp>
+
+QUERN_BEGIN
+namespace ew {
+
+/// z = condition ? x : y with broadcasting; any type of at least 8 bits (in[0] is bool).
+class WhereKernel final : public Kernel {
+public:
+    explicit WhereKernel(DType t) : type_(t) { dispatch_size(t, [](auto) {}); }
+    const char* name() const noexcept override { return "elementwise.where"; }
+    void run(const Call& c) const override {
+        const View* in[3] = {&c.in[0], &c.in[1], &c.in[2]};
+        const Broadcast<3> walk = make_broadcast<3>(c.out[0], in);
+        auto* k = c.in[0].in<std::uint8_t>();
+        const std::int64_t sk = walk.step(0), sx = walk.step(1), sy = walk.step(2);
+        dispatch_size(type_, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            auto *x = c.in[1].in<T>(), *y = c.in[2].in<T>();
+            auto* z = c.out[0].out<T>();
+            for_rows(walk, 16384, c.workers, [&](const std::int64_t* o, std::int64_t to, std::int64_t n) {
+                row(k + o[0], sk, x + o[1], sx, y + o[2], sy, z + to, n);
+            });
+        });
+    }
+
+private:
+    template <class T>
+    static void row(const std::uint8_t* k, std::int64_t sk, const T* x, std::int64_t sx, const T* y, std::int64_t sy, T* z,
+                    std::int64_t n) {
+        if (!sk) {
+            const T* from = *k ? x : y;
+            const std::int64_t s = *k ? sx : sy;
+            for (std::int64_t i = 0; i < n; ++i) z[i] = from[i * s];
+        } else if (sx && sy) {
+            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? x[i] : y[i];
+        } else if (sy) {
+            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? *x : y[i];
+        } else {
+            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? x[i * sx] : *y;
+        }
+    }
+    DType type_;
+};
+
+}  // namespace ew
+QUERN_END
