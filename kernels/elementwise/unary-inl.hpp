@@ -91,9 +91,15 @@ QUERN_EW_STD(HardSwish, x * std::max(T(0), std::min(T(1), x / T(6) + T(0.5))))
 QUERN_EW_STD(Softplus, std::max(x, T(0)) + std::log1p(std::exp(-std::fabs(x))))
 QUERN_EW_STD(Gelu, T(0.5) * x * (T(1) + std::erf(x * T(0.70710678118654752440))))
 QUERN_EW_STD(GeluTanh, T(0.5) * x * (T(1) + std::tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x))))
-QUERN_EW_STD(Shrink, x < -static_cast<T>(p.alpha) ? x + static_cast<T>(p.beta)
-                                                    : x > static_cast<T>(p.alpha) ? x - static_cast<T>(p.beta) : T(0))
 #undef QUERN_EW_STD
+/// Integers are compared and moved as the real numbers they are, then truncated.
+struct Shrink {
+    template <class T> static T f(T x, const UnaryParams& p) noexcept {
+        using R = std::conditional_t<std::is_floating_point_v<T>, T, double>;
+        const R v = static_cast<R>(x), lambda = static_cast<R>(p.alpha), bias = static_cast<R>(p.beta);
+        return static_cast<T>(v < -lambda ? v + bias : v > lambda ? v - bias : R(0));
+    }
+};
 struct Sigmoid {
     template <class T> static T f(T x, const UnaryParams&) noexcept {
         T e = std::exp(-std::fabs(x));
@@ -208,7 +214,7 @@ QUERN_INLINE UnaryLoop unary_loop(UnaryOp op, DType c, const UnaryContext& k) no
         case UnaryOp::celu: return real<Celu>(c);
         case UnaryOp::thresholded_relu: return real<ThresholdedRelu>(c);
         case UnaryOp::softsign: return real<Softsign>(c);
-        case UnaryOp::shrink: return real<Shrink>(c);
+        case UnaryOp::shrink: return any<Shrink>(c);
         case UnaryOp::count: break;
     }
     return nullptr;

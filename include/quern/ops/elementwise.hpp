@@ -1,0 +1,119 @@
+// What the element-wise operators share: facts, symbolic content, broadcasting of opsets before 7.
+#pragma once
+#include <algorithm>
+
+#include <quern/kernels/elementwise/convert.hpp>
+
+#include "op.hpp"
+
+QUERN_BEGIN
+namespace ops_elementwise {
+
+enum class Types : std::uint8_t { real, arith, number, integer, boolean };
+
+/// Raises invalid_model when input i is of no type that the operator takes.
+inline void need(const InferCtx& c, int i, Types types) {
+    const DType t = c.in(i).dtype;
+    const bool wide_float = t == DType::f32 || t == DType::f64 || t == DType::f16 || t == DType::bf16;
+    const bool whole = is_integer(t) && dtype_bits(t) >= 8;
+    switch (types) {
+        case Types::real:
+            if (wide_float) return;
+            raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + dtype_name(t) + "; accepted: float, double, float16, bfloat16");
+        case Types::arith:
+            if (wide_float || whole) return;
+            raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + dtype_name(t) +
+                                                "; accepted: float, double, float16, bfloat16 and integers of 8 to 64 bits");
+        case Types::number:
+            if (ew::is_number(t)) return;
+            raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + dtype_name(t) + "; accepted: numbers and bool");
+        case Types::integer:
+            if (whole) return;
+            raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + dtype_name(t) + "; accepted: integers of 8 to 64 bits");
+        case Types::boolean:
+            if (t == DType::boolean) return;
+            raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + dtype_name(t) + "; accepted: bool");
+    }
+}
+
+/// Output 0 has input 0's dims and type t.
+inline void like(InferCtx& c, DType t) {
+    if (c.ranked(0)) c.set(0, t, c.in(0).dims);
+    else c.set_unranked(0, t);
+}
+template <Types types>
+void infer_same(InferCtx& c) {
+    need(c, 0, types);
+    like(c, c.in(0).dtype);
+}
+template <Types types>
+void infer_to_bool(InferCtx& c) {
+    need(c, 0, types);
+    like(c, DType::boolean);
+}
+/// Output 0 has the broadcast of inputs [0, n).
+inline void infer_broadcast(InferCtx& c, int n, DType t) {
+    for (int i = 0; i < n; ++i)
+        if (!c.ranked(i)) return c.set_unranked(0, t);
+    std::vector<Dim> d = c.in(0).dims;
+    for (int i = 1; i < n; ++i) d = broadcast(d, c.in(i).dims);
+    c.set(0, t, std::move(d));
+}
+
+/// Content is followed through bool and the integers in which sizes do not wrap.
+inline bool follows(DType t) { return t == DType::i64 || t == DType::i32 || t == DType::boolean; }
+
+/// f(a, b) -> optional<Dim> for each element of the broadcast of inputs `i` and `j`, as content of output 0.
+template <class F>
+void binary_content(InferCtx& c, int i, int j, F&& f) {
+    if (c.n_out() < 1 || !c.out(0).ranked || c.out(0).rank() > 1 || !follows(c.in(i).dtype) || !follows(c.out(0).dtype)) return;
+    auto a = c.ints(i), b = c.ints(j);
+    if (!a || !b || a->empty() || b->empty()) return;
+    const std::size_t n = std::max(a->size(), b->size());
+    if (n > 64 || (a->size() != n && a->size() != 1) || (b->size() != n && b->size() != 1)) return;
+    std::vector<Dim> r;
+    for (std::size_t k = 0; k < n; ++k) {
+        std::optional<Dim> d = f((*a)[a->size() == 1 ? 0 : k], (*b)[b->size() == 1 ? 0 : k]);
+        if (!d) return;
+        r.push_back(std::move(*d));
+    }
+    c.set_symbolic(0, std::move(r));
+}
+template <class F>
+void unary_content(InferCtx& c, F&& f) {
+    if (c.n_out() < 1 || !c.out(0).ranked || c.out(0).rank() > 1 || !follows(c.in(0).dtype) || !follows(c.out(0).dtype)) return;
+    auto a = c.ints(0);
+    if (!a || a->size() > 64) return;
+    std::vector<Dim> r;
+    for (auto& x : *a) {
+        std::optional<Dim> d = f(x);
+        if (!d) return;
+        r.push_back(std::move(*d));
+    }
+    c.set_symbolic(0, std::move(r));
+}
+
+/// Opsets before 7: `broadcast` = 1 aligns B's first dimension with A's dimension `axis` (default: B's last with
+/// A's last). Gives B the trailing dimensions of 1 that today's broadcasting needs.
+inline void import_axis(ImportCtx& c) {
+    c.attrs.erase("consumed_inputs");
+    if (c.opset >= 7 || !(c.attrs.has("axis") || c.attrs.has("broadcast"))) return;
+    const std::int64_t axis = c.attrs.i("axis", -1);
+    const bool aligned = c.attrs.i("broadcast", 0) != 0 && c.attrs.has("axis");
+    c.attrs.erase("axis");
+    c.attrs.erase("broadcast");
+    if (!aligned || c.in.size() < 2 || !c.has(0) || !c.has(1)) return;
+    const Fact &a = c.fact(0), &b = c.fact(1);
+    if (!a.ranked || !b.ranked) c.unsupported("attribute axis of opset " + std::to_string(c.opset) + " needs inputs whose rank is known");
+    const std::int64_t at = axis < 0 ? axis + a.rank() : axis, tail = a.rank() - at - b.rank();
+    if (at < 0 || tail < 0)
+        c.invalid("axis " + std::to_string(axis) + " does not place " + b.to_string() + " inside " + a.to_string());
+    if (tail == 0) return;
+    std::vector<std::int64_t> axes;
+    for (std::int64_t i = 0; i < tail; ++i) axes.push_back(b.rank() + i);
+    c.in[1] = c.add("Unsqueeze", {c.in[1], c.constant_ints(axes)})[0];
+}
+inline void drop_consumed(ImportCtx& c) { c.attrs.erase("consumed_inputs"); }
+
+}  // namespace ops_elementwise
+QUERN_END

@@ -1,0 +1,323 @@
+// Bodies of reduce.hpp; part of the unit of the Reduce operators.
+#pragma once
+#include <quern/kernels/reduce/reduce.hpp>
+#include <quern/tensor/dispatch.hpp>
+
+QUERN_BEGIN
+namespace reduce {
+
+QUERN_INLINE Walk make_walk(const View& x, const View* axes, bool noop) {
+    const std::int64_t n = axes && axes->present() ? axes->count() : 0;
+    std::vector<char> marked(static_cast<std::size_t>(x.rank), n == 0 && !noop);
+    for (std::int64_t i = 0; i < n; ++i) {
+        std::int64_t a = 0;
+        ew::convert(axes->dtype, static_cast<const std::byte*>(axes->data) + i * dtype_bits(axes->dtype) / 8, 0, DType::i64, &a, 0, 1);
+        if (a < -x.rank || a >= x.rank)
+            raise(ErrorCode::shape_mismatch, "axis " + std::to_string(a) + " is outside of rank " + std::to_string(x.rank));
+        marked[static_cast<std::size_t>(a < 0 ? a + x.rank : a)] = 1;
+    }
+    Walk w;
+    for (int d = x.rank - 1; d >= 0; --d) w.push(x.dims[d], marked[static_cast<std::size_t>(d)] != 0);
+    return w;
+}
+
+template <class T, bool whole = std::is_integral_v<T>>
+struct Unsigned { using type = std::make_unsigned_t<T>; };
+template <class T>
+struct Unsigned<T, false> { using type = T; };
+template <class T> using wrap = typename Unsigned<T>::type;
+/// Where partial results are kept: double for floats, wrapping integers for integers.
+template <class T> using acc_t = std::conditional_t<std::is_floating_point_v<T>, double, T>;
+
+struct Sum {
+    static constexpr vec::Reduce id = vec::Reduce::sum;
+    template <class A> static A none() { return A(0); }
+    template <class A> static A merge(A a, A b) { return static_cast<A>(wrap<A>(a) + wrap<A>(b)); }
+    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
+};
+struct SumAbs : Sum {
+    static constexpr vec::Reduce id = vec::Reduce::sum_abs;
+    template <class A, class T> static A step(A a, T x) {
+        const A v = static_cast<A>(x);
+        return merge<A>(a, v < A(0) ? static_cast<A>(wrap<A>(0) - wrap<A>(v)) : v);
+    }
+};
+struct SumSquare : Sum {
+    static constexpr vec::Reduce id = vec::Reduce::sum_square;
+    template <class A, class T> static A step(A a, T x) {
+        const A v = static_cast<A>(x);
+        return merge<A>(a, static_cast<A>(wrap<A>(v) * wrap<A>(v)));
+    }
+};
+struct Prod {
+    static constexpr vec::Reduce id = vec::Reduce::prod;
+    template <class A> static A none() { return A(1); }
+    template <class A> static A merge(A a, A b) { return static_cast<A>(wrap<A>(a) * wrap<A>(b)); }
+    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
+};
+struct Max {
+    static constexpr vec::Reduce id = vec::Reduce::max;
+    template <class A> static A none() {
+        return std::is_floating_point_v<A> ? -std::numeric_limits<A>::infinity() : std::numeric_limits<A>::lowest();
+    }
+    template <class A> static A merge(A a, A b) { return b > a || b != b ? b : a; }
+    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
+};
+struct Min {
+    static constexpr vec::Reduce id = vec::Reduce::min;
+    template <class A> static A none() {
+        return std::is_floating_point_v<A> ? std::numeric_limits<A>::infinity() : std::numeric_limits<A>::max();
+    }
+    template <class A> static A merge(A a, A b) { return b < a || b != b ? b : a; }
+    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
+};
+
+/// From the collected value of n elements to the result.
+template <class T, class A>
+T finish(Op op, A a, std::int64_t n) {
+    switch (op) {
+        case Op::mean:
+            if constexpr (std::is_floating_point_v<T>) return static_cast<T>(a / static_cast<A>(n));
+            else return n ? static_cast<T>(a / static_cast<A>(n)) : T(0);
+        case Op::l2: return static_cast<T>(std::sqrt(static_cast<double>(a)));
+        case Op::log_sum: {
+            const double v = std::log(static_cast<double>(a));
+            if constexpr (std::is_floating_point_v<T>) return static_cast<T>(v);
+            else return std::isfinite(v) ? static_cast<T>(v) : T(0);
+        }
+        default: return static_cast<T>(a);
+    }
+}
+
+/// One contiguous run.
+template <class T, class F>
+acc_t<T> run_of(const T* x, std::int64_t n, const vec::Table& t) {
+    auto a = F::template none<acc_t<T>>();
+    if constexpr (std::is_same_v<T, float>) {
+        for (std::int64_t i = 0; i < n; i += 4096)
+            a = F::merge(a, static_cast<double>(t.reduce_f32[static_cast<int>(F::id)](x + i, std::min<std::int64_t>(4096, n - i))));
+    } else {
+        for (std::int64_t i = 0; i < n; ++i) a = F::step(a, x[i]);
+    }
+    return a;
+}
+/// acc[j] over the rows of `width` columns at x.
+template <class T, class F>
+void columns(const Walk& w, const T* x, std::int64_t width, acc_t<T>* acc, const vec::Table& t) {
+    std::fill(acc, acc + width, F::template none<acc_t<T>>());
+    if constexpr (std::is_same_v<T, float>) {
+        if (width >= 16) {
+            float part[512];
+            for (std::int64_t r = 0; r < w.each; r += 32) {
+                std::fill(part, part + width, static_cast<float>(F::template none<double>()));
+                const std::int64_t end = std::min(w.each, r + 32);
+                for (std::int64_t i = r; i < end; ++i) t.accumulate_f32[static_cast<int>(F::id)](x + w.offset(i, true), part, width);
+                for (std::int64_t j = 0; j < width; ++j) acc[j] = F::merge(acc[j], static_cast<double>(part[j]));
+            }
+            return;
+        }
+    }
+    for (std::int64_t r = 0; r < w.each; ++r) {
+        const T* p = x + w.offset(r, true);
+        for (std::int64_t j = 0; j < width; ++j) acc[j] = F::step(acc[j], p[j]);
+    }
+}
+template <class T, class F>
+void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* partial, Workers& workers) {
+    using A = acc_t<T>;
+    if (w.rank && !w.reduced[0]) {  // whole rows at a time
+        const std::int64_t n = w.dims[0], chunks = (n + 511) / 512;
+        const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each * std::min<std::int64_t>(n, 512)));
+        workers.ranges(w.outputs / n * chunks, per, [&](std::int64_t from, std::int64_t to) {
+            A acc[512];
+            for (std::int64_t i = from; i < to; ++i) {
+                const std::int64_t outer = i / chunks, at = i % chunks * 512, width = std::min<std::int64_t>(512, n - at);
+                columns<T, F>(w, x + w.offset(outer, false, 1) + at, width, acc, t);
+                for (std::int64_t j = 0; j < width; ++j) y[outer * n + at + j] = finish<T>(op, acc[j], w.each);
+            }
+        });
+        return;
+    }
+    const std::int64_t n = w.rank ? w.dims[0] : 1, runs = n ? w.each / n : 0;
+    if (runs == 1 && n > 2 * ReduceKernel::piece && w.outputs <= 16) {  // few long runs: in parts
+        const std::int64_t parts = (n + ReduceKernel::piece - 1) / ReduceKernel::piece;
+        A* part = static_cast<A*>(partial);
+        workers.for_each(w.outputs * parts, [&](std::int64_t i) {
+            const std::int64_t at = i % parts * ReduceKernel::piece;
+            part[i] = run_of<T, F>(x + w.offset(i / parts, false) + at, std::min(ReduceKernel::piece, n - at), t);
+        });
+        for (std::int64_t o = 0; o < w.outputs; ++o) {
+            A a = F::template none<A>();
+            for (std::int64_t i = 0; i < parts; ++i) a = F::merge(a, part[o * parts + i]);
+            y[o] = finish<T>(op, a, w.each);
+        }
+        return;
+    }
+    workers.ranges(w.outputs, std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each)), [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t o = from; o < to; ++o) {
+            const T* p = x + w.offset(o, false);
+            A a = F::template none<A>();
+            for (std::int64_t r = 0; r < runs; ++r) a = F::merge(a, run_of<T, F>(p + w.offset(r, true, 1), n, t));
+            y[o] = finish<T>(op, a, w.each);
+        }
+    });
+}
+
+/// log(sum(exp(x))) in one pass: the sum is kept relative to the largest value so far.
+template <class T>
+void log_sum_exp(const Walk& w, const T* x, T* y, Workers& workers) {
+    workers.ranges(w.outputs, std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, w.each)), [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t o = from; o < to; ++o) {
+            const T* p = x + w.offset(o, false);
+            double top = -std::numeric_limits<double>::infinity(), sum = 0;
+            for (std::int64_t r = 0; r < w.each; ++r) {
+                const double v = static_cast<double>(p[w.offset(r, true)]);
+                if (v > top) {
+                    sum = sum * std::exp(top - v) + 1;
+                    top = v;
+                } else if (v == top) {
+                    sum += std::isinf(v) && v < 0 ? 0 : 1;
+                } else {
+                    sum += std::exp(v - top);
+                }
+            }
+            const double v = top + std::log(sum);
+            if constexpr (std::is_floating_point_v<T>) y[o] = static_cast<T>(v);
+            else y[o] = std::isfinite(v) ? static_cast<T>(v) : T(0);
+        }
+    });
+}
+template <class T>
+void reduce_any(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* partial, Workers& workers) {
+    switch (op) {
+        case Op::sum: case Op::mean: case Op::log_sum: return reduce<T, Sum>(w, op, x, y, t, partial, workers);
+        case Op::max: return reduce<T, Max>(w, op, x, y, t, partial, workers);
+        case Op::min: return reduce<T, Min>(w, op, x, y, t, partial, workers);
+        case Op::prod: return reduce<T, Prod>(w, op, x, y, t, partial, workers);
+        case Op::l1: return reduce<T, SumAbs>(w, op, x, y, t, partial, workers);
+        case Op::l2: case Op::sum_square: return reduce<T, SumSquare>(w, op, x, y, t, partial, workers);
+        case Op::log_sum_exp: return log_sum_exp<T>(w, x, y, workers);
+    }
+}
+/// The result over no elements, for types narrower than the one that is computed in.
+inline void fill_empty(Op op, DType type, const View& y) {
+    double v = op == Op::prod ? 1 : op == Op::max || op == Op::min ? 0 : 0;
+    const bool max = op == Op::max;
+    if (op == Op::mean) v = std::numeric_limits<double>::quiet_NaN();
+    if (op == Op::log_sum || op == Op::log_sum_exp) v = -std::numeric_limits<double>::infinity();
+    std::int64_t whole = static_cast<std::int64_t>(op == Op::prod ? 1 : 0);
+    if (op == Op::max || op == Op::min) {
+        v = max ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
+        const int bits = dtype_bits(type);
+        const bool is_unsigned = type == DType::u8 || type == DType::u16 || type == DType::u32 || type == DType::u64;
+        if (type == DType::boolean) whole = max ? 0 : 1;
+        else if (is_unsigned) whole = max ? 0 : bits == 64 ? -1 : (std::int64_t{1} << bits) - 1;
+        else whole = max ? -(std::int64_t{1} << (bits - 2)) * 2 : ((std::int64_t{1} << (bits - 2)) - 1) * 2 + 1;
+    }
+    const DType from = is_float(type) ? DType::f64 : DType::i64;
+    for (std::int64_t i = 0; i < y.count(); ++i)
+        ew::convert(from, is_float(type) ? static_cast<const void*>(&v) : &whole, 0, type,
+                    static_cast<std::byte*>(y.data) + i * dtype_bits(type) / 8, 0, 1);
+}
+
+QUERN_INLINE void ReduceKernel::run(const Call& c) const {
+    const View &x = c.in[0], &y = c.out[0];
+    const Walk w = make_walk(x, c.in.size() > 1 ? &c.in[1] : nullptr, noop_);
+    if (w.outputs == 0) return;
+    if (w.each == 0) return fill_empty(op_, type_, y);
+    const DType wide = ew::wide_of(type_);
+    const void* from = x.data;
+    void* to = y.data;
+    std::byte* scratch = c.scratch;
+    void* partial = scratch;
+    scratch += partial_bytes(x.count(), y.count());
+    if (wide != type_) {
+        std::byte* copy = scratch;
+        c.workers.ranges(x.count(), ew::cheap_grain, [&](std::int64_t b, std::int64_t e) { ew::convert(type_, x.data, b, wide, copy, b, e - b); });
+        from = copy;
+        to = scratch + wide_bytes(wide, x.count());
+    }
+    auto go = [&](auto zero) {
+        using T = decltype(zero);
+        reduce_any<T>(w, op_, static_cast<const T*>(from), static_cast<T*>(to), *table_, partial, c.workers);
+    };
+    switch (wide) {
+        case DType::f32: go(float{}); break;
+        case DType::f64: go(double{}); break;
+        case DType::i32: go(std::int32_t{}); break;
+        case DType::i64: go(std::int64_t{}); break;
+        default: go(std::uint64_t{}); break;
+    }
+    if (wide != type_) ew::convert(wide, to, 0, type_, y.data, 0, y.count());
+}
+
+template <class T>
+void arg_run(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
+    for (std::int64_t j = 0; j < width; ++j) {
+        const T* p = x + j;
+        std::int64_t best = 0;
+        for (std::int64_t i = 1; i < n; ++i) {
+            const T v = p[i * step], b = p[best * step];
+            const bool nan = v != v && b == b;
+            if (b == b && (nan || (max ? (last ? v >= b : v > b) : (last ? v <= b : v < b)))) best = i;
+        }
+        y[j] = best;
+    }
+}
+QUERN_INLINE void ArgKernel::run(const Call& c) const {
+    const View& x = c.in[0];
+    const std::int64_t n = x.dims[axis_], inner = x.count(axis_ + 1, x.rank), outer = x.count(0, axis_);
+    if (outer == 0 || inner == 0) return;
+    if (n == 0) raise(ErrorCode::shape_mismatch, "ArgMax and ArgMin over an axis of no elements; accepted: one or more");
+    auto* y = c.out[0].out<std::int64_t>();
+    const std::int64_t total = outer * inner;
+    c.workers.ranges(total, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+        while (from < to) {
+            const std::int64_t o = from / inner, j = from % inner, width = std::min(to - from, inner - j);
+            const std::int64_t base = o * n * inner + j;
+            dispatch_arith(x.dtype, [&](auto tag) {
+                using T = typename decltype(tag)::type;
+                arg_run<T>(x.in<T>() + base, n, inner, width, max_, last_, y + from);
+            });
+            from += width;
+        }
+    });
+}
+
+template <class T>
+void cumulate(const T* x, T* y, std::int64_t n, std::int64_t step, std::int64_t width, bool product, bool exclusive, bool reverse) {
+    for (std::int64_t j = 0; j < width; ++j) {
+        auto acc = product ? acc_t<T>(1) : acc_t<T>(0);
+        for (std::int64_t k = 0; k < n; ++k) {
+            const std::int64_t i = (reverse ? n - 1 - k : k) * step + j;
+            const auto v = static_cast<acc_t<T>>(x[i]);
+            const auto next = product ? Prod::merge(acc, v) : Sum::merge(acc, v);
+            y[i] = static_cast<T>(exclusive ? acc : next);
+            acc = next;
+        }
+    }
+}
+QUERN_INLINE void CumulativeKernel::run(const Call& c) const {
+    const View& x = c.in[0];
+    if (c.in[1].count() != 1) raise(ErrorCode::shape_mismatch, "the axis must be one value, found " + std::to_string(c.in[1].count()));
+    std::int64_t axis = 0;
+    ew::convert(c.in[1].dtype, c.in[1].data, 0, DType::i64, &axis, 0, 1);
+    if (axis < -x.rank || axis >= x.rank)
+        raise(ErrorCode::shape_mismatch, "axis " + std::to_string(axis) + " is outside of rank " + std::to_string(x.rank));
+    const int a = static_cast<int>(axis < 0 ? axis + x.rank : axis);
+    const std::int64_t n = x.dims[a], inner = x.count(a + 1, x.rank), outer = x.count(0, a);
+    if (n == 0) return;
+    c.workers.ranges(outer * inner, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+        while (from < to) {
+            const std::int64_t j = from % inner, width = std::min(to - from, inner - j), base = from / inner * n * inner + j;
+            dispatch_arith(x.dtype, [&](auto tag) {
+                using T = typename decltype(tag)::type;
+                cumulate<T>(x.in<T>() + base, c.out[0].out<T>() + base, n, inner, width, product_, exclusive_, reverse_);
+            });
+            from += width;
+        }
+    });
+}
+
+}  // namespace reduce
+QUERN_END
