@@ -412,6 +412,7 @@ QUERN_INLINE void Runner::choose_late(int step) {
         fs.kernel = std::move(k);
     } else {
         fs.kernel = std::move(l.kernel);
+        if (fs.kernel->packed_bytes() && shared_.packings) ++*shared_.packings;
     }
 }
 

@@ -1,5 +1,6 @@
 // The run loop: a plan's sizes resolved for concrete shapes, its memory, its steps.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -35,6 +36,7 @@ struct RunShared {
     std::size_t memory_limit = 0, memory_used = 0;
     bool has_deadline = false;
     std::chrono::steady_clock::time_point deadline;
+    std::atomic<std::size_t>* packings = nullptr;  ///< weights packed by kernels chosen while running
     bool profile = false;
     std::chrono::steady_clock::time_point profile_start;
     std::vector<StepTime>* times = nullptr;

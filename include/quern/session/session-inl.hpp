@@ -38,6 +38,7 @@ struct Engine::Impl {
     mutable std::unique_ptr<ThreadPool> pool;
     std::vector<std::string> taps;  // in the order of the plan's outputs after the model's own
     std::vector<PortInfo> outputs;
+    mutable std::atomic<std::size_t> late_packings{0};
     mutable std::mutex lock;
     mutable std::vector<std::unique_ptr<Session>> idle;
 };
@@ -65,6 +66,7 @@ struct Session::Impl {
         shared.memory_limit = engine->memory_limit;
         shared.memory_used = engine->plan->packed_bytes;
         shared.times = &times;
+        shared.packings = &engine->late_packings;
     }
     int index_of(std::string_view name, bool output) const;
     void bind(int i, const Tensor& t);
@@ -230,7 +232,7 @@ QUERN_INLINE const std::vector<PortInfo>& Engine::inputs() const noexcept { retu
 QUERN_INLINE const std::vector<PortInfo>& Engine::outputs() const noexcept { return p_->outputs; }
 QUERN_INLINE std::string Engine::describe() const { return describe_plan(*p_->plan); }
 QUERN_INLINE std::size_t Engine::packed_bytes() const noexcept { return p_->plan->packed_bytes; }
-QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->packings; }
+QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->packings + p_->late_packings; }
 
 QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<NamedTensor>& in) const noexcept {
     return guarded([&] {
