@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "external.hpp"
@@ -64,21 +65,30 @@ QUERN_INLINE bool any_above_one(std::string_view b) noexcept {
     return m > 1;
 }
 
+/// Memory as Tensor's own, without its zeros: weights can be large.
+QUERN_INLINE std::shared_ptr<unsigned char> uninitialized(std::size_t bytes) {
+    constexpr std::align_val_t align{64};
+    void* p = ::operator new((bytes + 63) / 64 * 64, align, std::nothrow);
+    if (!p) raise(ErrorCode::out_of_memory, "no memory for a tensor of " + std::to_string(bytes) + " bytes");
+    return {static_cast<unsigned char*>(p), [](unsigned char* q) { ::operator delete(q, align); }};
+}
+
 /// Elements in ONNX's raw form, which is also quern's: in place where possible.
 QUERN_INLINE Tensor from_raw(const TensorProto& t, DType type, Shape shape, std::string_view raw,
                              std::shared_ptr<const void> owner, const char* source) {
     std::size_t want = storage_bytes(type, shape.count());
     if (raw.size() != want)
         fail(t, std::string(source) + " has " + std::to_string(raw.size()) + " bytes, its dims need " + std::to_string(want));
+    if (want == 0) return Tensor(type, std::move(shape));
     bool messy = type == DType::boolean && any_above_one(raw);
-    if (want && !messy && reinterpret_cast<std::uintptr_t>(raw.data()) % alignment(type) == 0)
+    if (!messy && reinterpret_cast<std::uintptr_t>(raw.data()) % alignment(type) == 0)
         return Tensor::share(type, std::move(shape), raw.data(), std::move(owner));
-    Tensor out(type, std::move(shape));
-    if (want) std::memcpy(out.raw(), raw.data(), want);
-    auto* b = static_cast<unsigned char*>(out.raw());
+    auto copy = uninitialized(want);
+    std::memcpy(copy.get(), raw.data(), want);
     if (messy)
-        for (std::size_t i = 0; i < want; ++i) b[i] = b[i] != 0;
-    return out;
+        for (std::size_t i = 0; i < want; ++i) copy.get()[i] = copy.get()[i] != 0;
+    const void* p = copy.get();
+    return Tensor::share(type, std::move(shape), p, std::move(copy));
 }
 
 /// The field of TensorProto that holds `type` and its numbers per tensor.
