@@ -4,6 +4,7 @@
 // What a kernel must keep to, so that both can run it:
 //  - launch with simt::launch(), never with the triple-angle syntax (a test searches for it);
 //  - statically sized shared memory is a function-local `__shared__`; any other comes from simt::dynamic_smem<T>();
+//  - 16-byte accesses go through load4() and store4();
 //  - nothing with a destructor lives across a barrier; no __constant__ variables: constants are kernel parameters;
 //  - blocks do not wait for each other.
 #pragma once
@@ -26,6 +27,10 @@ __device__ __forceinline__ T* dynamic_smem() {
     extern __shared__ __align__(128) unsigned char quern_dynamic_smem[];
     return reinterpret_cast<T*>(quern_dynamic_smem);
 }
+
+/// A 16-byte access; p is aligned to it (the emulator checks).
+__device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
 
 /// Enqueues kernel(args...) on the stream. Arguments are converted to the kernel's parameter types. Returns the
 /// launch's error; errors of the kernel itself come from a later call on the stream.
@@ -61,6 +66,8 @@ QUERN_BEGIN
 namespace simt {
 using ::simt::dynamic_smem;
 using ::simt::launch;
+using ::simt::load4;
+using ::simt::store4;
 }  // namespace simt
 QUERN_END
 #endif

@@ -22,7 +22,7 @@ struct Sum {
 template <int W>
 __device__ __forceinline__ void load(const float* p, float* v) {
     if constexpr (W == 4) {
-        const float4 q = *reinterpret_cast<const float4*>(p);
+        const float4 q = simt::load4(p);
         v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
     } else {
         v[0] = *p;
@@ -30,7 +30,7 @@ __device__ __forceinline__ void load(const float* p, float* v) {
 }
 template <int W>
 __device__ __forceinline__ void store(float* p, const float* v) {
-    if constexpr (W == 4) *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
+    if constexpr (W == 4) simt::store4(p, make_float4(v[0], v[1], v[2], v[3]));
     else *p = v[0];
 }
 

@@ -58,10 +58,47 @@ __global__ void exits(const float* in, float* out) {
     out[t ^ 1] = v;
 }
 
+constexpr int kLineBlocks = __LINE__ + 4;
+template <bool Sound>
+__global__ void blocks(const float* in, float* out) {
+    const int t = threadIdx.x;
+    if (!Sound || t / 64 == static_cast<int>(blockIdx.x)) out[t] = in[t];
+}
+
+constexpr int kLineSyncwarp = __LINE__ + 7;
+template <bool Sound>
+__global__ void neighbours(const float* in, float* out) {
+    __shared__ float s[threads];
+    const int t = threadIdx.x;
+    s[t] = in[t];
+    if (Sound) __syncwarp();
+    const float v = s[t ^ 1];
+    out[t ^ 1] = v;
+}
+
+constexpr int kLineVector = __LINE__ + 5;
+template <bool Sound>
+__global__ void vectors(const float* in, float* out) {
+    const int t = threadIdx.x;
+    if (t >= (Sound ? size / 4 : size / 4 - 1)) return;
+    const float4 v = quern::simt::load4(in + 4 * t + !Sound);
+    quern::simt::store4(out + 4 * t, v);
+}
+
+constexpr int kLineArray = __LINE__ + 5;
+template <bool Sound>
+__global__ void array(const float* in, float* out) {
+    __shared__ float s[threads];
+    const int t = threadIdx.x;
+    s[t + !Sound] = in[t];
+    __syncthreads();
+    out[t] = s[t];
+}
+
 using Kernel = void(const float*, float*);
-template <Kernel* S, Kernel* B>
+template <Kernel* S, Kernel* B, unsigned Blocks = 1>
 cudaError_t launch(bool sound, const float* in, float* out) {
-    return quern::simt::launch(sound ? S : B, dim3(1), dim3(threads), threads * sizeof(float), nullptr, in, out);
+    return quern::simt::launch(sound ? S : B, dim3(Blocks), dim3(threads), threads * sizeof(float), nullptr, in, out);
 }
 
 }  // namespace
@@ -71,6 +108,10 @@ const Planted missing_second_barrier{"missing second barrier", launch<rounds<tru
 const Planted out_of_bounds_store{"out-of-bounds store", launch<store<true>, store<false>>, kLineStore};
 const Planted divergent_barrier{"divergent barrier", launch<divergent<true>, divergent<false>>, kLineDivergent};
 const Planted early_exit{"early exit", launch<exits<true>, exits<false>>, kLineExit};
+const Planted two_blocks{"two blocks", launch<blocks<true>, blocks<false>, 2>, kLineBlocks};
+const Planted missing_syncwarp{"missing syncwarp", launch<neighbours<true>, neighbours<false>>, kLineSyncwarp};
+const Planted misaligned_vector{"misaligned vector", launch<vectors<true>, vectors<false>>, kLineVector};
+const Planted static_array_overrun{"static array overrun", launch<array<true>, array<false>>, kLineArray};
 
 cudaError_t launch_too_many_threads() {
     return quern::simt::launch(store<true>, dim3(1), dim3(1025), 0, nullptr, nullptr, nullptr);

@@ -4,7 +4,7 @@
 
 namespace faults {
 
-/// out has `size` floats and receives in's values in a way that has the fault or, when `sound`, has not. One block of
+/// out has `size` floats and receives in's values in a way that has the fault or, when `sound`, has not. Blocks of
 /// `threads` threads.
 struct Planted {
     const char* name;
@@ -23,6 +23,14 @@ extern const Planted out_of_bounds_store;
 extern const Planted divergent_barrier;
 /// Half of a warp returns before the warp's shuffle.
 extern const Planted early_exit;
+/// Two blocks write the same elements.
+extern const Planted two_blocks;
+/// Lanes of a warp exchange values through shared memory without __syncwarp.
+extern const Planted missing_syncwarp;
+/// A 16-byte load from an address that is aligned to 4.
+extern const Planted misaligned_vector;
+/// Thread 127 writes element 128 of a __shared__ array of 128.
+extern const Planted static_array_overrun;
 
 cudaError_t launch_too_many_threads();
 

@@ -69,6 +69,27 @@ TEST(Planted, OutOfBoundsStore) {
     if (simt::checks() == simt::Checks::address) { EXPECT_DEATH(run(p, false, 1), line(p)); }
 }
 
+TEST(Planted, StaticArrayOverrun) {
+    const Planted& p = faults::static_array_overrun;
+    expect_sound(p);
+    if (simt::checks() == simt::Checks::address) { EXPECT_DEATH(run(p, false, 1), line(p)); }
+}
+
+TEST(Planted, MisalignedVector) {
+    expect_sound(faults::misaligned_vector);
+    expect_reported(faults::misaligned_vector, "misaligned");
+}
+
+TEST(Planted, MissingSyncwarp) {
+    expect_sound(faults::missing_syncwarp);
+    if (simt::checks() == simt::Checks::race) expect_reported(faults::missing_syncwarp, "shared memory");
+}
+
+TEST(Planted, TwoBlocks) {
+    expect_sound(faults::two_blocks);
+    if (simt::checks() == simt::Checks::race) expect_reported(faults::two_blocks, "another block");
+}
+
 TEST(Planted, DivergentBarrier) {
     expect_sound(faults::divergent_barrier);
     expect_reported(faults::divergent_barrier, "divergent barrier");

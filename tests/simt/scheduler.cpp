@@ -318,6 +318,10 @@ void warp_collective(Op op, unsigned mask, const void* in, std::size_t in_bytes,
 }
 
 void* dynamic_smem_base() { return m.smem; }
+void require_aligned(const void* p, std::size_t to, const Loc& l) {
+    if (reinterpret_cast<std::uintptr_t>(p) % to)
+        kernel_fault("misaligned access of %zu bytes by %s at %s", to, who(*running).s, at(l).s);
+}
 
 Where where() noexcept {
     return {

@@ -60,6 +60,7 @@ using Combine = void (*)(unsigned mask, const void* in, void* out);
 void warp_collective(Op, unsigned mask, const void* in, std::size_t in_bytes, void* out, std::size_t out_bytes, Combine,
                      const Loc&);
 void* dynamic_smem_base();
+void require_aligned(const void* p, std::size_t to, const Loc&);
 struct Launch {
     dim3 grid, block;
     std::size_t smem;
@@ -72,6 +73,15 @@ cudaError_t run(const Launch&);
 template <class T>
 T* dynamic_smem() {
     return static_cast<T*>(dynamic_smem_base());
+}
+
+__attribute__((always_inline)) inline float4 load4(const float* p, const Loc& l = Loc::here()) {
+    require_aligned(p, sizeof(float4), l);
+    return *reinterpret_cast<const float4*>(p);
+}
+__attribute__((always_inline)) inline void store4(float* p, float4 v, const Loc& l = Loc::here()) {
+    require_aligned(p, sizeof(float4), l);
+    *reinterpret_cast<float4*>(p) = v;
 }
 
 /// See kernels/cuda/simt.hpp. The kernel has run on return; a fault in it gives cudaErrorLaunchFailure and a message in
