@@ -1,6 +1,7 @@
 // MaxPool, AveragePool, LpPool and the global pools: https://onnx.ai/onnx/operators/onnx__MaxPool.html
 #pragma once
 #include <quern/kernels/pool/pool.hpp>
+#include <quern/kernels/pool/roi.hpp>
 
 #include "window.hpp"
 
@@ -73,6 +74,22 @@ inline Lowered lower_global_max(const LowerCtx& ctx) { return make_global(ctx, p
 inline Lowered lower_global_average(const LowerCtx& ctx) { return make_global(ctx, pool::Op::average); }
 inline Lowered lower_global_lp(const LowerCtx& ctx) { return make_global(ctx, pool::Op::lp); }
 
+inline void infer_roi(InferCtx& ctx) {
+    DType t = ctx.in(0).dtype;
+    ctx.need_type(0, {DType::f32, DType::f64, DType::f16, DType::bf16});
+    ctx.need_same_type(0, 1);
+    std::vector<std::int64_t> size = ctx.attrs.ints("pooled_shape");
+    if (size.size() != 2 || size[0] < 1 || size[1] < 1) raise(ErrorCode::invalid_model, "pooled_shape must be two positive numbers");
+    if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_unranked(0, t);
+    ctx.need_rank(0, 4, 4);
+    ctx.need_rank(1, 2, 2);
+    ops_window::same(ctx, ctx.in(1).dims[1], Dim(5), "the columns of rois");
+    ctx.set(0, t, {ctx.in(1).dims[0], ctx.in(0).dims[1], Dim(size[0]), Dim(size[1])});
+}
+inline Lowered lower_roi(const LowerCtx& ctx) {
+    return Lowered(std::make_unique<pool::RoiMaxKernel>(ctx.in(0).dtype, ctx.attrs.f("spatial_scale", 1)));
+}
+
 }  // namespace ops_pool
 
 QUERN_INLINE const OpDef& op_MaxPool() {
@@ -88,6 +105,11 @@ QUERN_INLINE const OpDef& op_AveragePool() {
 QUERN_INLINE const OpDef& op_LpPool() {
     static constexpr OpDef def{.name = "LpPool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer,
                                .lower = ops_pool::lower_lp, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_MaxRoiPool() {
+    static constexpr OpDef def{.name = "MaxRoiPool", .min_in = 2, .max_in = 2, .newest = 22, .infer = ops_pool::infer_roi,
+                               .lower = ops_pool::lower_roi, .compute = Compute::real};
     return def;
 }
 QUERN_INLINE const OpDef& op_GlobalMaxPool() {
