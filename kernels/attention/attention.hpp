@@ -123,6 +123,18 @@ private:
     void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t lda, const double* b, std::int64_t ldb, bool tb, double* c, std::int64_t ldc, void* work) const {
         t_.gemm_f64(m, n, k, a, lda, false, b, ldb, tb, c, ldc, work);
     }
+    /// Scores of `rows` queries and n keys. A few queries read the keys once, without packing.
+    template <class T>
+    void products(std::int64_t rows, std::int64_t n, std::int64_t d, const T* q, const T* k, std::int64_t ldk, T* s, std::int64_t lds, void* work) const {
+        if constexpr (std::is_same_v<T, float>) {
+            if (rows <= 2) {
+                for (std::int64_t j = 0; j < n; ++j)
+                    for (std::int64_t i = 0; i < rows; ++i) s[i * lds + j] = t_.dot_f32(q + i * d, k + j * ldk, d);
+                return;
+            }
+        }
+        gemm(rows, n, d, q, d, k, ldk, true, s, lds, work);
+    }
     /// Keys or values of one head: `past` positions in one place, the rest in another.
     template <class T>
     struct Cache {
@@ -196,8 +208,8 @@ private:
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t j = 0; j < z.d; ++j) q[i * z.d + j] = from[i * z.q_row + j] * scale;
         std::int64_t mid = std::clamp(k.past, lo, hi);
-        if (mid > lo) gemm(rows, mid - lo, z.d, q, z.d, k.old + lo * z.d, z.d, true, s + lo, z.total, work);
-        if (hi > mid) gemm(rows, hi - mid, z.d, q, z.d, k.now + (mid - k.past) * k.row, k.row, true, s + mid, z.total, work);
+        if (mid > lo) products(rows, mid - lo, z.d, q, k.old + lo * z.d, z.d, s + lo, z.total, work);
+        if (hi > mid) products(rows, hi - mid, z.d, q, k.now + (mid - k.past) * k.row, k.row, s + mid, z.total, work);
         for (std::int64_t i = 0; i < rows; ++i) probabilities(c, z, mask, b, h, first + i, lo, hi, s + i * z.total, all ? all + i * z.total : nullptr);
         T* y = c.out[0].out<T>() + b * z.hq * z.s * z.dv + h * z.y_head + first * z.y_row;
         mid = std::clamp(v.past, lo, hi);

@@ -30,13 +30,30 @@ struct Problem {
     bool reverse = false, batch_first = false, input_forget = false, linear_before_reset = false;
     float clip = 0;                       ///< 0: none
     std::vector<Activation> activations;  ///< for each direction: lstm f g h, gru f g, rnn f
+    Tensor w, r;                          ///< W and R when constant: packed once (f32), not read again
 };
 
 /// One tile is some rows of the batch in one direction, over the whole sequence.
 class SequenceKernel final : public Kernel {
 public:
-    SequenceKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), gates_(gates_of(p.cell)) {}
+    SequenceKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), gates_(gates_of(p.cell)) {
+        if (p.dtype != DType::f32 || p.hidden == 0) return;
+        std::int64_t g = gates_ * p.hidden;
+        for (int d = 0; d < p.directions; ++d) {
+            if (p_.w.defined() && p_.w.count() > 0) w_packed_.push_back(pack(p_.w, d * g, g));
+            if (!p_.r.defined()) continue;
+            r_packed_.push_back(pack(p_.r, d * g, joint()));
+            if (joint() < g) candidate_packed_.push_back(pack(p_.r, d * g + joint(), g - joint()));
+        }
+        p_.w = p_.r = Tensor();
+    }
     const char* name() const noexcept override { return "rnn.sequence"; }
+    std::size_t packed_bytes() const noexcept override {
+        std::size_t n = 0;
+        for (auto* v : {&w_packed_, &r_packed_, &candidate_packed_})
+            for (const Tensor& t : *v) n += t.bytes();
+        return n;
+    }
     Booking book(std::span<const View> in, std::span<const View>, int) const override {
         Sizes s = sizes(in);
         Booking b;
@@ -74,10 +91,21 @@ private:
     }
     static std::int64_t projection_rows(const Sizes& s) { return std::max<std::int64_t>(1, std::min<std::int64_t>(s.seq * s.batch, 64)); }
 
-    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b, float* c, void* work) const {
-        t_.gemm_f32(m, n, k, a, k, false, b, k, true, c, n, {}, work);
+    /// Gates that one product of the hidden state gives: all, or GRU's first two where the candidate needs r before.
+    std::int64_t joint() const { return (p_.cell == Cell::gru && !p_.linear_before_reset ? 2 : gates_) * p_.hidden; }
+    /// Rows [from, from + n) of all directions' weights [dirs * rows, k], as columns of a product.
+    Tensor pack(const Tensor& weights, std::int64_t from, std::int64_t n) const {
+        std::int64_t k = weights.shape()[2];
+        Tensor t(DType::f32, {static_cast<std::int64_t>(t_.packed_floats(n, k))});
+        t_.pack_b_f32(n, k, weights.data<float>().data() + from * k, k, true, 1.f, t.data<float>().data());
+        return t;
     }
-    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, const double* b, double* c, void* work) const {
+    /// c [m, n] = a [m, k] x b [n, k], transposed; `packed` replaces b where there is one for the direction.
+    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b, const std::vector<Tensor>& packed, int dir, float* c, void* work) const {
+        if (packed.empty()) t_.gemm_f32(m, n, k, a, k, false, b, k, true, c, n, {}, work);
+        else t_.gemm_packed_f32(m, n, k, a, k, false, static_cast<const float*>(packed[static_cast<std::size_t>(dir)].raw()), c, n, {}, work);
+    }
+    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, const double* b, const std::vector<Tensor>&, int, double* c, void* work) const {
         t_.gemm_f64(m, n, k, a, k, false, b, k, true, c, n, work);
     }
     static const View* given(const Call& c, std::size_t i) { return i < c.in.size() && c.in[i].present() ? &c.in[i] : nullptr; }
@@ -123,7 +151,7 @@ private:
                 for (std::int64_t i = lane; i < n_blocks; i += lanes) {
                     std::int64_t d = i / blocks, from = i % blocks * block, rows = std::min(block, all - from);
                     T* to = reinterpret_cast<T*>(call.scratch + s.project_bytes * static_cast<std::size_t>(d)) + from * g;
-                    gemm(rows, g, s.in, call.in[0].in<T>() + from * s.in, call.in[1].in<T>() + d * g * s.in, to,
+                    gemm(rows, g, s.in, call.in[0].in<T>() + from * s.in, call.in[1].in<T>() + d * g * s.in, w_packed_, static_cast<int>(d), to,
                          tiles + static_cast<std::size_t>(lane) * s.tile_bytes);
                 }
             });
@@ -153,7 +181,7 @@ private:
 
     template <class T>
     void sequence(Tile<T>& k) const {
-        std::int64_t n = p_.hidden, g = gates_ * n, longest = k.lens ? 0 : k.s.seq;
+        std::int64_t n = p_.hidden, g = gates_ * n, longest = k.lens ? 0 : k.s.seq, joint = this->joint();
         for (std::int64_t b = 0; b < k.rows; ++b) {
             if (k.lens) longest = std::max<std::int64_t>(longest, k.lens[k.first + b]);
             std::int64_t from = at_state(k.s, k.dir, k.first + b);
@@ -165,8 +193,7 @@ private:
         }
         View* y = wanted(k.call, 0);
         for (std::int64_t step = 0; step < longest; ++step) {
-            std::int64_t joint = p_.cell == Cell::gru && !p_.linear_before_reset ? 2 * n : g;
-            gemm(k.rows, joint, n, k.h, k.r, k.gate, k.work);
+            gemm(k.rows, joint, n, k.h, k.r, r_packed_, k.dir, k.gate, k.work);
             if (joint < g) {
                 for (std::int64_t b = 0; b < k.rows; ++b) {
                     std::int64_t len = k.lens ? k.lens[k.first + b] : k.s.seq;
@@ -174,7 +201,7 @@ private:
                     for (std::int64_t j = 0; j < n; ++j) k.gated[b * n + j] = k.gate[b * joint + n + j] * k.h[b * n + j];
                 }
                 // Rh * (r . h): written after the rows' z, which are kept in c.
-                gemm(k.rows, n, n, k.gated, k.r + 2 * n * n, k.gate, k.work);
+                gemm(k.rows, n, n, k.gated, k.r + 2 * n * n, candidate_packed_, k.dir, k.gate, k.work);
             }
             for (std::int64_t b = 0; b < k.rows; ++b) {
                 std::int64_t len = k.lens ? k.lens[k.first + b] : k.s.seq;
@@ -275,6 +302,7 @@ private:
     Problem p_;
     const vec::Table& t_;
     int gates_;
+    std::vector<Tensor> w_packed_, r_packed_, candidate_packed_;  // by direction
 };
 
 }  // namespace rnn

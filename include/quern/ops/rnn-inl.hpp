@@ -101,6 +101,8 @@ inline Lowered lower(const LowerCtx& ctx) {
     p.linear_before_reset = ctx.attrs.i("linear_before_reset", 0) != 0;
     p.clip = ctx.attrs.f("clip", 0);
     p.activations = activations_of(ctx.attrs, p.cell, p.directions);
+    p.w = ctx.constant(1);
+    p.r = ctx.constant(2);
     return Lowered(std::make_unique<rnn::SequenceKernel>(p, vec::table(ctx.target.isa)));
 }
 inline void import(ImportCtx& ctx) { ctx.attrs.erase("output_sequence"); }
