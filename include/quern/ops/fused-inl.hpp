@@ -1,7 +1,7 @@
 // Operators that only the fusion and layout passes make (domain "quern").
 #pragma once
-#include "conv-inl.hpp"
-#include "matmul-inl.hpp"
+#include "conv.hpp"
+#include "matmul.hpp"
 
 QUERN_BEGIN
 namespace ops_fused {

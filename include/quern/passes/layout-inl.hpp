@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "../ops/conv-inl.hpp"
+#include "../ops/conv.hpp"
 #include "../ops/evaluate.hpp"
 #include "pass.hpp"
 
