@@ -19,7 +19,11 @@ inline void infer(InferCtx& c) {
     const DType t = c.in(0).dtype, side = stash(c.attrs);
     for (int i = 1; i < c.n_in(); ++i)
         if (c.has(i)) need(c, i, Types::real);
-    like(c, t);
+    const bool rms = std::string_view(c.node.op->name) == "RMSNormalization";
+    if (!rms) c.need_same_type(0, 1);
+    else if ((t == DType::f64) != (c.in(1).dtype == DType::f64)) c.unsupported("double with another type; accepted: both double, or neither");
+    if (c.has(2)) c.need_same_type(1, 2);
+    like(c, rms ? c.in(1).dtype : t);
     if (!c.ranked(0)) {
         c.set_unranked(1, side);
         c.set_unranked(2, side);
