@@ -1,0 +1,1 @@
+#include <quern/kernels/core_backend-inl.hpp>
