@@ -10,17 +10,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [SEED_FOLDER...]}
 shift
 build=${QUERN_BUILD_DIR:-$root/build-fuzz}
-cc=${CLANG:-clang} cxx=${CLANGXX:-clang++}
+cxx=${CLANGXX:-clang++}
 
 args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -gline-tables-only" -DQUERN_SANITIZE=address,undefined,fuzzer-no-link
       -DQUERN_FUZZ=ON -DQUERN_ONEDNN=OFF -DQUERN_CUDA=OFF -DQUERN_BUILD_CLI=OFF -DQUERN_BUILD_EXAMPLES=OFF -DQUERN_INSTALL=OFF)
 if [ ! -e "$build/CMakeCache.txt" ]; then
-    args+=("-DCMAKE_C_COMPILER=$cc" "-DCMAKE_CXX_COMPILER=$cxx")
+    args+=("-DCMAKE_CXX_COMPILER=$cxx")
     command -v ninja >/dev/null && args+=(-G Ninja)
     command -v ccache >/dev/null && args+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 fi
 cmake -S "$root" -B "$build" "${args[@]}" >/dev/null
-cmake --build "$build" --parallel "$(nproc)" --target quern_fuzz
+cmake --build "$build" --parallel "${QUERN_JOBS:-$(nproc)}" --target quern_fuzz
 
 mkdir -p "$build/corpus" "$build/findings"
 export ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1
