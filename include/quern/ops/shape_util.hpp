@@ -1,0 +1,92 @@
+// What the operators that move data share: content of small integer tensors, merging of dims, scalars.
+#pragma once
+#include "op.hpp"
+#include <quern/tensor/dispatch.hpp>
+
+QUERN_BEGIN
+namespace ops_util {
+
+/// Longest content that is followed in symbols.
+inline constexpr std::size_t content_limit = 64;
+
+inline bool content_type(DType t) { return is_integer(t) || t == DType::boolean; }
+
+/// The same size on both sides: a number wins over a symbol; numbers that differ are an error.
+inline Dim same_dim(const InferCtx& ctx, const Dim& a, const Dim& b, const char* what) {
+    if (a.is_const() && b.is_const() && !(a == b))
+        ctx.fail(std::string(what) + ": dimensions " + a.to_string() + " and " + b.to_string() + " must be equal");
+    return a.is_const() ? a : b.is_const() ? b : a;
+}
+/// Content of output `o` if it fits there: rank 0 or 1 and an integer type.
+inline void give_content(InferCtx& ctx, int o, std::vector<Dim> content) {
+    const Fact& f = ctx.out(o);
+    if (!f.ranked || f.rank() > 1 || !content_type(f.dtype) || content.size() > content_limit) return;
+    if (f.rank() == 0 ? content.size() != 1 : !f.dims[0].is(static_cast<std::int64_t>(content.size()))) return;
+    ctx.set_symbolic(o, std::move(content));
+}
+/// Output 0 has input 0's content under another shape.
+inline void keep_content(InferCtx& ctx) {
+    if (auto c = ctx.ints(0)) give_content(ctx, 0, std::move(*c));
+}
+/// `n` sizes that only data decides.
+inline std::vector<Dim> fresh_dims(InferCtx& ctx, std::int64_t n, const char* stem) {
+    std::vector<Dim> d;
+    for (std::int64_t i = 0; i < n; ++i) d.push_back(ctx.fresh(stem));
+    return d;
+}
+/// The number of elements of a one-dimensional input where known, else -1.
+inline std::int64_t length_of(const InferCtx& ctx, int i) {
+    const Fact& f = ctx.in(i);
+    if (!f.ranked) return -1;
+    if (f.rank() == 0) return 1;
+    return f.rank() == 1 && f.dims[0].is_const() ? f.dims[0].value() : -1;
+}
+inline Dim product(const std::vector<Dim>& d, std::size_t from = 0, std::size_t to = SIZE_MAX) {
+    Dim p = 1;
+    for (std::size_t i = from; i < d.size() && i < to; ++i) p *= d[i];
+    return p;
+}
+inline bool equal_dims(const std::vector<Dim>& a, const std::vector<Dim>& b) {
+    if (a.size() != b.size()) return false;
+    for (std::size_t i = 0; i < a.size(); ++i)
+        if (!(a[i] == b[i])) return false;
+    return true;
+}
+/// A scalar of a plain type.
+inline Tensor scalar(DType t, double v, Shape shape = {}) {
+    Tensor r(t, std::move(shape));
+    dispatch_plain(t, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        if constexpr (std::is_same_v<T, Half>) r.data<T>()[0] = to_half(static_cast<float>(v));
+        else if constexpr (std::is_same_v<T, BFloat16>) r.data<T>()[0] = to_bfloat16(static_cast<float>(v));
+        else r.data<T>()[0] = static_cast<T>(v);
+    });
+    return r;
+}
+/// Element `i` of a constant of a plain type.
+inline double value_at(const Tensor& t, std::int64_t i) {
+    double v = 0;
+    dispatch_plain(t.dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        T x = t.data<T>()[static_cast<std::size_t>(i)];
+        if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>) v = to_float(x);
+        else v = static_cast<double>(x);
+    });
+    return v;
+}
+/// What lower() returns for a kernel of type K.
+template <class K, class... A> Lowered kernel(A&&... a) { return std::unique_ptr<Kernel>(std::make_unique<K>(std::forward<A>(a)...)); }
+/// Axes made non-negative and checked to be distinct.
+inline std::vector<int> axes_of(const InferCtx& ctx, const std::vector<std::int64_t>& axes, int rank) {
+    std::vector<int> r;
+    for (std::int64_t a : axes) {
+        int k = ctx.axis(a, rank);
+        for (int o : r)
+            if (o == k) raise(ErrorCode::invalid_model, "axis " + std::to_string(a) + " is given twice");
+        r.push_back(k);
+    }
+    return r;
+}
+
+}  // namespace ops_util
+QUERN_END

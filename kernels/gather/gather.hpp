@@ -1,0 +1,124 @@
+// Gathering by index: blocks, single elements, tuples.
+#pragma once
+#include <quern/kernels/transpose/region.hpp>
+
+QUERN_BEGIN
+namespace movement {
+
+[[noreturn]] inline void bad_index(std::int64_t i, std::int64_t n) {
+    raise(ErrorCode::shape_mismatch, "index " + std::to_string(i) + " is outside [" + std::to_string(-n) + ", " + std::to_string(n - 1) + "]");
+}
+inline std::int64_t checked_index(std::int64_t i, std::int64_t n) {
+    if (i < -n || i >= n) bad_index(i, n);
+    return i < 0 ? i + n : i;
+}
+
+/// data[outer, n, inner], indices[any] -> [outer, indices..., inner].
+class Gather final : public Kernel {
+public:
+    explicit Gather(int axis) : axis_(axis) {}
+    const char* name() const noexcept override { return "gather.portable"; }
+    void run(const Call& call) const override {
+        const View &x = call.in[0], &idx = call.in[1], &y = call.out[0];
+        const std::int64_t n = x.dims[axis_], inner = x.count(axis_ + 1, x.rank), outer = x.count(0, axis_), k = idx.count();
+        if (y.count() == 0) return;
+        dispatch_index(idx.dtype, [&](auto itag) {
+            using I = typename decltype(itag)::type;
+            const I* ix = idx.in<I>();
+            dispatch_size(x.dtype, [&](auto tag) {
+                using T = typename decltype(tag)::type;
+                const T* s = x.in<T>();
+                T* d = y.out<T>();
+                call.workers.ranges(outer * k, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
+                    for (; b < e; ++b) {
+                        std::int64_t o = b / k, i = checked_index(static_cast<std::int64_t>(ix[b % k]), n);
+                        copy_run(d + b * inner, s + (o * n + i) * inner, inner);
+                    }
+                });
+            });
+        });
+    }
+
+private:
+    int axis_;
+};
+
+/// y[i0..ir] = data[i0..indices[i0..ir]..ir] along `axis`; indices' other dims are at most data's.
+class GatherElements final : public Kernel {
+public:
+    explicit GatherElements(int axis) : axis_(axis) {}
+    const char* name() const noexcept override { return "gather_elements.portable"; }
+    void run(const Call& call) const override {
+        const View &x = call.in[0], &idx = call.in[1], &y = call.out[0];
+        if (y.count() == 0) return;
+        std::int64_t sx[max_rank];
+        strides(x.shape(), sx);
+        for (int i = 0; i < x.rank; ++i)
+            if (i != axis_ && idx.dims[i] > x.dims[i]) raise(ErrorCode::shape_mismatch, "indices are larger than the data");
+        dispatch_index(idx.dtype, [&](auto itag) {
+            using I = typename decltype(itag)::type;
+            dispatch_size(x.dtype, [&](auto tag) {
+                using T = typename decltype(tag)::type;
+                elements(x, idx, idx.in<I>(), x.in<T>(), y.out<T>(), sx, call.workers);
+            });
+        });
+    }
+
+private:
+    template <class I, class T>
+    void elements(const View& x, const View& idx, const I* ix, const T* s, T* d, const std::int64_t* sx, Workers& workers) const {
+        const int last = idx.rank - 1;
+        const std::int64_t inner = idx.dims[last], n = x.dims[axis_], sa = sx[axis_];
+        const bool on_last = axis_ == last;
+        workers.ranges(idx.count() / inner, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
+            for (; b < e; ++b) {
+                std::int64_t row = b, off = 0;
+                for (int i = last - 1; i >= 0; --i) {
+                    if (i != axis_) off += row % idx.dims[i] * sx[i];
+                    row /= idx.dims[i];
+                }
+                const I* p = ix + b * inner;
+                T* q = d + b * inner;
+                for (std::int64_t k = 0; k < inner; ++k)
+                    q[k] = s[off + checked_index(static_cast<std::int64_t>(p[k]), n) * sa + (on_last ? 0 : k)];
+            }
+        });
+    }
+    int axis_;
+};
+
+/// indices[b..., q..., t] -> data[b..., indices[..., 0], ..., indices[..., t-1], rest...].
+class GatherND final : public Kernel {
+public:
+    explicit GatherND(int batch) : batch_(batch) {}
+    const char* name() const noexcept override { return "gather_nd.portable"; }
+    void run(const Call& call) const override {
+        const View &x = call.in[0], &idx = call.in[1], &y = call.out[0];
+        if (y.count() == 0) return;
+        const int t = static_cast<int>(idx.dims[idx.rank - 1]);
+        if (t > x.rank - batch_) raise(ErrorCode::shape_mismatch, "index tuples are longer than the data's rank");
+        const std::int64_t inner = x.count(batch_ + t, x.rank), per_batch = x.count(batch_, x.rank);
+        const std::int64_t batches = x.count(0, batch_), tuples = idx.count(batch_, idx.rank - 1);
+        std::int64_t sx[max_rank];
+        strides(x.shape(), sx);
+        const std::int64_t* ix = idx.in<std::int64_t>();
+        dispatch_size(x.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            const T* s = x.in<T>();
+            T* d = y.out<T>();
+            call.workers.ranges(batches * tuples, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
+                for (; b < e; ++b) {
+                    std::int64_t off = b / tuples * per_batch;
+                    for (int k = 0; k < t; ++k) off += checked_index(ix[b * t + k], x.dims[batch_ + k]) * sx[batch_ + k];
+                    copy_run(d + b * inner, s + off, inner);
+                }
+            });
+        });
+    }
+
+private:
+    int batch_;
+};
+
+}  // namespace movement
+QUERN_END
