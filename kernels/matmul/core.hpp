@@ -56,7 +56,7 @@ private:
         q.dots = f32 && !packed && ((g.n == 1 && !g.ta) || (g.m == 1 && g.tb));
         std::int64_t k = std::max<std::int64_t>(g.k, 1), rows_limit = packed ? 168 : 448, panel = t_.panel;
         q.tiles_m = std::max<std::int64_t>(1, up(g.m, rows_limit));
-        q.tile_m = up(g.m, q.tiles_m);
+        q.tile_m = std::max<std::int64_t>(1, up(g.m, q.tiles_m));
         if (q.dots && g.n == 1) {
             q.tile_m = std::clamp<std::int64_t>((64 << 10) / k, 1, 4096);
             q.tiles_m = std::max<std::int64_t>(1, up(g.m, q.tile_m));
@@ -65,7 +65,7 @@ private:
         std::int64_t tn = (std::int64_t{8} << 20) / (std::max<std::int64_t>(q.tile_m, 1) * k);
         tn = std::clamp<std::int64_t>(tn, least, std::max(least, (std::int64_t{256} << 10) / k));
         q.tiles_n = std::max<std::int64_t>(1, up(g.n, tn));
-        q.tile_n = up(up(g.n, q.tiles_n), panel) * panel;
+        q.tile_n = std::max(panel, up(up(g.n, q.tiles_n), panel) * panel);
         q.tiles_n = std::max<std::int64_t>(1, up(g.n, q.tile_n));
         if (q.tiles_m * q.tiles_n == 1) {
             std::int64_t each = std::max<std::int64_t>(1, g.m * g.n * k);
