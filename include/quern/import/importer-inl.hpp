@@ -139,10 +139,10 @@ inline ValueId Importer::find(Scope& s, std::string_view name) {
     const Fact& f = s.parent->graph->fact(outer);
     std::string local = unique(*s.graph, name);
     if (f.is_const()) return s.names[name] = s.graph->add_constant(local, f.value);
-    Fact g = f;  // the subgraph has symbols of its own, named by the outer expressions
+    Fact g = f;  // the subgraph has symbols of its own, named by the outer expressions; "^" keeps them apart from those it makes
     g.symbolic.reset();
     for (auto& d : g.dims)
-        if (!d.is_const()) d = Dim::symbol(d.to_string());
+        if (!d.is_const()) d = Dim::symbol("^" + d.to_string());
     ValueId inner = s.graph->add_value(local, std::move(g));
     s.captures.emplace_back(outer, inner);
     return s.names[name] = inner;
@@ -322,7 +322,7 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
                 Fact f = s.graph->fact(outer);
                 f.symbolic.reset();
                 for (auto& d : f.dims)
-                    if (!d.is_const()) d = Dim::symbol(d.to_string());
+                    if (!d.is_const()) d = Dim::symbol("^" + d.to_string());
                 subgraphs[g]->inputs.push_back(it != captures[g].end() ? it->second : subgraphs[g]->add_value("captured~" + std::to_string(outer), std::move(f)));
             }
         ctx.in.insert(ctx.in.end(), all.begin(), all.end());

@@ -26,8 +26,38 @@ QUERN_INLINE bool remove_dead(Graph& g) {
     return changed;
 }
 
+namespace passes_detail {
+/// The subgraphs of control nodes go through the same passes, after what they capture is known best.
+inline void subgraphs(Graph& g, const PassContext& ctx, std::string_view stop_after) {
+    for (NodeId id : g.order()) {
+        if (!g.nodes[id].op->control) continue;
+        Attrs attrs = g.nodes[id].attrs;
+        for (auto& [name, a] : g.nodes[id].attrs.all()) {
+            auto* given = std::get_if<std::shared_ptr<const Graph>>(&a);
+            if (!given) continue;
+            auto sub = std::make_shared<Graph>(**given);
+            const auto& in = g.nodes[id].in;
+            std::size_t first = in.size() < sub->inputs.size() ? 0 : in.size() - sub->inputs.size();
+            // Only If hands its inputs on as they are: what a loop carries changes.
+            for (std::size_t i = 0; i < sub->inputs.size() && is_op(&g.nodes[id], "If"); ++i)
+                if (ValueId v = in[first + i]; v != no_value && g.fact(v).is_const()) {
+                    // The formal input stays (its position counts); its uses read the constant.
+                    ValueId c = sub->add_constant(sub->fresh_name(sub->values[sub->inputs[i]].name), g.fact(v).value);
+                    sub->replace_uses(sub->inputs[i], c);
+                }
+            infer_graph(*sub);
+            run_passes(*sub, ctx, stop_after);
+            attrs.set(name, std::shared_ptr<const Graph>(std::move(sub)));
+        }
+        g.nodes[id].attrs = std::move(attrs);
+        infer_node(g, id);
+    }
+}
+}  // namespace passes_detail
+
 QUERN_INLINE void promote_types(Graph& g, const PassContext& ctx) {
     if (passes_detail::promote(g, ctx)) infer_graph(g);
+    passes_detail::subgraphs(g, ctx, "promote");
 }
 
 QUERN_INLINE std::span<const Pass> passes() noexcept {
@@ -57,8 +87,8 @@ QUERN_INLINE void run_passes(Graph& g, const PassContext& ctx, std::string_view 
     remove_dead(g);
     if (stop_after == "import") return;
     for (auto& p : passes()) {
-        if (!ctx.options.optimize && p.portable && std::string_view(p.name) != "fold") continue;
-        if (!ctx.options.optimize && (std::string_view(p.name) == "fuse" || std::string_view(p.name) == "layout")) continue;
+        bool optional = p.portable ? std::string_view(p.name) != "fold" : std::string_view(p.name) == "fuse" || std::string_view(p.name) == "layout";
+        if (!ctx.options.optimize && optional) continue;
         with_place([&] { return std::string("pass '") + p.name + "'"; }, [&] {
             bool changed = p.run(g, ctx);
             if (changed) {
@@ -70,8 +100,9 @@ QUERN_INLINE void run_passes(Graph& g, const PassContext& ctx, std::string_view 
 #endif
             if (ctx.options.log) ctx.options.log(LogLevel::debug, std::string("pass ") + p.name + (changed ? ": changed" : ": nothing to do"));
         });
-        if (stop_after == p.name) return;
+        if (stop_after == p.name) break;
     }
+    passes_detail::subgraphs(g, ctx, stop_after);
 }
 
 QUERN_END
