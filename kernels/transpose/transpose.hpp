@@ -65,5 +65,63 @@ public:
     }
 };
 
+/// DepthToSpace and SpaceToDepth: x or y as [N, b, b, C, H, W] (dcr) or [N, C, b, b, H, W] on the deep side and
+/// [N, C, H, b, W, b] on the wide side.
+class BlockShuffle final : public Kernel {
+public:
+    BlockShuffle(std::int64_t block, bool crd, bool to_space) : block_(block), crd_(crd), to_space_(to_space) {}
+    const char* name() const noexcept override { return "block_shuffle.portable"; }
+    void run(const Call& call) const override {
+        const View &x = call.in[0], &y = call.out[0];
+        if (y.count() == 0) return;
+        const View &wide = to_space_ ? y : x, &deep = to_space_ ? x : y;
+        const std::int64_t b = block_, c = wide.dims[1], h = deep.dims[2], w = deep.dims[3], plane = h * w;
+        // strides over (N, C, H, i, W, j)
+        const std::int64_t ws[6] = {c * plane * b * b, plane * b * b, w * b * b, w * b, b, 1};
+        const std::int64_t ds[6] = {c * plane * b * b, crd_ ? plane * b * b : plane, w, crd_ ? plane * b : b * c * plane, 1, crd_ ? plane : c * plane};
+        const std::int64_t dims[6] = {wide.dims[0], c, h, b, w, b};
+        static constexpr int wide_order[6] = {0, 1, 2, 3, 4, 5}, dcr_order[6] = {0, 3, 5, 1, 2, 4}, crd_order[6] = {0, 1, 3, 5, 2, 4};
+        const int* order = to_space_ ? wide_order : crd_ ? crd_order : dcr_order;
+        Region r;
+        for (int k = 0; k < 6; ++k) {
+            int a = order[k];
+            r.axis(dims[a], to_space_ ? ds[a] : ws[a], to_space_ ? ws[a] : ds[a]);
+        }
+        copy(y.dtype, r, x.data, 0, y.data, 0, call.workers);
+    }
+
+private:
+    std::int64_t block_;
+    bool crd_, to_space_;
+};
+
+/// The center of x cut or surrounded by zeros to y's shape.
+class CenterCropPad final : public Kernel {
+public:
+    const char* name() const noexcept override { return "center_crop_pad.portable"; }
+    void run(const Call& call) const override {
+        const View &x = call.in[0], &y = call.out[0];
+        std::int64_t sx[max_rank], sy[max_rank], from = 0, to = 0;
+        strides(x.shape(), sx);
+        strides(y.shape(), sy);
+        Region r;
+        bool pads = false;
+        for (int i = 0; i < y.rank; ++i) {
+            std::int64_t n = std::min(x.dims[i], y.dims[i]);
+            if (y.dims[i] > n) pads = true;
+            from += (x.dims[i] - n) / 2 * sx[i];
+            to += (y.dims[i] - n) / 2 * sy[i];
+            r.axis(n, sx[i], sy[i]);
+        }
+        if (pads)
+            dispatch_size(y.dtype, [&](auto tag) {
+                using T = typename decltype(tag)::type;
+                T* d = y.out<T>();
+                call.workers.ranges(y.count(), tile_elements, [&](std::int64_t b, std::int64_t e) { std::fill(d + b, d + e, T{}); });
+            });
+        copy(y.dtype, r, x.data, from, y.data, to, call.workers);
+    }
+};
+
 }  // namespace movement
 QUERN_END
