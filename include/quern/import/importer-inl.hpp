@@ -1,5 +1,7 @@
 #pragma once
 #include <algorithm>
+#include <functional>
+#include <queue>
 #include <unordered_map>
 
 #include "../base/guard.hpp"
@@ -35,6 +37,7 @@ class Importer {
 public:
     Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner)
         : model_(m), external_(e), owner_(std::move(owner)), opsets_(opsets_of(m.opset_import)) {
+        node_budget_ = 200000 + 50 * m.graph.node.size();
         for (auto& f : m.functions) functions_[std::string(f.domain) + "::" + std::string(f.name) + "::" + std::string(f.overload)] = &f;
     }
     Imported run();
@@ -63,7 +66,7 @@ public:
     Imported out_;
     std::unordered_map<const Graph*, std::unordered_map<std::string, int>> taken_;
     int unknown_dims_ = 0;
-    std::size_t node_budget_ = 4u << 20;  // function inlining may multiply nodes; bounds hostile nesting
+    std::size_t node_budget_;  // functions that call each other may multiply nodes without end
 };
 
 /// The face that an operator's import sees.
@@ -200,7 +203,8 @@ inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, s
         case 8: out = std::vector<std::string>(a.strings.begin(), a.strings.end()); return true;
         case 11: {  // sparse tensors become dense where Constant reads them
             if (!a.sparse) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no sparse tensor");
-            raise(ErrorCode::unsupported, "attribute '" + std::string(a.name) + "' is a sparse tensor; accepted: dense tensors");
+            out = onnx::decode_sparse(*a.sparse, external_, owner_);
+            return true;
         }
         case 13: return false;  // type_proto: Optional's type; its operators are refused by name
         default: raise(ErrorCode::unsupported, "attribute '" + std::string(a.name) + "' has type " + std::to_string(a.type) + "; accepted: numbers, strings, tensors, graphs and lists of numbers or strings");
@@ -243,34 +247,39 @@ inline void Importer::problem(Scope& s, const onnx::NodeProto& n, std::int64_t o
 }
 
 inline void Importer::nodes(Scope& s, const std::vector<onnx::NodeProto>& list) {
-    // ONNX asks for topological order; exporters that break it are met by taking what is ready, in rounds.
-    std::vector<const onnx::NodeProto*> waiting;
-    for (auto& n : list) waiting.push_back(&n);
-    while (!waiting.empty()) {
-        std::vector<const onnx::NodeProto*> later;
-        std::unordered_map<std::string_view, int> made_later;
-        for (auto* n : waiting)
-            for (auto& o : n->output)
-                if (!o.empty()) ++made_later[o];
-        for (auto* n : waiting) {
-            bool ready = true;
-            for (auto& i : n->input)
-                if (!i.empty() && made_later.count(i) && made_later[i] > 0) ready = false;
-            if (!ready) { later.push_back(n); continue; }
-            for (auto& o : n->output)
-                if (!o.empty()) --made_later[o];
-            node(s, *n);
-        }
-        if (later.size() == waiting.size()) {
-            std::string who = std::string(later[0]->name.empty() ? later[0]->op_type : later[0]->name);
-            raise(ErrorCode::invalid_model, "the graph has a cycle through node '" + who + "'");
-        }
-        waiting = std::move(later);
+    // ONNX asks for topological order; for exporters that break it, the first node in the list that is ready comes next.
+    std::unordered_map<std::string_view, std::size_t> maker;
+    for (std::size_t n = 0; n < list.size(); ++n)
+        for (auto& o : list[n].output)
+            if (!o.empty()) maker.emplace(o, n);
+    std::vector<std::vector<std::size_t>> users(list.size());
+    std::vector<std::size_t> missing(list.size());
+    std::priority_queue<std::size_t, std::vector<std::size_t>, std::greater<>> ready;
+    for (std::size_t n = 0; n < list.size(); ++n) {
+        for (auto& i : list[n].input)
+            if (auto m = i.empty() ? maker.end() : maker.find(i); m != maker.end()) {
+                users[m->second].push_back(n);
+                ++missing[n];
+            }
+        if (!missing[n]) ready.push(n);
     }
+    std::size_t done = 0;
+    for (; !ready.empty(); ++done) {
+        std::size_t n = ready.top();
+        ready.pop();
+        node(s, list[n]);
+        for (std::size_t u : users[n])
+            if (--missing[u] == 0) ready.push(u);
+    }
+    if (done == list.size()) return;
+    std::size_t n = 0;
+    while (!missing[n]) ++n;
+    raise(ErrorCode::invalid_model, "the graph has a cycle through node '" + std::string(list[n].name.empty() ? list[n].op_type : list[n].name) + "'");
 }
 
 inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
-    if (node_budget_-- == 0) raise(ErrorCode::invalid_model, "inlined functions make more than 4 million nodes");
+    if (node_budget_ == 0) raise(ErrorCode::invalid_model, "inlined functions make more nodes than 200000 and 50 for each in the graph");
+    --node_budget_;
     std::string_view domain = n.domain == "ai.onnx" ? std::string_view() : n.domain;
     auto v = s.opsets->find(domain);
     std::int64_t opset = v == s.opsets->end() ? 0 : v->second;
@@ -385,7 +394,8 @@ inline void Importer::call_function(Scope& s, const onnx::NodeProto& n, const on
 inline void Importer::fill(Scope& s, const onnx::GraphProto& g, bool top) {
     s.graph->name = std::string(g.name);
     for (auto& t : g.initializer) s.initializers[t.name] = &t;
-    if (!g.sparse_initializer.empty()) raise(ErrorCode::unsupported, "sparse initializers; accepted: dense ones");
+    for (auto& t : g.sparse_initializer)
+        s.names[t.values.name] = s.graph->add_constant(unique(*s.graph, t.values.name), onnx::decode_sparse(t, external_, owner_));
     for (auto& i : g.input) {
         if (s.initializers.count(i.name)) continue;
         if (s.names.count(i.name)) raise(ErrorCode::invalid_model, "two graph inputs are named '" + std::string(i.name) + "'");

@@ -179,8 +179,8 @@ QUERN_INLINE void infer_node(Graph& g, NodeId id) {
         Node& n = g.nodes[id];
         if (static_cast<int>(n.in.size()) < n.op->min_in || static_cast<int>(n.in.size()) > n.op->max_in)
             raise(ErrorCode::invalid_model, std::to_string(n.in.size()) + " inputs; accepted: " + std::to_string(n.op->min_in) + " to " + std::to_string(n.op->max_in));
-        if (static_cast<int>(n.out.size()) > n.op->max_out && n.op->max_out > 0)
-            raise(ErrorCode::invalid_model, std::to_string(n.out.size()) + " outputs; accepted: up to " + std::to_string(n.op->max_out));
+        if (static_cast<int>(n.out.size()) < n.op->min_out || (static_cast<int>(n.out.size()) > n.op->max_out && n.op->max_out > 0))
+            raise(ErrorCode::invalid_model, std::to_string(n.out.size()) + " outputs; accepted: " + std::to_string(n.op->min_out) + " to " + std::to_string(n.op->max_out));
         InferCtx ctx(n);
         std::int64_t counter = static_cast<std::int64_t>(id) * 1000;  // fresh symbols keep their names when inferred again
         ctx.fresh_counter = &counter;
