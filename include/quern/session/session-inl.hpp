@@ -40,7 +40,7 @@ struct Engine::Impl {
     std::vector<PortInfo> outputs;
     mutable std::atomic<std::size_t> late_packings{0};
     mutable std::mutex lock;
-    mutable std::vector<std::unique_ptr<Session>> idle;
+    mutable std::vector<std::unique_ptr<Session::Impl>> idle;  // without their reference to the engine, which would be a cycle
 };
 
 struct Session::Impl {
@@ -236,7 +236,7 @@ QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->pa
 
 QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<NamedTensor>& in) const noexcept {
     return guarded([&] {
-        std::unique_ptr<Session> s;
+        std::unique_ptr<Session::Impl> s;
         {
             std::lock_guard<std::mutex> l(p_->lock);
             if (!p_->idle.empty()) {
@@ -244,12 +244,14 @@ QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<
                 p_->idle.pop_back();
             }
         }
-        if (!s) s = std::make_unique<Session>(*this);
-        for (auto& [name, t] : in) s->bind(name, t);
+        if (s) s->engine = p_;
+        else s = std::make_unique<Session::Impl>(p_);
+        for (auto& [name, t] : in) s->bind(s->index_of(name, false), t);
         s->run();
         std::vector<NamedTensor> out;
-        for (auto& o : outputs()) out.emplace_back(o.name, s->output(o.name).clone());
-        for (auto& [name, t] : in) s->bind(name, Tensor());  // nothing of the caller's stays behind
+        for (auto& o : outputs()) out.emplace_back(o.name, s->output(s->index_of(o.name, true)).clone());
+        for (auto& [name, t] : in) s->bind(s->index_of(name, false), Tensor());  // nothing of the caller's stays behind
+        s->engine.reset();
         std::lock_guard<std::mutex> l(p_->lock);
         p_->idle.push_back(std::move(s));
         return out;
