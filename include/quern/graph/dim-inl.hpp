@@ -102,16 +102,21 @@ struct DimOps {
             q = make(std::move(out));
             return true;
         }
-        // b has several terms: try the quotient that the leading terms give
-        if (ta.size() < tb.size() || ta.empty()) return false;
-        Dim lead;
-        if (!exact(make({ta.back()}), make({tb.back()}), lead)) return false;
-        Dim rest = a - lead * b;
-        if (rest.is(0)) { q = lead; return true; }
-        if (rest.is_const() || terms(rest).size() >= ta.size() + tb.size()) return false;
-        Dim q2;
-        if (terms(rest).size() < ta.size() && exact(rest, b, q2)) { q = lead + q2; return true; }
-        return false;
+        // b has several terms: long division by leading terms (highest degree first).
+        auto lead = [](const std::vector<Term>& ts) {
+            return *std::max_element(ts.begin(), ts.end(), [](const Term& x, const Term& y) {
+                return x.atoms.size() != y.atoms.size() ? x.atoms.size() < y.atoms.size() : key_of(x) < key_of(y);
+            });
+        };
+        Dim rest = a, sum = 0;
+        for (int step = 0; step < 16 && !rest.is(0); ++step) {
+            Dim part;
+            if (!exact(make({lead(terms(rest))}), make({lead(tb)}), part)) return false;
+            sum = sum + part;
+            rest = rest - part * b;
+        }
+        q = sum;
+        return rest.is(0);
     }
     static bool all_nonneg(const Dim& d) {
         if (!d.p_) return d.c_ >= 0;

@@ -414,12 +414,10 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, bool top) {
         const Fact& have = s.graph->fact(v);
         Fact said = declared(o.type, "output '" + std::string(o.name) + "'");
         if (have.dtype == DType::undefined) continue;
-        if (said.dtype != have.dtype || (said.ranked && have.ranked && said.rank() != have.rank()))
-            out_.warnings.push_back("output '" + std::string(o.name) + "' is declared " + said.to_string() + " but inferred " + have.to_string());
-        else if (said.ranked && have.ranked)
-            for (int d = 0; d < have.rank(); ++d)
-                if (said.dims[d].is_const() && have.dims[d].is_const() && !(said.dims[d] == have.dims[d]))
-                    out_.warnings.push_back("output '" + std::string(o.name) + "' is declared " + said.to_string() + " but inferred " + have.to_string());
+        bool fits = said.dtype == have.dtype && (!said.ranked || !have.ranked || said.rank() == have.rank());
+        for (int d = 0; fits && said.ranked && have.ranked && d < have.rank(); ++d)
+            fits = !said.dims[d].is_const() || !have.dims[d].is_const() || said.dims[d] == have.dims[d];
+        if (!fits) out_.warnings.push_back("output '" + std::string(o.name) + "' is declared " + said.to_string() + " but inferred " + have.to_string());
     }
 }
 
