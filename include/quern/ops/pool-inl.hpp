@@ -22,6 +22,9 @@ inline float norm_of(const Attrs& a) {
     return v;
 }
 
+/// The layout pass turns the pools into those of domain "quern": X [N, d..., C].
+inline bool channels_last(const Node& n) { return *n.op->domain != 0; }
+
 inline void infer(InferCtx& ctx) {
     DType t = ctx.in(0).dtype;
     bool max = ctx.n_out() > 1 || std::string_view(ctx.node.op->name) == "MaxPool";
@@ -35,16 +38,17 @@ inline void infer(InferCtx& ctx) {
         return;
     }
     ctx.need_rank(0, w.spatial() + 2, w.spatial() + 2);
-    const std::vector<Dim>& x = ctx.in(0).dims;
-    std::vector<Dim> y{x[0], x[1]};
+    std::vector<Dim> y = ctx.in(0).dims;
+    int first = channels_last(ctx.node) ? 1 : 2;
     bool ceil_mode = ctx.attrs.i("ceil_mode", 0) != 0;
-    for (int d = 0; d < w.spatial(); ++d) y.push_back(ops_window::outputs(w, d, x[d + 2], ceil_mode));
+    for (int d = 0; d < w.spatial(); ++d) y[d + first] = ops_window::outputs(w, d, y[d + first], ceil_mode);
     ctx.set(0, t, y);
     ctx.set(1, DType::i64, std::move(y));
 }
 inline Lowered make(const LowerCtx& ctx, pool::Op op) {
     pool::Problem p;
     p.dtype = ctx.in(0).dtype;
+    if (channels_last(ctx.node)) p.layout = conv::Layout::nhwc;
     p.window = window_of(ctx.attrs);
     p.op = op;
     p.count_padding = ctx.attrs.i("count_include_pad", 0) != 0;
@@ -99,6 +103,16 @@ QUERN_INLINE const OpDef& op_MaxPool() {
 }
 QUERN_INLINE const OpDef& op_AveragePool() {
     static constexpr OpDef def{.name = "AveragePool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer,
+                               .lower = ops_pool::lower_average, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_quern_MaxPool() {
+    static constexpr OpDef def{.domain = "quern", .name = "MaxPool", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_pool::infer,
+                               .lower = ops_pool::lower_max, .compute = Compute::arith};
+    return def;
+}
+QUERN_INLINE const OpDef& op_quern_AveragePool() {
+    static constexpr OpDef def{.domain = "quern", .name = "AveragePool", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_pool::infer,
                                .lower = ops_pool::lower_average, .compute = Compute::real};
     return def;
 }

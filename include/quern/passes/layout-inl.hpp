@@ -139,6 +139,10 @@ struct Layout {
             in.push_back(g.add_constant(g.fresh_name("axes"), Tensor::from(std::span<const std::int64_t>(axes), {n_axes})));
             attrs.set("keepdims", std::int64_t{1});
             op = "ReduceMean";
+        } else if (op == "MaxPool" || op == "AveragePool") {
+            in[0] = behind(in[0], rank);
+            if (in[0] == no_value) return false;
+            op = op == "MaxPool" ? "quern::MaxPool" : "quern::AveragePool";
         } else {
             return false;
         }
