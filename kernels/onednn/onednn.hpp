@@ -13,18 +13,33 @@
 #include <quern/kernels/kernel.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
-#include <omp.h>
+#include <dlfcn.h>
 #endif
 
 QUERN_BEGIN
 namespace onednn {
 
+#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+/// The OpenMP runtime that oneDNN brought into the process, whichever it is: nothing is linked for it.
+struct OpenMp {
+    int (*get)() = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
+    void (*set)(int) = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+};
+inline const OpenMp& openmp() {
+    static const OpenMp runtime;
+    return runtime;
+}
+#endif
+
 /// Holds oneDNN to the calling thread while it lives: tiles run beside each other on quern's own threads.
 class OneThread {
 public:
 #if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
-    OneThread() : before_(omp_get_max_threads()) { if (before_ != 1) omp_set_num_threads(1); }
-    ~OneThread() { if (before_ != 1) omp_set_num_threads(before_); }
+    OneThread() {
+        if (openmp().get && openmp().set) before_ = openmp().get();
+        if (before_ != 1) openmp().set(1);
+    }
+    ~OneThread() { if (before_ != 1) openmp().set(before_); }
 #else
     OneThread() = default;
     ~OneThread() {}

@@ -226,59 +226,108 @@ QUERN_VEC_FN void depthwise_f32(const float* x, i64 h, i64 w, const float* k, i6
     }
 }
 
-/// P neighbouring output pixels of a depthwise convolution, all of whose taps in [j0, j1) are inside.
-template <int P>
-QUERN_VEC_INL void depthwise_pixels(const ConvShape& s, const float* x, const float* w, i64 d0, i64 h0, i64 w0, i64 j0, i64 j1, float* y) {
-    i64 n = s.channels, px = s.in_channels * s.stride[2];
-    for (i64 c = 0; c < n; c += W) {
-        i64 part = lesser(W, n - c);
-        F acc[P] = {};
-        for (i64 t = 0; t < s.kernel[0]; ++t) {
-            i64 d = d0 + t * s.dilation[0];
-            if (d < 0 || d >= s.in[0]) continue;
-            for (i64 i = 0; i < s.kernel[1]; ++i) {
-                i64 h = h0 + i * s.dilation[1];
-                if (h < 0 || h >= s.in[1]) continue;
-                const float* src = x + ((d * s.in[1] + h) * s.in[2] + w0 + j0 * s.dilation[2]) * s.in_channels + c;
-                const float* k = w + ((t * s.kernel[1] + i) * s.kernel[2] + j0) * n + c;
-                for (i64 j = j0; j < j1; ++j, k += n, src += s.dilation[2] * s.in_channels) {
-                    if (part == W) {
-                        F v = load(k);
-                        QUERN_UNROLL
-                        for (int q = 0; q < P; ++q) acc[q] = fma(v, load(src + q * px), acc[q]);
-                    } else {
-                        F v = load_n(k, part);
-                        QUERN_UNROLL
-                        for (int q = 0; q < P; ++q) acc[q] = fma(v, load_n(src + q * px, part), acc[q]);
-                    }
-                }
-            }
+/// The taps of one output pixel that lie inside: where they read, relative to the image, and their weights.
+struct Taps {
+    static constexpr int most = 128;
+    i64 x[most], w[most];
+    int n = 0;
+};
+/// Kernel columns [j0, j1) of every kernel row inside; resumes at tap row `from` when the list is full.
+QUERN_VEC_FN i64 list_taps(const ConvShape& s, i64 d0, i64 h0, i64 w0, i64 j0, i64 j1, i64 from, Taps& list) {
+    list.n = 0;
+    i64 rows = s.kernel[0] * s.kernel[1], r = from;
+    for (; r < rows && list.n + (j1 - j0) <= Taps::most; ++r) {
+        i64 d = d0 + r / s.kernel[1] * s.dilation[0], h = h0 + r % s.kernel[1] * s.dilation[1];
+        if (d < 0 || d >= s.in[0] || h < 0 || h >= s.in[1]) continue;
+        for (i64 j = j0; j < j1; ++j) {
+            list.x[list.n] = ((d * s.in[1] + h) * s.in[2] + w0 + j * s.dilation[2]) * s.in_channels;
+            list.w[list.n++] = (r * s.kernel[2] + j) * s.channels;
         }
+    }
+    return r;
+}
+/// What is known of a depthwise product's end without a second pass: bias before, bounds after.
+struct DepthwiseEnds {
+    const float* bias;  ///< may be null
+    float lo, hi;
+    bool more;  ///< y holds a first part of the sum
+};
+/// P neighbouring output pixels, `px` floats of input apart, over the taps of the list; C vectors of channels.
+template <int P, int C>
+QUERN_VEC_INL void depthwise_block(const ConvShape& s, const float* x, const float* w, const Taps& list, i64 px, const DepthwiseEnds& e,
+                                   float* y, i64 c) {
+    F acc[P][C];
+    QUERN_UNROLL
+    for (int q = 0; q < P; ++q)
         QUERN_UNROLL
-        for (int q = 0; q < P; ++q) {
-            if (part == W) store(y + q * s.out_channels + c, acc[q]);
-            else store_n(y + q * s.out_channels + c, acc[q], part);
+        for (int v = 0; v < C; ++v) acc[q][v] = e.more ? load(y + q * s.out_channels + c + v * W) : e.bias ? load(e.bias + c + v * W) : F{};
+    for (int t = 0; t < list.n; ++t) {
+        const float* src = x + list.x[t] + c;
+        QUERN_UNROLL
+        for (int v = 0; v < C; ++v) {
+            F k = load(w + list.w[t] + c + v * W);
+            QUERN_UNROLL
+            for (int q = 0; q < P; ++q) acc[q][v] = fma(k, load(src + q * px + v * W), acc[q][v]);
         }
+    }
+    F lo = splat(e.lo), hi = splat(e.hi);
+    QUERN_UNROLL
+    for (int q = 0; q < P; ++q)
+        QUERN_UNROLL
+        for (int v = 0; v < C; ++v) store(y + q * s.out_channels + c + v * W, clip(acc[q][v], lo, hi));
+}
+template <int P>
+QUERN_VEC_FN void depthwise_pixels(const ConvShape& s, const float* x, const float* w, const Taps& list, i64 px, const DepthwiseEnds& e,
+                                   float* y) {
+    constexpr int C = P == 1 ? 4 : 1;
+    i64 c = 0;
+    for (; c + C * W <= s.channels; c += C * W) depthwise_block<P, C>(s, x, w, list, px, e, y, c);
+    for (; c + W <= s.channels; c += W) depthwise_block<P, 1>(s, x, w, list, px, e, y, c);
+    if (c == s.channels) return;
+    i64 part = s.channels - c;
+    for (int q = 0; q < P; ++q) {
+        F acc = e.more ? load_n(y + q * s.out_channels + c, part) : e.bias ? load_n(e.bias + c, part) : F{};
+        for (int t = 0; t < list.n; ++t) acc = fma(load_n(w + list.w[t] + c, part), load_n(x + list.x[t] + c + q * px, part), acc);
+        store_n(y + q * s.out_channels + c, clip(acc, splat(e.lo), splat(e.hi)), part);
     }
 }
 QUERN_VEC_FN void depthwise_nhwc_f32(const ConvShape& s, const float* x, const float* w, i64 r0, i64 r1, float* y, const Epilogue& e) {
-    i64 reach = (s.kernel[2] - 1) * s.dilation[2];
+    constexpr int P = QUERN_VEC_BYTES == 64 ? 7 : 4;
+    i64 reach = (s.kernel[2] - 1) * s.dilation[2], rows = s.kernel[0] * s.kernel[1], px = s.in_channels * s.stride[2];
+    bool fused = !e.residual && e.scale == 1.f && (e.post == Post::none || e.post == Post::relu || e.post == Post::clip);
+    float inf = __builtin_inff();
+    DepthwiseEnds first{e.bias_row, -inf, inf, false};
+    if (fused && e.post == Post::relu) first.lo = 0;
+    if (fused && e.post == Post::clip) first.lo = e.alpha, first.hi = e.beta;
+    bool whole = s.taps() <= Taps::most;  // else the sum is made in parts, with its end after the last
+    if (!whole || !fused) first = {nullptr, -inf, inf, false};
     for (i64 r = r0; r < r1; ++r) {
-        i64 d0 = r / s.out[1] * s.stride[0] - s.pad[0], h0 = r % s.out[1] * s.stride[1] - s.pad[1];
+        i64 d0 = r / s.out[1] * s.stride[0] - s.pad[0], h0 = r % s.out[1] * s.stride[1] - s.pad[1], listed = -1;
+        Taps inside;
         for (i64 o = 0; o < s.out[2];) {
-            i64 w0 = o * s.stride[2] - s.pad[2], p = r * s.out[2] + o, done = 1;
+            i64 w0 = o * s.stride[2] - s.pad[2], p = r * s.out[2] + o, done = 1, j0 = 0, j1 = s.kernel[2];
             float* dst = y + p * s.out_channels;
-            if (w0 >= 0 && o + 4 <= s.out[2] && w0 + 3 * s.stride[2] + reach < s.in[2]) {
-                depthwise_pixels<4>(s, x, w, d0, h0, w0, 0, s.kernel[2], dst);
-                done = 4;
+            if (whole && w0 >= 0 && w0 + reach < s.in[2]) {  // all of these read the same taps, moved along
+                if (listed < 0) list_taps(s, d0, h0, w0, 0, j1, 0, inside), listed = o;
+                const float* from = x + (o - listed) * px;
+                if (o + P <= s.out[2] && w0 + (P - 1) * s.stride[2] + reach < s.in[2]) depthwise_pixels<P>(s, from, w, inside, px, first, dst), done = P;
+                else depthwise_pixels<1>(s, from, w, inside, px, first, dst);
             } else {
-                i64 j0 = w0 < 0 ? lesser(s.kernel[2], (-w0 + s.dilation[2] - 1) / s.dilation[2]) : 0, j1 = j0;
-                while (j1 < s.kernel[2] && w0 + j1 * s.dilation[2] < s.in[2]) ++j1;
-                depthwise_pixels<1>(s, x, w, d0, h0, w0, j0, j1, dst);
+                j0 = w0 < 0 ? lesser(s.kernel[2], (-w0 + s.dilation[2] - 1) / s.dilation[2]) : 0;
+                for (j1 = j0; j1 < s.kernel[2] && w0 + j1 * s.dilation[2] < s.in[2];) ++j1;
+                DepthwiseEnds part = first;
+                for (i64 a = j0, once = 1; a < j1 || once; a += Taps::most, once = 0)
+                    for (i64 b = lesser(j1, a + Taps::most), row = 0; row < rows; part.more = true) {
+                        Taps list;
+                        row = list_taps(s, d0, h0, w0, a, b, row, list);
+                        depthwise_pixels<1>(s, x, w, list, px, part, dst);
+                    }
             }
-            Epilogue at = e;
-            if (at.residual) at.residual += p * s.out_channels;
-            finish(dst, s.out_channels, done, s.channels, at);
+            if (!whole || !fused) {
+                Epilogue at = e;
+                if (at.residual) at.residual += p * s.out_channels;
+                finish(dst, s.out_channels, done, s.channels, at);
+            }
             o += done;
         }
     }

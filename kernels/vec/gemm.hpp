@@ -14,6 +14,9 @@ QUERN_BEGIN
 namespace vec {
 namespace QUERN_VEC_NS {
 
+/// Keeps the compiler from replacing a pointer by a sum of others.
+#define QUERN_VEC_OPAQUE(p) __asm__("" : "+r"(p))
+
 /// Columns of a micro-tile and of a packed panel of B.
 template <class T> constexpr int panel = 2 * lanes<T>;
 /// Rows of a micro-tile: as many as the registers hold.
@@ -34,7 +37,11 @@ template <class T> struct Micro {
     using Fn = void (*)(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs);
 };
 
-/// C[R, panel] (+)= A x B for one micro-tile. S > 0: A[r, k] at a[r * S + k]; S = 0: at a[k * as + r].
+/// A is read in place: row r at a + r * as.
+constexpr int in_place = -1;
+
+/// C[R, panel] (+)= A x B for one micro-tile. S > 0: A[r, k] at a[r * S + k]; S = 0: at a[k * as + r];
+/// S = in_place: at a[r * as + k], through one pointer for each 3 rows (as and 2 * as are address modes).
 /// B rows are `bs` apart. One line of what comes next is fetched at each step of k: pf, pf + pfs, ...
 template <class T, int R, int S>
 QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs) {
@@ -51,6 +58,10 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
         QUERN_UNROLL
         for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = V{};
     }
+    constexpr int P = S == in_place ? (R + 2) / 3 : 1;
+    const T* at[P];
+    QUERN_UNROLL
+    for (int p = 0; p < P; ++p) at[p] = a + 3 * p * as;
     for (i64 i = 0; i < k; ++i) {
         __builtin_prefetch(pf, 0, 2);
         pf += pfs;
@@ -59,11 +70,19 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
         __builtin_prefetch(b + 512 + L, 0, 3);
         QUERN_UNROLL
         for (int r = 0; r < R; ++r) {
-            V x = V{} + (S ? a[r * S] : a[r]);
+            V x = splat(S == in_place ? at[r / 3][r % 3 * as] : S ? a[r * S] : a[r]);
             s[r][0] = fma(x, b0, s[r][0]);
             s[r][1] = fma(x, b1, s[r][1]);
         }
-        a += S ? 1 : as;
+        if constexpr (S == in_place) {
+            QUERN_UNROLL
+            for (int p = 0; p < P; ++p) {
+                ++at[p];
+                QUERN_VEC_OPAQUE(at[p]);
+            }
+        } else {
+            a += S ? 1 : as;
+        }
         b += bs;
     }
     QUERN_UNROLL
@@ -151,53 +170,13 @@ QUERN_VEC_INL void put(typename Micro<T>::Fn fn, const T* a, i64 as, const T* b,
         for (i64 j = 0; j < cols; ++j) c[r * ldc + j] = tile[r * N + j];
 }
 
-/// C[m, n] = A x B. rows(first_row, rows, k0, kc, dst, stride) copies a block of A;
-/// columns(p, k0, kc, &bs) gives panel p of B from row k0 on.
-template <class T, int S, class Rows, class Columns>
-QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
-    constexpr int N = panel<T>, R = rows_max<T>;
-    T* tile = work;
-    T* block = work + N * R;
-    i64 nm = blocks_of(m, block_rows<T>), nk = blocks_of(k, S - 16), np = blocks_of(n, N);
-    for (i64 im = 0; im < nm; ++im) {
-        i64 m0 = piece(m, nm, im), mc = piece(m, nm, im + 1) - m0, nr = blocks_of(mc, R);
-        for (i64 ik = 0; ik < nk; ++ik) {
-            i64 k0 = piece(k, nk, ik), kc = piece(k, nk, ik + 1) - k0;
-            rows(m0, mc, k0, kc, block, i64{S});
-            for (i64 p = 0; p < np; ++p) {
-                i64 bs = N, cols = lesser(N, n - p * N);
-                const T* b = columns(p, k0, kc, &bs);
-                const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
-                i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
-                for (i64 ir = 0; ir < nr; ++ir) {
-                    i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0;
-                    T* ct = c + (m0 + r0) * ldc + p * N;
-                    put<T>(micro_for<T, S>(r), block + r0 * S, 0, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile);
-                    next += step * kc;
-                    if (ik + 1 == nk) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
-                }
-            }
-        }
-    }
-}
-template <class T> constexpr std::size_t product_work = sizeof(T) * (panel<T> * rows_max<T> + block_rows<T> * long_stride + 64);
-
-template <class T, class Rows, class Columns>
-QUERN_VEC_INL void product(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
-    if (m <= 0 || n <= 0) return;
-    if (k <= 0) {
-        for (i64 r = 0; r < m; ++r) memset(c + r * ldc, 0, static_cast<std::size_t>(n) * sizeof(T));
-        return finish_if_f32(c, ldc, m, n, e, 0, 0);
-    }
-    if (k <= short_k) product_blocks<T, short_stride>(m, n, k, rows, columns, c, ldc, e, work);
-    else product_blocks<T, long_stride>(m, n, k, rows, columns, c, ldc, e, work);
-}
-
-/// Copies A[m0.., k0..] from a row-major matrix, or from its transpose.
+/// Copies A[m0.., k0..] from a row-major matrix, or from its transpose. Rows that lie well in the cache are read in place.
 template <class T> struct MatrixRows {
     const T* a;
     i64 lda;
     bool trans;
+    /// Strides of whole pages put all rows of a micro-tile into the same few lines of the cache.
+    bool readable() const { return !trans && lda * static_cast<i64>(sizeof(T)) % 4096 != 0; }
     __attribute__((always_inline)) inline void operator()(i64 m0, i64 mc, i64 k0, i64 kc, T* dst, i64 stride) const {
         if (!trans) {
             for (i64 r = 0; r < mc; ++r) {
@@ -214,6 +193,54 @@ template <class T> struct MatrixRows {
                 for (i64 r = r0, e = lesser(mc, r0 + 16); r < e; ++r) dst[r * stride + j] = a[(k0 + j) * lda + m0 + r];
     }
 };
+/// C[m, n] = A x B. rows(first_row, rows, k0, kc, dst, stride) copies a block of A;
+/// columns(p, k0, kc, &bs) gives panel p of B from row k0 on.
+template <class T, int S, class Rows, class Columns>
+QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
+    constexpr int N = panel<T>, R = rows_max<T>;
+    T* tile = work;
+    T* block = work + N * R;
+    i64 nm = blocks_of(m, block_rows<T>), nk = blocks_of(k, S == in_place ? long_k : S - 16), np = blocks_of(n, N);
+    for (i64 im = 0; im < nm; ++im) {
+        i64 m0 = piece(m, nm, im), mc = piece(m, nm, im + 1) - m0, nr = blocks_of(mc, R);
+        for (i64 ik = 0; ik < nk; ++ik) {
+            i64 k0 = piece(k, nk, ik), kc = piece(k, nk, ik + 1) - k0;
+            const T* a = block;
+            i64 as = 0, row = S;
+            if constexpr (S == in_place) a = rows.a + m0 * rows.lda + k0, as = row = rows.lda;
+            else rows(m0, mc, k0, kc, block, i64{S});
+            for (i64 p = 0; p < np; ++p) {
+                i64 bs = N, cols = lesser(N, n - p * N);
+                const T* b = columns(p, k0, kc, &bs);
+                const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
+                i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
+                for (i64 ir = 0; ir < nr; ++ir) {
+                    i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0;
+                    T* ct = c + (m0 + r0) * ldc + p * N;
+                    put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile);
+                    next += step * kc;
+                    if (ik + 1 == nk) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
+                }
+            }
+        }
+    }
+}
+template <class T> constexpr std::size_t product_work = sizeof(T) * (panel<T> * rows_max<T> + block_rows<T> * long_stride + 64);
+
+template <class T, class Rows, class Columns>
+QUERN_VEC_INL void product(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
+    if (m <= 0 || n <= 0) return;
+    if (k <= 0) {
+        for (i64 r = 0; r < m; ++r) memset(c + r * ldc, 0, static_cast<std::size_t>(n) * sizeof(T));
+        return finish_if_f32(c, ldc, m, n, e, 0, 0);
+    }
+    if constexpr (requires { rows.lda; }) {
+        if (rows.readable()) return product_blocks<T, in_place>(m, n, k, rows, columns, c, ldc, e, work);
+    }
+    if (k <= short_k) product_blocks<T, short_stride>(m, n, k, rows, columns, c, ldc, e, work);
+    else product_blocks<T, long_stride>(m, n, k, rows, columns, c, ldc, e, work);
+}
+
 /// k rows of `cols` columns from column j0 of B, to rows of a panel; missing columns become zeros.
 template <class T>
 QUERN_VEC_FN void pack_panel(i64 kc, i64 cols, const T* b, i64 ldb, bool trans, i64 k0, i64 j0, T* dst) {

@@ -67,7 +67,25 @@ template <class T> constexpr int lanes = QUERN_VEC_BYTES / static_cast<int>(size
 
 template <class T> QUERN_VEC_INL typename Lanes<T>::V load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::U*>(p); }
 template <class T> QUERN_VEC_INL void store(T* p, typename Lanes<T>::V v) { *reinterpret_cast<typename Lanes<T>::U*>(p) = v; }
-QUERN_VEC_INL F splat(float x) { return F{} + x; }
+/// x in every lane; not `F{} + x`, which is an addition (and turns -0 into 0).
+QUERN_VEC_INL F splat(float x) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_set1_ps(x);
+#elif QUERN_VEC_BYTES == 32
+    return (F)_mm256_set1_ps(x);
+#else
+    return F{x, x, x, x};
+#endif
+}
+QUERN_VEC_INL D splat(double x) {
+#if QUERN_VEC_BYTES == 64
+    return (D)_mm512_set1_pd(x);
+#elif QUERN_VEC_BYTES == 32
+    return (D)_mm256_set1_pd(x);
+#else
+    return D{x, x};
+#endif
+}
 QUERN_VEC_INL I as_int(F x) { return (I)x; }
 QUERN_VEC_INL F as_float(I x) { return (F)x; }
 QUERN_VEC_INL I to_int(F x) { return __builtin_convertvector(x, I); }  ///< toward zero
