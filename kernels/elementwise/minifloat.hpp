@@ -69,11 +69,12 @@ inline float e2m1_to_float(std::uint32_t v) noexcept {
     constexpr float t[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
     return v & 8 ? -t[v & 7] : t[v & 7];
 }
-/// Round to nearest even, saturating; NaN gives the largest value.
+/// Round to nearest even, saturating; NaN gives -0, as ONNX's reference does.
 inline std::uint32_t e2m1_from_float(float f) noexcept {
     float a = std::fabs(f);
     std::uint32_t s = std::signbit(f) ? 8u : 0u;
-    if (!(a < 5.0f)) return (a == 5.0f ? 6u : 7u) | (a != a ? 0u : s);
+    if (a != a) return 8u;
+    if (a >= 5.0f) return (a == 5.0f ? 6u : 7u) | s;
     constexpr float mid[6] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f};
     std::uint32_t r = 0;
     while (r < 6 && (a > mid[r] || (a == mid[r] && (r & 1)))) ++r;
