@@ -194,8 +194,8 @@ QUERN_INLINE BinaryLoop binary_loop(BinaryOp op, DType c) noexcept {
         case BinaryOp::sub: return table<Sub, B::sub>(c);
         case BinaryOp::mul: return table<Mul, B::mul>(c);
         case BinaryOp::div: return table<Div, B::div>(c);
-        case BinaryOp::max: return any<Max>(c);
-        case BinaryOp::min: return any<Min>(c);
+        case BinaryOp::max: return table<Max, B::max>(c);
+        case BinaryOp::min: return table<Min, B::min>(c);
         case BinaryOp::pow: return fn2::pow(c);
         case BinaryOp::mod: return any<Mod>(c);
         case BinaryOp::fmod: return any<Fmod>(c);

@@ -1,0 +1,143 @@
+// Reductions, normalizations and quantization where ONNX's own cases do not look.
+#include <cmath>
+#include <limits>
+
+#include "support/op_test.hpp"
+
+using namespace quern_test;
+using quern::onnx::attribute_f;
+using quern::onnx::attribute_i;
+using quern::onnx::attribute_ints;
+using quern::onnx::attribute_s;
+
+namespace {
+
+constexpr float inf = std::numeric_limits<float>::infinity();
+
+Tensor ramp(quern::Shape s) {
+    Tensor x(DType::f32, s);
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = float(i * 37 % 101) / 10 - 5;
+    return x;
+}
+/// Every set of axes of a tensor of rank 4, against sums in double.
+TEST(Reduce, EverySetOfAxes) {
+    const std::int64_t dims[4] = {3, 20, 2, 5};
+    Tensor x = ramp({3, 20, 2, 5});
+    for (int set = 1; set < 16; ++set) {
+        std::vector<std::int64_t> axes;
+        quern::Shape out{1, 1, 1, 1};
+        for (int d = 0; d < 4; ++d) {
+            if (set >> d & 1) axes.push_back(d % 2 ? d - 4 : d);
+            else out[d] = dims[d];
+        }
+        Tensor sum(DType::f32, out), top(DType::f32, out);
+        std::vector<double> acc(static_cast<std::size_t>(sum.count()), 0);
+        for (auto& v : top.data<float>()) v = -inf;
+        for (std::int64_t i = 0; i < x.count(); ++i) {
+            std::int64_t index[4], rest = i, o = 0;
+            for (int d = 3; d >= 0; --d) index[d] = rest % dims[d], rest /= dims[d];
+            for (int d = 0; d < 4; ++d) o = o * out[d] + (out[d] == 1 ? 0 : index[d]);
+            acc[static_cast<std::size_t>(o)] += double(x.data<float>()[i]);
+            top.data<float>()[o] = std::max(top.data<float>()[o], x.data<float>()[i]);
+        }
+        for (std::size_t i = 0; i < acc.size(); ++i) sum.data<float>()[i] = float(acc[i]);
+        Tensor a = ints({static_cast<std::int64_t>(axes.size())}, axes);
+        expect_near(run_op("ReduceSum", {x, a}, {}, 20, 1, {1})[0], sum, 1e-6, 1e-5);
+        expect_near(run_op("ReduceMax", {x, a}, {}, 20, 1, {1})[0], top, 0, 0);
+    }
+}
+TEST(Reduce, LongSumsKeepTheirDigits) {
+    const std::int64_t n = 3'000'000;
+    Tensor x(DType::f32, {n});
+    for (auto& v : x.data<float>()) v = 0.1f;
+    const auto a = run_op("ReduceSum", {x}, {}, 20, 1, {}, {.threads = 1})[0], b = run_op("ReduceSum", {x}, {}, 20, 1, {}, {.threads = 2})[0];
+    EXPECT_NEAR(a.data<float>()[0], double(0.1f) * double(n), 0.05);
+    EXPECT_EQ(a.data<float>()[0], b.data<float>()[0]);
+    Tensor tall = x.reshaped({n / 3, 3});
+    EXPECT_NEAR(run_op("ReduceMean", {tall, ints({1}, {0})}, {}, 20, 1, {1})[0].data<float>()[1], 0.1f, 1e-8);
+}
+TEST(Reduce, EmptySets) {
+    Tensor x(DType::f32, {2, 0});
+    auto r = [&](const char* op) { return run_op(op, {x, ints({1}, {1})}, {attribute_i("keepdims", 0)}, 20, 1, {1})[0]; };
+    expect_near(r("ReduceSum"), floats({2}, {0, 0}));
+    expect_near(r("ReduceProd"), floats({2}, {1, 1}));
+    expect_near(r("ReduceMax"), floats({2}, {-inf, -inf}));
+    expect_near(r("ReduceMin"), floats({2}, {inf, inf}));
+    expect_near(r("ReduceLogSumExp"), floats({2}, {-inf, -inf}));
+    EXPECT_EQ(run_op("ReduceMin", {Tensor(DType::u8, {0})})[0].data<std::uint8_t>()[0], 255);
+    EXPECT_EQ(run_op("ReduceMax", {Tensor(DType::i8, {0})})[0].data<std::int8_t>()[0], -128);
+    EXPECT_FALSE(run_op("ReduceMax", {Tensor(DType::boolean, {0})})[0].data<bool>()[0]);
+    EXPECT_THROW(run_op("ArgMax", {Tensor(DType::f32, {0})}), quern::Error);
+}
+TEST(Reduce, AxesKnownOnlyAtRunTime) {
+    Tensor x = ramp({2, 3});
+    expect_near(run_op("ReduceSum", {x, ints({1}, {-1})})[0], run_op("ReduceSum", {x, ints({1}, {1})}, {}, 20, 1, {1})[0]);
+    EXPECT_THROW(run_op("ReduceSum", {x, ints({1}, {2})}), quern::Error);
+    EXPECT_THROW(run_op("ReduceSum", {x, ints({1}, {-3})}, {}, 20, 1, {1}), quern::Error);
+}
+TEST(Reduce, LogSumExpOfExtremes) {
+    expect_near(run_op("ReduceLogSumExp", {floats({3}, {1000, 1000, -inf})})[0], floats({1}, {1000.6931f}));
+    expect_near(run_op("ReduceLogSumExp", {floats({2}, {-inf, -inf})})[0], floats({1}, {-inf}));
+    expect_near(run_op("ReduceLogSumExp", {floats({2}, {inf, 0})})[0], floats({1}, {inf}));
+}
+TEST(CumSum, AxisIsChecked) {
+    EXPECT_THROW(run_op("CumSum", {ramp({2, 2}), ints({}, {2})}), quern::Error);
+    EXPECT_THROW(run_op("CumSum", {ramp({2, 2}), ints({}, {-3})}, {}, 20, 1, {1}), quern::Error);
+    expect_near(run_op("CumSum", {ints({2, 2}, {1, 2, 3, 4}), ints({}, {0})}, {attribute_i("reverse", 1), attribute_i("exclusive", 1)})[0],
+                ints({2, 2}, {3, 4, 0, 0}));
+}
+TEST(Softmax, RowsOfOldOpsetsAreMatrices) {
+    Tensor x = ramp({2, 3, 2});
+    auto matrix = run_op("Softmax", {x.reshaped({2, 6})}, {attribute_i("axis", 1)}, 13)[0];
+    expect_near(run_op("Softmax", {x}, {}, 11)[0], matrix.reshaped({2, 3, 2}));
+    EXPECT_THROW(run_op("Softmax", {x}, {attribute_i("axis", 3)}, 13), quern::Error);
+}
+TEST(LayerNorm, LargeMeansDoNotCancel) {
+    Tensor x(DType::f32, {2, 64}), scale(DType::f32, {64}), want(DType::f32, {2, 64});
+    for (int r = 0; r < 2; ++r) {
+        double mean = 0, var = 0;
+        for (int i = 0; i < 64; ++i) mean += double(x.data<float>()[r * 64 + i] = 10000.0f + float(i % 7)) / 64;
+        for (int i = 0; i < 64; ++i) var += std::pow(double(x.data<float>()[r * 64 + i]) - mean, 2) / 64;
+        for (int i = 0; i < 64; ++i) want.data<float>()[r * 64 + i] = float((double(x.data<float>()[r * 64 + i]) - mean) / std::sqrt(var + 1e-5) * 2);
+    }
+    for (auto& v : scale.data<float>()) v = 2;
+    expect_near(run_op("LayerNormalization", {x, scale})[0], want, 1e-4, 1e-4);
+    auto r = run_op("LayerNormalization", {x, floats({1}, {2}), floats({2, 1}, {1, -1})}, {}, 20, 3);  // shapes that are no row
+    EXPECT_NEAR(r[0].data<float>()[0], want.data<float>()[0] + 1, 1e-3);
+    EXPECT_NEAR(r[0].data<float>()[64], want.data<float>()[64] - 1, 1e-3);
+    EXPECT_EQ(r[1].shape(), (quern::Shape{2, 1}));
+    EXPECT_NEAR(r[1].data<float>()[0], 10002.9, 0.2);
+}
+TEST(BatchNorm, EachElementOfOldOpsets) {
+    auto p = [](std::vector<float> v) { return floats({2, 2}, v); };
+    auto r = run_op("BatchNormalization", {floats({1, 2, 2}, {1, 2, 3, 4}), p({1, 1, 2, 2}), p({0, 1, 0, 1}), p({0, 0, 1, 1}), p({1, 1, 4, 4})},
+                    {attribute_i("spatial", 0), attribute_f("epsilon", 0)}, 7)[0];
+    expect_near(r, floats({1, 2, 2}, {1, 3, 2, 4}));
+}
+TEST(Quantize, BlocksAlongEachAxis) {
+    Tensor x = floats({2, 5}, {0, 1, 2, 3, 4, -4, -3, -2, -1, 0});
+    Tensor s = floats({2, 3}, {1, 0.5f, 0.25f, 1, 2, 4});
+    auto q = run_op("QuantizeLinear", {x, s}, {attribute_i("axis", 1), attribute_i("block_size", 2), attribute_i("output_dtype", 3)}, 21)[0];
+    const std::int8_t want[] = {0, 1, 4, 6, 16, -4, -3, -1, 0, 0};  // -1 / 2 rounds to even: 0
+    for (int i = 0; i < 10; ++i) EXPECT_EQ(q.data<std::int8_t>()[i], want[i]) << i;
+    auto y = run_op("DequantizeLinear", {q, s}, {attribute_i("axis", 1), attribute_i("block_size", 2)}, 21)[0];
+    expect_near(y, floats({2, 5}, {0, 1, 2, 3, 4, -4, -3, -2, 0, 0}));
+    Tensor s0 = floats({1, 5}, {1, 1, 2, 2, 4});
+    auto q0 = run_op("QuantizeLinear", {x, s0}, {attribute_i("axis", 0), attribute_i("block_size", 2), attribute_i("output_dtype", 5)}, 21)[0];
+    EXPECT_EQ(q0.data<std::int16_t>()[4], 1);
+    EXPECT_EQ(q0.data<std::int16_t>()[5], -4);
+}
+TEST(Quantize, RefusesScalesThatDoNotFit) {
+    Tensor x = ramp({2, 5});
+    EXPECT_THROW(run_op("QuantizeLinear", {x, floats({4}, {1, 1, 1, 1})}, {attribute_i("axis", 1)}, 21), quern::Error);
+    EXPECT_THROW(run_op("QuantizeLinear", {x, floats({2, 2}, {1, 1, 1, 1})}, {attribute_i("axis", 1), attribute_i("block_size", 2)}, 21), quern::Error);
+    EXPECT_THROW(run_op("QuantizeLinear", {x, floats({5}, {1, 1, 1, 1, 1}), Tensor(DType::u8, {2})}, {attribute_i("axis", 1)}, 21), quern::Error);
+}
+TEST(Loss, ClassesAreChecked) {
+    Tensor x = floats({1, 2}, {-1, -2});
+    expect_near(run_op("NegativeLogLikelihoodLoss", {x, ints({1}, {1})})[0], floats({}, {2}));
+    EXPECT_THROW(run_op("NegativeLogLikelihoodLoss", {x, ints({1}, {2})}), quern::Error);
+    expect_near(run_op("NegativeLogLikelihoodLoss", {x, ints({1}, {2})}, {attribute_i("ignore_index", 2), attribute_s("reduction", "sum")})[0], floats({}, {0}));
+}
+
+}  // namespace
