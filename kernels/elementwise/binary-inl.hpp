@@ -71,7 +71,12 @@ struct Pow {
         }
     }
 };
-struct PRelu { template <class T> static T f(T a, T b, int) noexcept { return a < T(0) ? static_cast<T>(wrap<T>(a) * wrap<T>(b)) : a; } };
+struct PRelu {
+    template <class T> static T f(T a, T b, int) noexcept {
+        const T product = static_cast<T>(wrap<T>(a) * wrap<T>(b));
+        return a < T(0) ? product : a;
+    }
+};
 struct And { template <class T> static bool f(T a, T b, int) noexcept { return (a != T(0)) & (b != T(0)); } };
 struct Or { template <class T> static bool f(T a, T b, int) noexcept { return (a != T(0)) | (b != T(0)); } };
 struct Xor { template <class T> static bool f(T a, T b, int) noexcept { return (a != T(0)) ^ (b != T(0)); } };
@@ -103,9 +108,11 @@ void loop(const void* context, const void* pa, std::int64_t sa, const void* pb, 
     auto *a = static_cast<const T*>(pa), *b = static_cast<const T*>(pb);
     auto* z = static_cast<R*>(pz);
     if (sa && sb) {
+        QUERN_EW_IVDEP
         for (std::int64_t i = 0; i < n; ++i) z[i] = Op::f(a[i], b[i], bits);
     } else if (sa) {
         const T y = n > 0 ? *b : T{};
+        QUERN_EW_IVDEP
         for (std::int64_t i = 0; i < n; ++i) z[i] = Op::f(a[i], y, bits);
     } else {
         const T x = n > 0 ? *a : T{};

@@ -37,17 +37,45 @@ inline To number_cast(From v) noexcept {
 template <class S, class W>
 void load_loop(const void* src, W* out, std::int64_t n) noexcept {
     auto* p = static_cast<const S*>(src);
+    for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<W>(p[i]);
+}
+/// condition ? a : b by a mask.
+inline std::int32_t pick(bool condition, std::int32_t a, std::int32_t b) noexcept { return b ^ ((a ^ b) & -static_cast<std::int32_t>(condition)); }
+/// to_float and to_half without branches, so that compilers make vectors of the loops.
+inline void load_half(const void* src, float* out, std::int64_t n) noexcept {
+    auto* p = static_cast<const std::uint16_t*>(src);
     for (std::int64_t i = 0; i < n; ++i) {
-        if constexpr (std::is_same_v<S, Half> || std::is_same_v<S, BFloat16>) out[i] = to_float(p[i]);
-        else out[i] = static_cast<W>(p[i]);
+        const std::uint32_t h = p[i];
+        const float f = std::bit_cast<float>((h & 0x7fffu) << 13) * 0x1p112f;  // the exponent moves by multiplication
+        const std::uint32_t special = f >= 65536.0f ? 0x7f800000u : 0u;
+        out[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(f) | special | (h & 0x8000u) << 16);
     }
 }
-template <class F, class W>
-void load_bits(const void* src, int bits, W* out, std::int64_t n, F f) noexcept {
+inline void store_half(const float* p, void* dst, std::int64_t n) noexcept {
+    auto* q = static_cast<std::uint16_t*>(dst);
+    for (std::int64_t i = 0; i < n; ++i) {
+        const std::uint32_t u = std::bit_cast<std::uint32_t>(p[i]);
+        const auto a = static_cast<std::int32_t>(u & 0x7fffffffu);
+        const std::int32_t normal = (a + 0xfff + ((a >> 13) & 1) - 0x38000000) >> 13;
+        const std::int32_t small = std::bit_cast<std::int32_t>(std::bit_cast<float>(a) + 0.5f) - 0x3f000000;
+        const std::int32_t r = pick(a > 0x7f800000, 0x7e00, pick(a >= 0x477ff000, 0x7c00, pick(a < 0x38800000, small, normal)));
+        q[i] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(r) | (u >> 16 & 0x8000u));
+    }
+}
+inline void load_brain(const void* src, float* out, std::int64_t n) noexcept {
+    auto* p = static_cast<const BFloat16*>(src);
+    for (std::int64_t i = 0; i < n; ++i) out[i] = to_float(p[i]);
+}
+/// f(bits of an element); whole bytes first.
+template <int bits, class F, class W>
+void load_bits(const void* src, W* out, std::int64_t n, F f) noexcept {
     auto* p = static_cast<const std::uint8_t*>(src);
-    const int per = 8 / bits;
-    const unsigned mask = (1u << bits) - 1;
-    for (std::int64_t i = 0; i < n; ++i) out[i] = f((p[i / per] >> (bits * static_cast<int>(i % per))) & mask);
+    constexpr int per = 8 / bits;
+    constexpr unsigned mask = (1u << bits) - 1;
+    std::int64_t i = 0;
+    for (; i + per <= n; i += per, ++p)
+        for (int j = 0; j < per; ++j) out[i + j] = f((*p >> (bits * j)) & mask);
+    for (int j = 0; i < n; ++i, ++j) out[i] = f((*p >> (bits * j)) & mask);
 }
 template <class M>
 void load_mini(const void* src, float* out, std::int64_t n) noexcept {
@@ -63,8 +91,8 @@ inline void load_wide(DType t, const void* src, void* out, std::int64_t n) {
         case DType::f32: case DType::f64: case DType::i32: case DType::i64: case DType::u64:
             std::memcpy(out, src, static_cast<std::size_t>(bytes_of(t, n)));
             return;
-        case DType::f16: return load_loop<Half>(src, f, n);
-        case DType::bf16: return load_loop<BFloat16>(src, f, n);
+        case DType::f16: return load_half(src, f, n);
+        case DType::bf16: return load_brain(src, f, n);
         case DType::f8e4m3fn: return load_mini<E4M3FN>(src, f, n);
         case DType::f8e4m3fnuz: return load_mini<E4M3FNUZ>(src, f, n);
         case DType::f8e5m2: return load_mini<E5M2>(src, f, n);
@@ -72,11 +100,11 @@ inline void load_wide(DType t, const void* src, void* out, std::int64_t n) {
         case DType::f8e8m0:
             for (std::int64_t i = 0; i < n; ++i) f[i] = e8m0_to_float(static_cast<const std::uint8_t*>(src)[i]);
             return;
-        case DType::f4e2m1: return load_bits(src, 4, f, n, [](unsigned v) { return e2m1_to_float(v); });
-        case DType::u4: return load_bits(src, 4, w, n, [](unsigned v) { return static_cast<std::int32_t>(v); });
-        case DType::i4: return load_bits(src, 4, w, n, [](unsigned v) { return static_cast<std::int32_t>(v ^ 8u) - 8; });
-        case DType::u2: return load_bits(src, 2, w, n, [](unsigned v) { return static_cast<std::int32_t>(v); });
-        case DType::i2: return load_bits(src, 2, w, n, [](unsigned v) { return static_cast<std::int32_t>(v ^ 2u) - 2; });
+        case DType::f4e2m1: return load_bits<4>(src, f, n, [](unsigned v) { return e2m1_to_float(v); });
+        case DType::u4: return load_bits<4>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v); });
+        case DType::i4: return load_bits<4>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v ^ 8u) - 8; });
+        case DType::u2: return load_bits<2>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v); });
+        case DType::i2: return load_bits<2>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v ^ 2u) - 2; });
         case DType::i8: return load_loop<std::int8_t>(src, w, n);
         case DType::u8: return load_loop<std::uint8_t>(src, w, n);
         case DType::i16: return load_loop<std::int16_t>(src, w, n);
@@ -123,6 +151,7 @@ void store_wide(const W* p, DType d, void* dst, std::int64_t n, Rounding r) {
         case DType::u64: return store_loop<std::uint64_t>(p, dst, n);
         case DType::boolean: return store_loop<bool>(p, dst, n);
         case DType::f16:
+            if constexpr (std::is_same_v<W, float>) return store_half(p, dst, n);
             for (std::int64_t i = 0; i < n; ++i) static_cast<Half*>(dst)[i] = to_half(static_cast<float>(p[i]));
             return;
         case DType::bf16:

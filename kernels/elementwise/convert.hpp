@@ -1,7 +1,18 @@
 // Conversion between element types, and the loops that walk tensors in a wide type.
 #pragma once
+#include <bit>
+#include <limits>
+#include <type_traits>
+
 #include <quern/kernels/elementwise/broadcast.hpp>
 #include <quern/kernels/elementwise/minifloat.hpp>
+
+/// Before a loop whose output is one of its inputs or apart from all of them: no dependence between iterations.
+#if defined(__GNUC__) && !defined(__clang__)
+#define QUERN_EW_IVDEP _Pragma("GCC ivdep")
+#else
+#define QUERN_EW_IVDEP
+#endif
 
 QUERN_BEGIN
 namespace ew {
@@ -14,6 +25,17 @@ constexpr DType wide_of(DType t) noexcept {
     if (t == DType::i64 || t == DType::u32) return DType::i64;
     if (t == DType::u64) return t;
     return DType::i32;
+}
+/// The nearest integer, ties to even, as a float; keeps the sign of zero. Selects by masks, so that loops become vectors.
+template <class T>
+inline T round_even(T x) noexcept {
+    using I = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+    constexpr T large = sizeof(T) == 4 ? T(0x1p23) : T(0x1p52);
+    constexpr I all = std::numeric_limits<I>::max();
+    const I bits = std::bit_cast<I>(x), magnitude = bits & all;
+    const I r = std::bit_cast<I>((std::bit_cast<T>(magnitude) + large) - large);
+    const I keep = -static_cast<I>(magnitude >= std::bit_cast<I>(large));
+    return std::bit_cast<T>(((r ^ ((r ^ magnitude) & keep)) & all) | (bits & ~all));
 }
 /// Numbers of every width, bool included; not string, complex or undefined.
 constexpr bool is_number(DType t) noexcept { return is_float(t) || is_integer(t) || t == DType::boolean; }

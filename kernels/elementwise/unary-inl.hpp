@@ -74,7 +74,7 @@ QUERN_EW_STD(Exp, std::exp(x))
 QUERN_EW_STD(Floor, std::floor(x))
 QUERN_EW_STD(Log, std::log(x))
 QUERN_EW_STD(Reciprocal, T(1) / x)
-QUERN_EW_STD(Round, std::nearbyint(x))
+QUERN_EW_STD(Round, round_even(x))
 QUERN_EW_STD(Sin, std::sin(x))
 QUERN_EW_STD(Sinh, std::sinh(x))
 QUERN_EW_STD(Sqrt, std::sqrt(x))
@@ -119,6 +119,7 @@ void loop(const void* context, const void* x, void* y, std::int64_t n) {
     using R = decltype(Op::f(T{}, p));
     auto* in = static_cast<const T*>(x);
     auto* out = static_cast<R*>(y);
+    QUERN_EW_IVDEP
     for (std::int64_t i = 0; i < n; ++i) out[i] = Op::f(in[i], p);
 }
 template <vec::Unary f>

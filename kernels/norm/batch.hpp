@@ -166,7 +166,8 @@ private:
 /// https://onnx.ai/onnx/operators/onnx__LRN.html; f32 and f64.
 class LrnKernel final : public Kernel {
 public:
-    LrnKernel(std::int64_t size, float alpha, float beta, float bias) : size_(size), alpha_(alpha), beta_(beta), bias_(bias) {}
+    LrnKernel(std::int64_t size, float alpha, float beta, float bias, Isa isa)
+        : size_(size), alpha_(alpha), beta_(beta), bias_(bias), table_(&vec::table(isa)) {}
     const char* name() const noexcept override { return "norm.lrn"; }
     void run(const Call& c) const override {
         dispatch_real(c.in[0].dtype, [&](auto tag) { go<typename decltype(tag)::type>(c); });
@@ -189,16 +190,26 @@ private:
                 const std::int64_t end = std::min(p.channels - 1, k + above);
                 for (std::int64_t j = std::max<std::int64_t>(0, k - below); j <= end; ++j) {
                     const T* row = from + j * p.inner;
-                    for (std::int64_t i = 0; i < n; ++i) sum[i] += row[i] * row[i];
+                    if constexpr (std::is_same_v<T, float>) table_->accumulate_f32[static_cast<int>(vec::Reduce::sum_square)](row, sum, n);
+                    else for (std::int64_t i = 0; i < n; ++i) sum[i] += row[i] * row[i];
                 }
                 divide(from + k * p.inner, sum, to + k * p.inner, n);
             }
         });
     }
     template <class T>
-    void divide(const T* x, const T* sum, T* y, std::int64_t n) const {
+    void divide(const T* x, T* sum, T* y, std::int64_t n) const {
         const T a = static_cast<T>(alpha_) / static_cast<T>(size_), b = static_cast<T>(bias_), e = static_cast<T>(beta_);
         if (beta_ == 0.75f) {  // AlexNet's: v^0.75 = sqrt(v) * sqrt(sqrt(v))
+            if constexpr (std::is_same_v<T, float>) {
+                auto sqrt = table_->unary_f32[static_cast<int>(vec::Unary::sqrt)];
+                float root[width];
+                table_->affine_f32(sum, a, b, sum, n);
+                sqrt(sum, sum, n);
+                sqrt(sum, root, n);
+                table_->binary_f32[static_cast<int>(vec::Binary::mul)](sum, root, sum, n);
+                return table_->binary_f32[static_cast<int>(vec::Binary::div)](x, sum, y, n);
+            }
             for (std::int64_t i = 0; i < n; ++i) {
                 const T r = std::sqrt(b + a * sum[i]);
                 y[i] = x[i] / (r * std::sqrt(r));
@@ -210,6 +221,7 @@ private:
     static constexpr std::int64_t width = 512;
     std::int64_t size_;
     float alpha_, beta_, bias_;
+    const vec::Table* table_;
 };
 
 /// y = x / (sum |x|^p)^(1/p) along an axis, 0 where that sum is 0: p is 1 or 2;

@@ -105,11 +105,12 @@ public:
         if (x.count() == 0) return;
         const Grid g = make_grid(x, c.in[1], axis_, block_size_);
         const Params p = load_params(c);
-        const bool direct = x.dtype == DType::f32 && precision_ == DType::f32 && (y.dtype == DType::u8 || y.dtype == DType::i8);
+        const bool single = x.dtype == DType::f32 && precision_ == DType::f32 && !is_float(y.dtype);
+        const bool direct = single && (y.dtype == DType::u8 || y.dtype == DType::i8);
         c.workers.ranges(x.count(), 16384, [&](std::int64_t from, std::int64_t to) {
-            if (!direct) return blocks(x, y, g, p, from, to);
+            if (!direct) return single ? blocks_f32(x, y, g, p, from, to) : blocks(x, y, g, p, from, to);
             g.runs(from, to, [&](std::int64_t at, std::int64_t n, std::int64_t s, std::int64_t step) {
-                if (step && n > 1) return blocks(x, y, g, p, at, at + n);
+                if (step && n > 1) return blocks_f32(x, y, g, p, at, at + n);
                 table_->quantize_8(x.in<float>() + at, p.scale[s], p.zero ? static_cast<std::int32_t>(p.zero[s]) : 0, y.dtype == DType::u8,
                                    y.out<std::uint8_t>() + at, n);
             });
@@ -132,6 +133,26 @@ private:
         low = is_unsigned ? 0 : -std::ldexp(1.0, bits - 1);
         high = std::ldexp(1.0, is_unsigned ? bits : bits - 1) - 1;
     }
+    /// Of f32 with a quotient in f32 to integers.
+    void blocks_f32(const View& x, const View& y, const Grid& g, const Params& p, std::int64_t from, std::int64_t to) const {
+        float v[ew::block];
+        double least = 0, most = 0;
+        limits(y.dtype, least, most);
+        const float low = static_cast<float>(least), high = static_cast<float>(most);
+        for (std::int64_t i = from; i < to; i += ew::block) {
+            const std::int64_t m = std::min(ew::block, to - i);
+            g.runs(i, i + m, [&](std::int64_t at, std::int64_t n, std::int64_t s, std::int64_t step) {
+                const float *in = x.in<float>() + at, *scale = p.scale + s, *zero = p.zero ? p.zero + s : nullptr;
+                float* q = v + (at - i);
+                // Clamping before rounding is the same: the bounds are integers.
+                auto one = [&](float a, float b, float z) { return ew::round_even(std::min(high - z, std::max(low - z, a / b))) + z; };
+                if (step && zero) for (std::int64_t k = 0; k < n; ++k) q[k] = one(in[k], scale[k], zero[k]);
+                else if (step) for (std::int64_t k = 0; k < n; ++k) q[k] = one(in[k], scale[k], 0.0f);
+                else for (std::int64_t k = 0; k < n; ++k) q[k] = one(in[k], *scale, zero ? *zero : 0.0f);
+            });
+            ew::convert(DType::f32, v, 0, y.dtype, y.data, i, m, rounding_);
+        }
+    }
     void blocks(const View& x, const View& y, const Grid& g, const Params& p, std::int64_t from, std::int64_t to) const {
         double v[ew::block], low = 0, high = 0;
         const bool floats = is_float(y.dtype);
@@ -145,7 +166,7 @@ private:
                     const double zero = p.zero ? static_cast<double>(p.zero[s + k * step]) : 0;
                     const double r = quotient(q[k], p.scale[s + k * step]);
                     if (floats) q[k] = r + zero;
-                    else q[k] = std::min(high, std::max(low, std::nearbyint(r) + zero));
+                    else q[k] = std::min(high, std::max(low, ew::round_even(r) + zero));
                 }
             });
             ew::convert(DType::f64, v, 0, y.dtype, y.data, i, m, rounding_);
@@ -191,7 +212,10 @@ private:
             ew::convert(x.dtype, x.data, i, DType::f32, v, 0, m);
             g.runs(i, i + m, [&](std::int64_t at, std::int64_t n, std::int64_t s, std::int64_t step) {
                 float* q = v + (at - i);
-                for (std::int64_t k = 0; k < n; ++k) q[k] = (q[k] - (p.zero ? p.zero[s + k * step] : 0.0f)) * p.scale[s + k * step];
+                const float *scale = p.scale + s, *zero = p.zero ? p.zero + s : nullptr;
+                if (step && zero) for (std::int64_t k = 0; k < n; ++k) q[k] = (q[k] - zero[k]) * scale[k];
+                else if (step) for (std::int64_t k = 0; k < n; ++k) q[k] *= scale[k];
+                else for (std::int64_t k = 0; k < n; ++k) q[k] = (q[k] - (zero ? *zero : 0.0f)) * *scale;
             });
             ew::convert(DType::f32, v, 0, y.dtype, y.data, i, m);
         }

@@ -93,9 +93,11 @@ T finish(Op op, A a, std::int64_t n) {
 template <class T, class F>
 acc_t<T> run_of(const T* x, std::int64_t n, const vec::Table& t) {
     auto a = F::template none<acc_t<T>>();
-    if constexpr (std::is_same_v<T, float>) {
-        for (std::int64_t i = 0; i < n; i += 4096)
-            a = F::merge(a, static_cast<double>(t.reduce_f32[static_cast<int>(F::id)](x + i, std::min<std::int64_t>(4096, n - i))));
+    if (n < 32) {
+        for (std::int64_t i = 0; i < n; ++i) a = F::step(a, x[i]);
+    } else if constexpr (std::is_same_v<T, float>) {
+        for (std::int64_t i = 0; i < n; i += 512)
+            a = F::merge(a, static_cast<double>(t.reduce_f32[static_cast<int>(F::id)](x + i, std::min<std::int64_t>(512, n - i))));
     } else {
         for (std::int64_t i = 0; i < n; ++i) a = F::step(a, x[i]);
     }
@@ -155,6 +157,10 @@ void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* p
     }
     workers.ranges(w.outputs, std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each)), [&](std::int64_t from, std::int64_t to) {
         for (std::int64_t o = from; o < to; ++o) {
+            if (w.rank <= 2) {  // one run behind the other
+                y[o] = finish<T>(op, run_of<T, F>(x + o * n, n, t), w.each);
+                continue;
+            }
             const T* p = x + w.offset(o, false);
             A a = F::template none<A>();
             for (std::int64_t r = 0; r < runs; ++r) a = F::merge(a, run_of<T, F>(p + w.offset(r, true, 1), n, t));
@@ -163,9 +169,31 @@ void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* p
     });
 }
 
+/// log(sum(exp(x))) of contiguous values: relative to the largest one, in pieces.
+inline float log_sum_exp_run(const float* x, std::int64_t n, const vec::Table& t) {
+    const float top = t.reduce_f32[static_cast<int>(vec::Reduce::max)](x, n);
+    if (!std::isfinite(top)) return top;  // -inf: nothing but -inf; inf and NaN win
+    double sum = 0;
+    float e[512];
+    for (std::int64_t i = 0; i < n; i += 512) {
+        const std::int64_t m = std::min<std::int64_t>(512, n - i);
+        t.binary_scalar_f32[static_cast<int>(vec::Binary::sub)](x + i, top, e, m);
+        t.unary_f32[static_cast<int>(vec::Unary::exp)](e, e, m);
+        sum += static_cast<double>(t.reduce_f32[static_cast<int>(vec::Reduce::sum)](e, m));
+    }
+    return static_cast<float>(static_cast<double>(top) + std::log(sum));
+}
 /// log(sum(exp(x))) in one pass: the sum is kept relative to the largest value so far.
 template <class T>
-void log_sum_exp(const Walk& w, const T* x, T* y, Workers& workers) {
+void log_sum_exp(const Walk& w, const T* x, T* y, const vec::Table& t, Workers& workers) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (w.rank > 0 && w.rank <= 2 && w.reduced[0] && w.each == w.dims[0]) {
+            const std::int64_t n = w.each;
+            return workers.ranges(w.outputs, std::max<std::int64_t>(1, 8192 / n), [&](std::int64_t from, std::int64_t to) {
+                for (std::int64_t o = from; o < to; ++o) y[o] = log_sum_exp_run(x + o * n, n, t);
+            });
+        }
+    }
     workers.ranges(w.outputs, std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, w.each)), [&](std::int64_t from, std::int64_t to) {
         for (std::int64_t o = from; o < to; ++o) {
             const T* p = x + w.offset(o, false);
@@ -196,7 +224,7 @@ void reduce_any(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, voi
         case Op::prod: return reduce<T, Prod>(w, op, x, y, t, partial, workers);
         case Op::l1: return reduce<T, SumAbs>(w, op, x, y, t, partial, workers);
         case Op::l2: case Op::sum_square: return reduce<T, SumSquare>(w, op, x, y, t, partial, workers);
-        case Op::log_sum_exp: return log_sum_exp<T>(w, x, y, workers);
+        case Op::log_sum_exp: return log_sum_exp<T>(w, x, y, t, workers);
     }
 }
 /// The result over no elements, for types narrower than the one that is computed in.
@@ -251,6 +279,15 @@ QUERN_INLINE void ReduceKernel::run(const Call& c) const {
     if (wide != type_) ew::convert(wide, to, 0, type_, y.data, 0, y.count());
 }
 
+/// Of contiguous values: the largest value first, then its place.
+inline std::int64_t arg_row(const float* x, std::int64_t n, bool max, bool last, const vec::Table& t) {
+    const float best = t.reduce_f32[static_cast<int>(max ? vec::Reduce::max : vec::Reduce::min)](x, n);
+    if (best != best) return std::find_if(x, x + n, [](float v) { return v != v; }) - x;
+    if (!last) return std::find(x, x + n, best) - x;
+    std::int64_t i = n - 1;
+    while (i > 0 && x[i] != best) --i;
+    return i;
+}
 template <class T>
 void arg_run(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
     for (std::int64_t j = 0; j < width; ++j) {
@@ -271,6 +308,10 @@ QUERN_INLINE void ArgKernel::run(const Call& c) const {
     if (n == 0) raise(ErrorCode::shape_mismatch, "ArgMax and ArgMin over an axis of no elements; accepted: one or more");
     auto* y = c.out[0].out<std::int64_t>();
     const std::int64_t total = outer * inner;
+    if (inner == 1 && n >= 16 && x.dtype == DType::f32)
+        return c.workers.ranges(outer, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t o = from; o < to; ++o) y[o] = arg_row(x.in<float>() + o * n, n, max_, last_, *table_);
+        });
     c.workers.ranges(total, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
         while (from < to) {
             const std::int64_t o = from / inner, j = from % inner, width = std::min(to - from, inner - j);

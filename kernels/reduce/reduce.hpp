@@ -82,13 +82,14 @@ private:
 /// Index of the largest (`max`) or smallest element along one axis; the last of equal ones where `last`.
 class ArgKernel final : public Kernel {
 public:
-    ArgKernel(int axis, bool max, bool last) : axis_(axis), max_(max), last_(last) {}
+    ArgKernel(int axis, bool max, bool last, Isa isa) : axis_(axis), max_(max), last_(last), table_(&vec::table(isa)) {}
     const char* name() const noexcept override { return "reduce.arg"; }
     void run(const Call& c) const override;
 
 private:
     int axis_;
     bool max_, last_;
+    const vec::Table* table_;
 };
 
 /// Running sum or product along an axis; in[1] is the axis (int32 or int64, one value).

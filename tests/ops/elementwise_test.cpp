@@ -2,6 +2,8 @@
 #include <cmath>
 #include <limits>
 
+#include <quern/tensor/half.hpp>
+
 #include "support/op_test.hpp"
 
 using namespace quern_test;

@@ -95,7 +95,8 @@ inline void infer_lrn(InferCtx& c) {
 }
 inline Lowered lower_lrn(const LowerCtx& c) {
     const std::int64_t size = std::min<std::int64_t>(c.attrs.i("size", 1), INT32_MAX);
-    return Lowered(std::make_unique<norm::LrnKernel>(size, c.attrs.f("alpha", 0.0001f), c.attrs.f("beta", 0.75f), c.attrs.f("bias", 1.0f)));
+    return Lowered(std::make_unique<norm::LrnKernel>(size, c.attrs.f("alpha", 0.0001f), c.attrs.f("beta", 0.75f), c.attrs.f("bias", 1.0f),
+                                                     c.target.isa));
 }
 inline void infer_lp(InferCtx& c) {
     infer_same<Types::real>(c);

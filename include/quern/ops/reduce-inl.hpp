@@ -85,7 +85,7 @@ template <bool max>
 Lowered lower_arg(const LowerCtx& c) {
     const std::int64_t axis = c.attrs.i("axis", 0);
     return Lowered(std::make_unique<reduce::ArgKernel>(static_cast<int>(axis < 0 ? axis + c.in(0).rank() : axis), max,
-                                                       c.attrs.i("select_last_index", 0) != 0));
+                                                       c.attrs.i("select_last_index", 0) != 0, c.target.isa));
 }
 inline void infer_cumulative(InferCtx& c) {
     ops_elementwise::need(c, 0, Types::arith);
