@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
         session.bind("state", quern::Tensor::borrow(std::span(state), {2, 1, 128}));
 
         constexpr double step = double(frame) / 16000;
-        double begin = -1, now = 0;
+        double begin = -1, last = 0, now = 0;  // a pause under 0.2 s does not end a stretch of speech
         std::string bar;
         for (std::size_t at = 0; at + frame <= wav.samples.size(); at += frame, now += step) {
             std::copy(input.end() - context, input.end(), input.begin());
@@ -33,13 +33,15 @@ int main(int argc, char** argv) {
             std::copy(next.begin(), next.end(), state.begin());
 
             bar += " .:-=+*#%@"[int(speech * 9.99f)];
-            if (speech > 0.5f && begin < 0) begin = now;
-            if (speech < 0.35f && begin >= 0) {
-                std::printf("speech from %.2f s to %.2f s\n", begin, now);
+            if (speech > 0.5f) {
+                if (begin < 0) begin = now;
+                last = now + step;
+            } else if (begin >= 0 && now - last > 0.2) {
+                std::printf("speech from %.2f s to %.2f s\n", begin, last);
                 begin = -1;
             }
         }
-        if (begin >= 0) std::printf("speech from %.2f s to the end\n", begin);
+        if (begin >= 0) std::printf("speech from %.2f s to %.2f s\n", begin, last);
         std::printf("%.2f s, 32 ms a character: [%s]\n", now, bar.c_str());
     } catch (const quern::Error& e) {
         return std::fprintf(stderr, "%s\n", e.what()), 1;

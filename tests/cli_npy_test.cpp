@@ -67,7 +67,7 @@ TEST(Npy, RefusesWithAReason) {
     EXPECT_NE(refusal(header("<f4", "(2, 3)", "True"), 24).find("Fortran order"), std::string::npos);
     EXPECT_NE(refusal(header(">f4", "(2,)"), 8).find("big-endian"), std::string::npos);
     EXPECT_NE(refusal(header("|O", "(2,)"), 8).find("object arrays"), std::string::npos);
-    EXPECT_NE(refusal(header("<f4", "(2,"), 8).find("does not end"), std::string::npos);
+    EXPECT_NE(refusal(header("<f4", "(2,"), 8).find("tuple of numbers"), std::string::npos);
     EXPECT_NE(refusal(header("<M8", "(2,)"), 16).find("no ONNX counterpart"), std::string::npos);
     EXPECT_NE(refusal(header("<f4", "(3,)"), 8).find("holds only 8 bytes"), std::string::npos);
     EXPECT_NE(refusal(header("<f4", "(999999999999, 999999999999)"), 8).find("holds only"), std::string::npos);

@@ -9,7 +9,7 @@ expect() {
     shift 2
     out=$("$@" 2>&1)
     got=$?
-    if [ $got != "$code" ] || ! printf '%s' "$out" | grep -q -- "$pattern"; then
+    if [ $got != "$code" ] || { [ -n "$pattern" ] && ! printf '%s' "$out" | grep -q -- "$pattern"; }; then
         printf 'FAILED: %s\n  exit %s, expected %s with "%s"\n%s\n' "$*" $got "$code" "$pattern" "$out"
         failed=1
     fi
