@@ -249,6 +249,7 @@ public:
             steps[i] = reach < 0 ? 0 : reach / strides_[i] + 1;
             columns *= steps[i];
             taps *= block[i];
+            if (taps > x.dims[1] || columns > x.dims[2]) break;  // the check below refuses it
         }
         if (columns != x.dims[2] || taps * y.dims[1] != x.dims[1])
             raise(ErrorCode::shape_mismatch, std::to_string(x.dims[1]) + " x " + std::to_string(x.dims[2]) + " columns; the image and block need " + std::to_string(taps * y.dims[1]) + " x " + std::to_string(columns));
