@@ -2,6 +2,7 @@
 #pragma once
 #include <quern/kernels/vec/conv.hpp>
 #include <quern/kernels/vec/gemm.hpp>
+#include <quern/kernels/vec/gemm_8.hpp>
 #include <quern/kernels/vec/lanes.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -234,48 +235,6 @@ QUERN_VEC_FN void dequantize_8(const void* x, float scale, std::int32_t zero, bo
     if (is_unsigned) dequantize_from(static_cast<const std::uint8_t*>(x), scale, zero, y, n);
     else dequantize_from(static_cast<const std::int8_t*>(x), scale, zero, y, n);
 }
-template <class A>
-QUERN_VEC_FN void gemm_8_of(i64 m, i64 n, i64 k, const A* a, std::int32_t a_zero, i64 lda, const std::int16_t* b, i64 ldb,
-                            std::int32_t* c, i64 ldc) {
-    constexpr int R = 4, N = 2 * W;  // a micro-tile of R rows in registers
-    typedef std::int16_t H __attribute__((vector_size(QUERN_VEC_BYTES / 2), aligned(2), may_alias));
-    typedef std::int32_t Iu __attribute__((vector_size(QUERN_VEC_BYTES), aligned(4), may_alias));
-    for (i64 r0 = 0; r0 < m; r0 += R) {
-        i64 rows = lesser(R, m - r0), j = 0;
-        const A* at[R];
-        for (int r = 0; r < R; ++r) at[r] = a + (r0 + lesser(r, rows - 1)) * lda;
-        for (; j + N <= n; j += N) {
-            I s[R][2] = {};
-            for (i64 i = 0; i < k; ++i) {
-                const std::int16_t* q = b + i * ldb + j;
-                I b0 = __builtin_convertvector(*reinterpret_cast<const H*>(q), I);
-                I b1 = __builtin_convertvector(*reinterpret_cast<const H*>(q + W), I);
-                QUERN_UNROLL
-                for (int r = 0; r < R; ++r) {
-                    I v = I{} + (static_cast<std::int32_t>(at[r][i]) - a_zero);
-                    s[r][0] += v * b0;
-                    s[r][1] += v * b1;
-                }
-            }
-            for (int r = 0; r < rows; ++r) {
-                *reinterpret_cast<Iu*>(c + (r0 + r) * ldc + j) = s[r][0];
-                *reinterpret_cast<Iu*>(c + (r0 + r) * ldc + j + W) = s[r][1];
-            }
-        }
-        for (; j < n; ++j)
-            for (int r = 0; r < rows; ++r) {
-                std::int32_t s = 0;
-                for (i64 i = 0; i < k; ++i) s += (static_cast<std::int32_t>(at[r][i]) - a_zero) * b[i * ldb + j];
-                c[(r0 + r) * ldc + j] = s;
-            }
-    }
-}
-QUERN_VEC_FN void gemm_8(i64 m, i64 n, i64 k, const void* a, bool a_unsigned, std::int32_t a_zero, i64 lda, const std::int16_t* b, i64 ldb,
-                         std::int32_t* c, i64 ldc) {
-    if (a_unsigned) gemm_8_of(m, n, k, static_cast<const std::uint8_t*>(a), a_zero, lda, b, ldb, c, ldc);
-    else gemm_8_of(m, n, k, static_cast<const std::int8_t*>(a), a_zero, lda, b, ldb, c, ldc);
-}
-
 /// The table; `isa` is what the unit stands for, which may be less than what it was compiled for.
 constexpr Table make_table(Isa isa, const char* name) {
     return Table{
