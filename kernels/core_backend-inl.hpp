@@ -1,6 +1,7 @@
 // The portable backend: the `core` lines of every kernels.inc.
 #pragma once
 #include <quern/kernels/conv/core.hpp>
+#include <quern/kernels/conv/winograd.hpp>
 #include <quern/kernels/kernel.hpp>
 #include <quern/kernels/matmul/core.hpp>
 #include <quern/kernels/softmax/core.hpp>

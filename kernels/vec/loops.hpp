@@ -4,6 +4,7 @@
 #include <quern/kernels/vec/gemm.hpp>
 #include <quern/kernels/vec/gemm_8.hpp>
 #include <quern/kernels/vec/lanes.hpp>
+#include <quern/kernels/vec/winograd.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -253,6 +254,11 @@ constexpr Table make_table(Isa isa, const char* name) {
         .packed_rows_floats = packed_rows_floats,
         .pack_rows_f32 = pack_rows_f32,
         .conv_nchw_f32 = conv_nchw_f32,
+        .winograd_input_f32 = winograd_input_f32,
+        .winograd_output_f32 = winograd_output_f32,
+        .winograd_weights_f32 = winograd_weights_f32,
+        .winograd_tile_floats = winograd_tile_floats,
+        .winograd_work_floats = winograd_work_floats,
         .depthwise_nhwc_f32 = depthwise_nhwc_f32,
         .unary_f32 = {unary<Unary::exp>, unary<Unary::log>, unary<Unary::tanh>, unary<Unary::sigmoid>, unary<Unary::erf>,
                       unary<Unary::gelu>, unary<Unary::gelu_tanh>, unary<Unary::silu>, unary<Unary::sqrt>, unary<Unary::rsqrt>,

@@ -74,6 +74,19 @@ struct Table {
     /// epilogue (bias_col, residual) start at the group's first channel and pixel 0. Work as for gemm_f32.
     void (*conv_nchw_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t m, std::int64_t b0,
                           std::int64_t b1, std::int64_t p0, std::int64_t p1, float* y, const Epilogue&, void* work);
+    /// Winograd's convolution F(T x T, 3 x 3) in two steps over tiles of T x T output pixels, T = 2 or 4, nhwc, stride and
+    /// dilation 1, two spatial dimensions, channels a multiple of 16 and out_channels of 32. First the tiles [t0, t1) of
+    /// the image to place `at` of `v`, which has room for `tiles` (winograd_tile_floats); `zeros`: channels floats.
+    void (*winograd_input_f32)(const ConvShape&, int t, const float* x, std::int64_t t0, std::int64_t t1, std::int64_t at,
+                               std::int64_t tiles, float* v, const float* zeros);
+    /// Then the panels [p0, p1) of the outputs of `count` tiles from t0, which are at place `at` of v. `u` are the weights by winograd_weights_f32 from
+    /// [out_channels, channels, 3, 3]; `work` holds winograd_work_floats(T, tiles).
+    void (*winograd_output_f32)(const ConvShape&, int t, const float* v, const float* u, std::int64_t t0, std::int64_t at,
+                                std::int64_t count, std::int64_t tiles, std::int64_t p0, std::int64_t p1, float* y, const Epilogue&,
+                                float* work);
+    void (*winograd_weights_f32)(const ConvShape&, int t, const float* w, float* u);
+    std::size_t (*winograd_tile_floats)(int t, std::int64_t tiles, std::int64_t channels);
+    std::size_t (*winograd_work_floats)(int t, std::int64_t tiles);
     /// Depthwise, nhwc, one output channel for each input channel: output rows [r0, r1) of out[0] * out[1]; weights
     /// [taps, channels]; y and residual start at pixel 0.
     void (*depthwise_nhwc_f32)(const ConvShape&, const float* x, const float* w, std::int64_t r0, std::int64_t r1, float* y,
