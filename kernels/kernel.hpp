@@ -56,6 +56,9 @@ public:
     /// Bit k set: output 0 may be written over input k when that is not needed afterwards
     /// and has the same number of bytes.
     std::uint32_t inplace = 0;
+    /// Bit k set: run() never reads input k (its constant was packed when the kernel was made); book() may
+    /// still look at its shape.
+    std::uint32_t unread = 0;
 };
 
 /// What kernels are chosen for.

@@ -18,6 +18,8 @@ public:
     Tensor() = default;
     /// Owns new, zeroed memory, 64-byte aligned. Strings are empty. Fails with out_of_memory.
     Tensor(DType dtype, Shape shape);
+    /// The same without zeroing: numbers are undefined until they are written.
+    static Tensor uninitialized(DType dtype, Shape shape);
     /// Borrows `data` (row-major, `shape.count()` elements), which must outlive every copy of this tensor.
     static Tensor borrow(DType dtype, Shape shape, const void* data);
     /// As borrow, and keeps `owner` alive with the tensor.
@@ -56,10 +58,13 @@ public:
     template <class T> void copy_from(std::span<const T> values) { copy_bytes(dtype_of<T>, values.data(), values.size()); }
     /// A deep copy that owns its memory.
     Tensor clone() const;
+    /// *this, or a copy where the memory is not aligned to the elements (weights in a file need not be).
+    Tensor aligned() const;
     /// The same elements under another shape of equal count.
     Tensor reshaped(Shape shape) const;
 
 private:
+    void allocate();
     void check_type(DType t) const;
     void copy_bytes(DType t, const void* p, std::size_t n);
     DType dtype_ = DType::undefined;

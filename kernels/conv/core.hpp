@@ -13,7 +13,8 @@ public:
         std::int64_t m = shape[0] / std::max<std::int64_t>(1, p_.group), channels = shape[1], taps = 1;
         for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
         if (reads_weights(channels, m)) return;
-        packed_ = Tensor(DType::f32, Shape{packed_floats(m, channels, taps) * std::max<std::int64_t>(1, p_.group)});
+        unread = 1u << 1;
+        packed_ = Tensor::uninitialized(DType::f32, Shape{packed_floats(m, channels, taps) * std::max<std::int64_t>(1, p_.group)});
         const auto* w = static_cast<const float*>(p_.w.raw());
         for (std::int64_t g = 0; g < p_.group; ++g)
             pack(w, g, m, channels, taps, static_cast<float*>(packed_.raw()));

@@ -17,7 +17,8 @@ public:
         if (n <= 1 && !p_.trans_a) return;  // a vector: used as it is
         std::int64_t matrix = rows * cols, count = matrix ? p_.b.count() / matrix : 0;
         stride_ = static_cast<std::int64_t>((t_.packed_floats(n, k) + 15) / 16 * 16);
-        packed_ = Tensor(DType::f32, Shape{std::max<std::int64_t>(count, 1) * stride_});
+        packed_ = Tensor::uninitialized(DType::f32, Shape{std::max<std::int64_t>(count, 1) * stride_});
+        unread = 1u << 1;
         auto* dst = static_cast<float*>(packed_.raw());
         const auto* src = static_cast<const float*>(p_.b.raw());
         for (std::int64_t i = 0; i < count; ++i) t_.pack_b_f32(n, k, src + i * matrix, tb ? k : n, tb, p_.alpha, dst + i * stride_);

@@ -139,8 +139,8 @@ struct ParseLimits {
 QUERN_API ModelProto parse_model(std::span<const std::byte> bytes, const ParseLimits& limits = {});
 
 /// The tensor's elements. A view of raw_data or of the mapped external data, keeping `owner` (null: the
-/// caller's bytes, which must outlive it) or the mapping alive, where these are aligned to the element;
-/// otherwise a copy. Typed data is decoded. Booleans are 0 or 1 afterwards.
+/// caller's bytes, which must outlive it) or the mapping alive, where these are aligned to the element
+/// or take 64 KiB and more (Tensor::aligned() copies those when they must be read); otherwise a copy. Typed data is decoded. Booleans are 0 or 1 afterwards.
 /// Raises invalid_model with name, dims, bytes found and expected; unsupported for types quern has not;
 /// io for external data that is not there. `external` may be null: external data is then refused.
 QUERN_API Tensor decode_tensor(const TensorProto& t, External* external, std::shared_ptr<const void> owner);

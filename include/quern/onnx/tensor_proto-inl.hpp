@@ -73,6 +73,8 @@ QUERN_INLINE std::shared_ptr<unsigned char> uninitialized(std::size_t bytes) {
     return {static_cast<unsigned char*>(p), [](unsigned char* q) { ::operator delete(q, align); }};
 }
 
+inline constexpr std::size_t large_weight = 65536;
+
 /// Elements in ONNX's raw form, which is also quern's: in place where possible.
 QUERN_INLINE Tensor from_raw(const TensorProto& t, DType type, Shape shape, std::string_view raw,
                              std::shared_ptr<const void> owner, const char* source) {
@@ -81,7 +83,8 @@ QUERN_INLINE Tensor from_raw(const TensorProto& t, DType type, Shape shape, std:
         fail(t, std::string(source) + " has " + std::to_string(raw.size()) + " bytes, its dims need " + std::to_string(want));
     if (want == 0) return Tensor(type, std::move(shape));
     bool messy = type == DType::boolean && any_above_one(raw);
-    if (!messy && reinterpret_cast<std::uintptr_t>(raw.data()) % alignment(type) == 0)
+    // Large weights stay where they are even when unaligned: whoever packs them copies them once.
+    if (!messy && (raw.size() >= large_weight || reinterpret_cast<std::uintptr_t>(raw.data()) % alignment(type) == 0))
         return Tensor::share(type, std::move(shape), raw.data(), std::move(owner));
     auto copy = uninitialized(want);
     std::memcpy(copy.get(), raw.data(), want);

@@ -35,6 +35,7 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
         const Fact& f = g.fact(n.in[i]);
         if (!f.is_const() || detail::needs_promotion(*n.op, i, f.dtype, true)) return {};
         in[i] = f;
+        in[i].value = f.value.aligned();
         infer.inputs.push_back(&in[i]);
     }
     infer.outputs.resize(n.out.size());

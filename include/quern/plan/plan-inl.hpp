@@ -39,6 +39,7 @@ private:
     void lower(NodeId id);
     void add_step(NodeId id);
     void outputs();
+    void align_constants();
     void liveness();
     bool known_before(int slot, const std::vector<char>& known) const { return known[slot]; }
 
@@ -64,8 +65,6 @@ inline void Planner::sources() {
         if (f.is_const()) {
             x.home = PlanValue::Home::constant;
             x.constant = f.value;
-            // Kernels may assume alignment to the element; bytes in a file need not have it.
-            if (f.dtype != DType::string && reinterpret_cast<std::uintptr_t>(f.value.raw()) % std::max(1, dtype_bits(f.dtype) / 8)) x.constant = f.value.clone();
         }
     }
     for (std::size_t i = 0; i < g.inputs.size(); ++i) {
@@ -146,7 +145,13 @@ inline void Planner::lower(NodeId id) {
         Target target = p.target;
         target.refusals = &s.refusals;
         LowerCtx ctx{n, n.attrs, {}, {}, target};
-        for (int v : s.in) ctx.inputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
+        std::vector<Fact> facts(s.in.size());  // constants aligned, for as long as they are packed
+        for (std::size_t i = 0; i < s.in.size(); ++i) {
+            if (s.in[i] < 0) { ctx.inputs.push_back(nullptr); continue; }
+            facts[i] = p.graph.values[s.in[i]].fact;
+            facts[i].value = facts[i].value.aligned();
+            ctx.inputs.push_back(&facts[i]);
+        }
         for (int v : s.out) ctx.outputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
         Lowered l = n.op->lower(ctx);
         s.view_of = l.view_of;
@@ -227,6 +232,17 @@ inline void Planner::outputs() {
     if (p.segments.empty()) p.segments.push_back(0);
 }
 
+/// Kernels may assume alignment to the element; bytes in a file need not have it. Only what is read is copied.
+inline void Planner::align_constants() {
+    Plan& p = *plan_;
+    for (auto& s : p.steps)
+        for (std::size_t i = 0; i < s.in.size(); ++i) {
+            if (s.in[i] < 0 || (s.kernel && i < 32 && (s.kernel->unread >> i & 1u))) continue;
+            PlanValue& x = p.values[p.values[s.in[i]].root];
+            if (x.home == PlanValue::Home::constant) x.constant = x.constant.aligned();
+        }
+}
+
 inline void Planner::liveness() {
     Plan& p = *plan_;
     for (int s = 0; s < static_cast<int>(p.steps.size()); ++s)
@@ -246,6 +262,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     for (NodeId id : order_)
         if (needed_[id]) add_step(id);
     outputs();
+    align_constants();
     liveness();
     return plan_;
 }

@@ -19,13 +19,23 @@ QUERN_INLINE std::size_t storage_bytes(DType t, std::int64_t n) noexcept {
     unsigned __int128 bytes = (bits + 7) / 8;
     return bytes > static_cast<unsigned __int128>(SIZE_MAX) ? SIZE_MAX : static_cast<std::size_t>(bytes);
 }
-QUERN_INLINE Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
+QUERN_INLINE Tensor::Tensor(DType dtype, Shape shape) : Tensor(uninitialized(dtype, std::move(shape))) {
+    if (dtype != DType::string && bytes()) std::memset(data_, 0, bytes());
+}
+QUERN_INLINE Tensor Tensor::uninitialized(DType dtype, Shape shape) {
+    Tensor t;
+    t.dtype_ = dtype;
+    t.shape_ = std::move(shape);
+    t.allocate();
+    return t;
+}
+QUERN_INLINE void Tensor::allocate() {
     for (std::int64_t d : shape_)
         if (d < 0) raise(ErrorCode::invalid_argument, "a tensor's dimensions must not be negative: " + shape_.to_string());
     std::size_t n = bytes();
     if (n > static_cast<std::size_t>(PTRDIFF_MAX) - 64)
         raise(ErrorCode::out_of_memory, "a tensor of shape " + shape_.to_string() + " does not fit into memory");
-    if (dtype == DType::string) {
+    if (dtype_ == DType::string) {
         std::size_t c = static_cast<std::size_t>(count());
         auto* p = new std::string[c ? c : 1];
         owner_ = std::shared_ptr<const void>(p, [](const void* q) { delete[] static_cast<const std::string*>(q); });
@@ -34,7 +44,6 @@ QUERN_INLINE Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(st
     }
     void* p = ::operator new(n ? (n + 63) / 64 * 64 : 64, std::align_val_t(64), std::nothrow);
     if (!p) raise(ErrorCode::out_of_memory, "no memory for a tensor of " + std::to_string(n) + " bytes, shape " + shape_.to_string());
-    std::memset(p, 0, n);
     owner_ = std::shared_ptr<const void>(p, [](const void* q) { ::operator delete(const_cast<void*>(q), std::align_val_t(64)); });
     data_ = p;
 }
@@ -75,7 +84,7 @@ QUERN_INLINE void Tensor::copy_bytes(DType t, const void* p, std::size_t n) {
     if (n) std::memcpy(data_, p, bytes());
 }
 QUERN_INLINE Tensor Tensor::clone() const {
-    Tensor t(dtype_, shape_);
+    Tensor t = uninitialized(dtype_, shape_);
     if (dtype_ == DType::string) {
         auto from = strings();
         auto to = t.strings();
@@ -84,6 +93,11 @@ QUERN_INLINE Tensor Tensor::clone() const {
         std::memcpy(t.data_, data_, bytes());
     }
     return t;
+}
+QUERN_INLINE Tensor Tensor::aligned() const {
+    int bits = dtype_bits(dtype_);
+    bool fits = bits <= 8 || reinterpret_cast<std::uintptr_t>(data_) % static_cast<std::size_t>(bits == 128 ? 8 : bits / 8) == 0;
+    return fits ? *this : clone();
 }
 QUERN_INLINE Tensor Tensor::reshaped(Shape shape) const {
     if (shape.count() != count())
