@@ -31,13 +31,14 @@ template <class T> T stored(double v) {
 }
 
 /// x[outer, n, inner, 1 or 2] -> y[outer, m, inner, 2] (1 for the inverse of a one-sided spectrum), f32 or f64.
+/// Input 2 is the axis where it is not known beforehand (axis < 0).
 class Dft final : public Kernel {
 public:
     Dft(int axis, bool inverse, bool onesided) : axis_(axis), inverse_(inverse), onesided_(onesided) {}
     const char* name() const noexcept override { return "dft.portable"; }
     Booking book(std::span<const View> in, std::span<const View> out, int) const override {
         // The length follows from the shapes, except where a one-sided spectrum hides it.
-        if (onesided_ && !inverse_) return {};
+        if (axis_ < 0 || (onesided_ && !inverse_)) return {};
         std::int64_t n = out[0].dims[axis_];
         (void)in;
         return {0, n > 0 ? std::make_shared<Fft>(n, inverse_) : nullptr};
@@ -47,18 +48,24 @@ public:
         if (y.count() == 0) return;
         const std::int64_t parts = x.dims[x.rank - 1];
         if (parts != 1 && parts != 2) raise(ErrorCode::shape_mismatch, "the last dimension is " + std::to_string(parts) + "; accepted: 1 (real), 2 (complex)");
-        std::int64_t n = y.dims[axis_];
+        int axis = axis_;
+        if (axis < 0) {
+            std::int64_t a = scalar(call.in[2]);
+            if (a < -x.rank || a >= x.rank - 1 || a == -1) raise(ErrorCode::shape_mismatch, "axis " + std::to_string(a) + " is none of the signal's");
+            axis = static_cast<int>(a < 0 ? a + x.rank : a);
+        }
+        std::int64_t n = y.dims[axis];
         std::shared_ptr<const Fft> own;
         const Fft* fft = static_cast<const Fft*>(call.state);
         if (!fft) {
-            n = call.in.size() > 1 && call.in[1].present() ? scalar(call.in[1]) : x.dims[axis_];
+            n = call.in.size() > 1 && call.in[1].present() ? scalar(call.in[1]) : inverse_ && onesided_ ? n : x.dims[axis];
             if (n < 1) raise(ErrorCode::shape_mismatch, "a transform of length " + std::to_string(n) + "; 1 or more is accepted");
             own = std::make_shared<Fft>(n, inverse_);
             fft = own.get();
         }
         dispatch_real(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
-            const std::int64_t inner = x.count(axis_ + 1, x.rank - 1), rows = x.count(0, axis_) * inner, nx = x.dims[axis_], ny = y.dims[axis_];
+            const std::int64_t inner = x.count(axis + 1, x.rank - 1), rows = x.count(0, axis) * inner, nx = x.dims[axis], ny = y.dims[axis];
             const std::int64_t out_parts = y.dims[y.rank - 1];
             call.workers.ranges(rows, std::max<std::int64_t>(1, 8192 / n), [&](std::int64_t b, std::int64_t e) {
                 std::vector<Complex> row(static_cast<std::size_t>(n)), work(fft->work());

@@ -36,7 +36,12 @@ QUERN_INLINE void infer_dft(InferCtx& ctx) {
     const Dim& parts = x.dims.back();
     if (parts.is_const() && !parts.is(1) && !parts.is(2)) ctx.fail("the last dimension is " + parts.to_string() + "; accepted: 1 (real), 2 (complex)");
     std::optional<Dim> axis = ctx.has(2) ? one(ctx, 2) : std::optional<Dim>(-2);
-    if (!axis || !axis->is_const()) ctx.unsupported("an axis that is not a constant");
+    if (!axis || !axis->is_const()) {  // the kernel reads it; only the sizes matter here
+        bool same = !ctx.has(1) && !onesided;
+        std::vector<Dim> out = same ? x.dims : ops_util::fresh_dims(ctx, x.rank(), "dft");
+        out.back() = onesided && inverse ? 1 : 2;
+        return ctx.set(0, x.dtype, std::move(out));
+    }
     int a = ctx.axis(axis->value(), x.rank());
     if (a == x.rank() - 1) raise(ErrorCode::invalid_model, "axis " + axis->to_string() + " holds the real and imaginary parts; another is needed");
     std::optional<Dim> n = ctx.has(1) ? one(ctx, 1) : std::optional<Dim>(inverse && onesided ? Dim(2) * (x.dims[a] - Dim(1)) : x.dims[a]);
@@ -49,13 +54,10 @@ QUERN_INLINE void infer_dft(InferCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_dft(const LowerCtx& ctx) {
     std::int64_t axis = -2;
-    if (ctx.has(2)) {
-        Tensor t = ctx.constant(2);
-        if (!t.defined()) raise(ErrorCode::unsupported, "an axis that is not a constant");
-        axis = static_cast<std::int64_t>(ops_util::value_at(t, 0));
-    }
+    bool known = !ctx.has(2) || ctx.constant(2).defined();
+    if (ctx.has(2) && known) axis = static_cast<std::int64_t>(ops_util::value_at(ctx.constant(2), 0));
     int rank = ctx.in(0).rank();
-    return ops_util::kernel<signal::Dft>(static_cast<int>(axis < 0 ? axis + rank : axis), ctx.attrs.i("inverse", 0) != 0, ctx.attrs.i("onesided", 0) != 0);
+    return ops_util::kernel<signal::Dft>(!known ? -1 : static_cast<int>(axis < 0 ? axis + rank : axis), ctx.attrs.i("inverse", 0) != 0, ctx.attrs.i("onesided", 0) != 0);
 }
 
 QUERN_INLINE void infer_stft(InferCtx& ctx) {
