@@ -50,6 +50,7 @@ inline Dims weight_dims(const Problem& p) {
 /// The primitive for one tile: dims of x, y [N, C, d...], pads before and after. Null: none within the cap.
 inline std::shared_ptr<const Made> make_primitive(const Problem& p, Isa cap, const dnnl::engine& engine, const memory::desc& w, const Dims& x,
                                                   const Dims& y, const Dims& before, const Dims& after) {
+    onednn::OneThread one;  // a primitive is planned for the threads that there are when it is made
     auto m = std::make_shared<Made>();
     int spatial = p.window.spatial();
     m->x = memory::desc(x, memory::data_type::f32, data_tag(spatial));

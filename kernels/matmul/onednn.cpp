@@ -29,6 +29,7 @@ struct State {
 
 inline std::shared_ptr<const Made> make_primitive(const Problem& p, Isa cap, const dnnl::engine& engine, Tag weights, std::int64_t m,
                                                   std::int64_t n, std::int64_t k, std::int64_t ldc) {
+    onednn::OneThread one;  // a primitive is planned for the threads that there are when it is made
     auto made = std::make_shared<Made>();
     made->x = memory::desc({m, k}, f32, Tag::ab);
     made->w = memory::desc({k, n}, f32, weights);
