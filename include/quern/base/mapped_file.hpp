@@ -38,6 +38,3 @@ private:
 };
 
 QUERN_END
-#if defined(QUERN_HEADER_ONLY)
-#include "mapped_file-inl.hpp"
-#endif

@@ -45,6 +45,3 @@ struct External {
 
 }  // namespace onnx
 QUERN_END
-#if defined(QUERN_HEADER_ONLY)
-#include "external-inl.hpp"
-#endif

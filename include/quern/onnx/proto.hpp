@@ -165,8 +165,3 @@ QUERN_API std::string serialize_sequence(std::span<const Tensor> t, std::string_
 
 }  // namespace onnx
 QUERN_END
-#if defined(QUERN_HEADER_ONLY)
-#include "proto-inl.hpp"
-#include "tensor_proto-inl.hpp"
-#include "writer-inl.hpp"
-#endif

@@ -117,6 +117,3 @@ inline ValueInfo tensor_info(std::string_view name, DType type, std::vector<Dime
 
 }  // namespace onnx
 QUERN_END
-#if defined(QUERN_HEADER_ONLY)
-#include "writer-inl.hpp"
-#endif
