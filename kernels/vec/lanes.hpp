@@ -25,10 +25,11 @@
 #endif
 #if defined(QUERN_HEADER_ONLY)
 #define QUERN_VEC_FN inline
+#define QUERN_VEC_INL inline __attribute__((always_inline))
 #else
 #define QUERN_VEC_FN [[maybe_unused]] static
+#define QUERN_VEC_INL [[maybe_unused]] static inline __attribute__((always_inline))
 #endif
-#define QUERN_VEC_INL QUERN_VEC_FN __attribute__((always_inline)) inline
 #if defined(__clang__)
 #define QUERN_UNROLL _Pragma("clang loop unroll(full)")
 #else
