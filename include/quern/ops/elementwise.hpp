@@ -4,6 +4,7 @@
 
 #include <quern/kernels/elementwise/convert.hpp>
 
+#include "../base/guard.hpp"
 #include "op.hpp"
 
 QUERN_BEGIN
@@ -63,6 +64,13 @@ inline void infer_broadcast(InferCtx& c, int n, DType t) {
 /// Content is followed through bool and the integers in which sizes do not wrap.
 inline bool follows(DType t) { return t == DType::i64 || t == DType::i32 || t == DType::boolean; }
 
+/// f(), or nothing where numbers leave 64 bits or an expression grows too long: such content is left to the run.
+template <class F>
+std::optional<Dim> attempt(F&& f) {
+    std::optional<Dim> d;
+    const Result<void> r = guarded([&] { d = f(); });
+    return r ? d : std::nullopt;
+}
 /// f(a, b) -> optional<Dim> for each element of the broadcast of inputs `i` and `j`, as content of output 0.
 template <class F>
 void binary_content(InferCtx& c, int i, int j, F&& f) {
@@ -73,7 +81,7 @@ void binary_content(InferCtx& c, int i, int j, F&& f) {
     if (n > 64 || (a->size() != n && a->size() != 1) || (b->size() != n && b->size() != 1)) return;
     std::vector<Dim> r;
     for (std::size_t k = 0; k < n; ++k) {
-        std::optional<Dim> d = f((*a)[a->size() == 1 ? 0 : k], (*b)[b->size() == 1 ? 0 : k]);
+        std::optional<Dim> d = attempt([&] { return f((*a)[a->size() == 1 ? 0 : k], (*b)[b->size() == 1 ? 0 : k]); });
         if (!d) return;
         r.push_back(std::move(*d));
     }
@@ -86,7 +94,7 @@ void unary_content(InferCtx& c, F&& f) {
     if (!a || a->size() > 64) return;
     std::vector<Dim> r;
     for (auto& x : *a) {
-        std::optional<Dim> d = f(x);
+        std::optional<Dim> d = attempt([&] { return f(x); });
         if (!d) return;
         r.push_back(std::move(*d));
     }

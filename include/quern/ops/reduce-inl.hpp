@@ -20,16 +20,16 @@ inline void content(InferCtx& c, reduce::Op op) {
     auto v = c.ints(0);
     if (!v || v->empty() || v->size() > 64) return;
     if (!c.out(0).concrete() || c.out(0).shape().count() != 1) return;
-    Dim d = (*v)[0];
-    for (std::size_t i = 1; i < v->size(); ++i) {
-        const Dim& x = (*v)[i];
-        if (op == reduce::Op::sum) d = d + x;
-        else if (op == reduce::Op::prod) d = d * x;
-        else if (op == reduce::Op::max) d = max(d, x);
-        else if (op == reduce::Op::min) d = min(d, x);
-        else return;
-    }
-    if (op == reduce::Op::sum || op == reduce::Op::prod || op == reduce::Op::max || op == reduce::Op::min) c.set_symbolic(0, {d});
+    if (op != reduce::Op::sum && op != reduce::Op::prod && op != reduce::Op::max && op != reduce::Op::min) return;
+    const std::optional<Dim> d = ops_elementwise::attempt([&]() -> std::optional<Dim> {
+        Dim all = (*v)[0];
+        for (std::size_t i = 1; i < v->size(); ++i) {
+            const Dim& x = (*v)[i];
+            all = op == reduce::Op::sum ? all + x : op == reduce::Op::prod ? all * x : op == reduce::Op::max ? max(all, x) : min(all, x);
+        }
+        return all;
+    });
+    if (d) c.set_symbolic(0, {*d});
 }
 template <reduce::Op op>
 void infer(InferCtx& c) {
