@@ -26,7 +26,7 @@ struct Layout {
     Graph& g;
     const PassContext& ctx;
 
-    ValueId node(const OpDef& op, std::vector<ValueId> in, Attrs a, const std::string& origin, const std::string& stem) {
+    ValueId node(const OpDef& op, std::vector<ValueId> in, Attrs a, const std::string& origin, std::string stem) {  // stem may be a name in g.values, which grows
         ValueId out = g.add_value(g.fresh_name(stem), Fact());
         NodeId id = g.add_node(op, g.fresh_name(stem), std::move(in), {out}, std::move(a));
         g.nodes[id].origin = origin;
