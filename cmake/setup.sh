@@ -97,7 +97,8 @@ jobs() {
 # configure EXTRA_CMAKE_ARGUMENTS...
 configure() {
     local args=(-S . -B "$build" -DQUERN_ONEDNN="${QUERN_ONEDNN:-AUTO}" "$@")
-    [ ! -e "$deps/onednn/.done" ] || args+=(-DCMAKE_PREFIX_PATH="$deps/onednn")
+    # Debian's pip puts things under local/.
+    [ ! -e "$deps/onednn/.done" ] || args+=("-DCMAKE_PREFIX_PATH=$deps/onednn;$deps/onednn/local")
     if [ ! -e "$build/CMakeCache.txt" ]; then
         args+=(-DCMAKE_BUILD_TYPE=Release)
         command -v ninja >/dev/null && args+=(-G Ninja)

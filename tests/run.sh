@@ -4,7 +4,7 @@
 
 install_packages libgtest-dev pkg-config
 install_onednn
-configure -DQUERN_BUILD_TESTS=ON
+configure -DQUERN_BUILD_TESTS=ON -DQUERN_BUILD_BOTH=ON
 build_targets all
 
 say "testing"

@@ -26,7 +26,7 @@ void model_options(CLI::App& c, Args& a) {
 void engine_options(CLI::App& c, Args& a) {
     c.add_option("--threads", a.threads, "Threads; 0: as many as this process may use")->check(CLI::Range(0, 4096))->capture_default_str();
     c.add_option("--isa", a.isa, "Instructions to stay within")->check(CLI::IsMember({"baseline", "avx2", "avx512", "best"}))->capture_default_str();
-    c.add_flag("--portable", a.portable, "Only the portable (Eigen) kernels, nothing of oneDNN or Highway");
+    c.add_flag("--portable", a.portable, "Only the portable kernels, nothing of oneDNN or Highway");
     c.add_flag("--no-optimize", a.no_optimize, "Skip the optimization passes");
     c.add_option("--stop-after", a.stop_after, "Stop after this optimization pass (for bisection)")->type_name("PASS");
     c.add_option("--memory-limit", a.memory_limit_mb, "Fail rather than take more than this for weights, activations and scratch; 0: no limit")->type_name("MB");
