@@ -17,34 +17,41 @@ public:
         const View &a = c.in[0], &b = c.in[3], &y = c.out[0];
         if (y.count() == 0) return;
         for (int i : {1, 2, 4, 5, 6, 7}) need_single(given(c, i), "a scale or zero point");
-        bool u = y.dtype == DType::u8;
-        float ta[256], tb[256], down = scale_at(c.in[6], 0);
+        if (y.dtype == DType::u8) go<std::uint8_t>(c, a, b, y);
+        else go<std::int8_t>(c, a, b, y);
+    }
+
+private:
+    template <class T>
+    void go(const Call& c, const View& a, const View& b, const View& y) const {
+        float sa = scale_at(c.in[1], 0), sb = scale_at(c.in[4], 0), down = scale_at(c.in[6], 0);
+        auto za = static_cast<float>(zero_at(given(c, 2), 0)), zb = static_cast<float>(zero_at(given(c, 5), 0));
+        float ka = mul_ ? sa * sb / down : sa / down, kb = sb / down;
         std::int32_t zero = zero_at(given(c, 7), 0);
-        dequantized(a.dtype == DType::u8, scale_at(c.in[1], 0), zero_at(given(c, 2), 0), ta);
-        dequantized(b.dtype == DType::u8, scale_at(c.in[4], 0), zero_at(given(c, 5), 0), tb);
         // A trailing run that neither operand broadcasts is one row.
         int tail = y.rank;
         auto full = [&](const View& v, int d) { return d - y.rank + v.rank >= 0 && v.dims[d - y.rank + v.rank] == y.dims[d]; };
         while (tail > 0 && full(a, tail - 1) && full(b, tail - 1)) --tail;
         if (tail == y.rank && tail > 0) --tail;
         std::int64_t n = y.count(tail, y.rank), rows = y.count(0, tail);
-        std::int64_t sa = n == 1 || full_tail(a, y, tail) ? 1 : 0, sb = n == 1 || full_tail(b, y, tail) ? 1 : 0;
+        std::int64_t step_a = full_tail(a, y, tail) ? 1 : 0, step_b = full_tail(b, y, tail) ? 1 : 0;
         std::int64_t pieces = rows > 1 ? 1 : (n + 32767) / 32768, length = (n + pieces - 1) / pieces;
         c.workers.ranges(rows * pieces, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, length)), [&](std::int64_t from, std::int64_t to) {
             for (std::int64_t i = from; i < to; ++i) {
                 std::int64_t r = i / pieces, first = i % pieces * length, count = std::min(length, n - first);
-                const std::uint8_t* pa = a.in<std::uint8_t>() + offset(a, y, tail, r) + sa * first;
-                const std::uint8_t* pb = b.in<std::uint8_t>() + offset(b, y, tail, r) + sb * first;
-                std::uint8_t* py = y.out<std::uint8_t>() + r * n + first;
-                for (std::int64_t j = 0; j < count; ++j) {
-                    float p = ta[pa[j * sa]], q = tb[pb[j * sb]];
-                    py[j] = quantized((mul_ ? p * q : p + q) / down, u, zero);
-                }
+                const T* pa = a.in<T>() + offset(a, y, tail, r) + step_a * first;
+                const T* pb = b.in<T>() + offset(b, y, tail, r) + step_b * first;
+                T* py = y.out<T>() + r * n + first;
+                // By value: bytes written might be any captured variable.
+                auto f = [mul = mul_, za, zb, ka, kb, zero](T p, T q) {
+                    float v = static_cast<float>(p) - za, w = static_cast<float>(q) - zb;
+                    return saturate<T>(mul ? v * w * ka : v * ka + w * kb, zero);
+                };
+                if (step_a && step_b) for (std::int64_t j = 0; j < count; ++j) py[j] = f(pa[j], pb[j]);
+                else for (std::int64_t j = 0; j < count; ++j) py[j] = f(pa[j * step_a], pb[j * step_b]);
             }
         });
     }
-
-private:
     static bool full_tail(const View& v, const View& y, int tail) {
         for (int d = tail; d < y.rank; ++d) {
             int e = d - y.rank + v.rank;
