@@ -188,6 +188,9 @@ static std::string refuse(const Problem& p, const Target& t) {
     if (n < 1 || n > 3) return std::to_string(n) + " spatial dimensions; 1 to 3 are accepted";
     if (!p.w.defined()) return "weights are not constant";
     if (p.w.count() == 0) return "no weights";
+    std::int64_t channels = p.w.shape()[1], outputs = p.w.shape()[0] / std::max<std::int64_t>(1, p.group);
+    if (channels >= 64 && outputs >= 32)  // measured: equal on large planes, 10 to 60 % slower on 14 x 14 and 7 x 7
+        return std::to_string(channels) + " to " + std::to_string(outputs) + " channels a group; conv.core is as fast and cuts small planes finer";
     dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     if (choose_layout(p, t.isa, engine).is_zero()) return std::string("no implementation within ") + isa_name(t.isa) + " but references";
     return {};

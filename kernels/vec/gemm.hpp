@@ -33,18 +33,46 @@ constexpr int short_k = 256, long_k = 1024;
 constexpr int short_stride = short_k + 16, long_stride = long_k + 16;
 template <class T> constexpr int block_rows = rows_max<T> * (QUERN_VEC_BYTES == 64 ? 8 : 10);
 
+/// An epilogue that fits into the registers of a micro-tile: c = clip(c + bias + residual). Null pointers: absent.
+struct End {
+    const float* bias;
+    const float* residual;  ///< as C, same leading dimension
+    float lo, hi;
+};
 template <class T> struct Micro {
-    using Fn = void (*)(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs);
+    using Fn = void (*)(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs, const End* end);
 };
 
 /// A is read in place: row r at a + r * as.
 constexpr int in_place = -1;
 
+template <int R> QUERN_VEC_INL void micro_end(F (&s)[R][2], float* c, i64 ldc, const End& e) {
+    F b0 = e.bias ? load(e.bias) : F{}, b1 = e.bias ? load(e.bias + W) : F{}, lo = splat(e.lo), hi = splat(e.hi);
+    if (e.residual) {
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            s[r][0] = (s[r][0] + b0) + load(e.residual + r * ldc);
+            s[r][1] = (s[r][1] + b1) + load(e.residual + r * ldc + W);
+        }
+    } else {
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            s[r][0] += b0;
+            s[r][1] += b1;
+        }
+    }
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        store(c + r * ldc, clip(s[r][0], lo, hi));
+        store(c + r * ldc + W, clip(s[r][1], lo, hi));
+    }
+}
+
 /// C[R, panel] (+)= A x B for one micro-tile. S > 0: A[r, k] at a[r * S + k]; S = 0: at a[k * as + r];
 /// S = in_place: at a[r * as + k], through one pointer for each 3 rows (as and 2 * as are address modes).
 /// B rows are `bs` apart. One line of what comes next is fetched at each step of k: pf, pf + pfs, ...
 template <class T, int R, int S>
-QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs) {
+QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs, const End* end) {
     constexpr int L = lanes<T>;
     using V = typename Lanes<T>::V;
     V s[R][2];
@@ -84,6 +112,9 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
             a += S ? 1 : as;
         }
         b += bs;
+    }
+    if constexpr (sizeof(T) == 4) {
+        if (end) return micro_end<R>(s, c, ldc, *end);
     }
     QUERN_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -156,16 +187,30 @@ QUERN_VEC_INL void finish_if_f32(float* c, i64 ldc, i64 rows, i64 cols, const Ep
 }
 QUERN_VEC_INL void finish_if_f32(double*, i64, i64, i64, const Epilogue*, i64, i64) {}
 
+/// Whether the epilogue is one that micro-kernels do; sets the bounds.
+QUERN_VEC_INL bool fits_end(const Epilogue* e, End& end) {
+    if (!e || e->bias_col || e->scale != 1.f) return false;
+    end.lo = -__builtin_inff(), end.hi = __builtin_inff();
+    if (e->post == Post::relu) end.lo = 0;
+    else if (e->post == Post::clip) end.lo = e->alpha, end.hi = e->beta;
+    else if (e->post != Post::none) return false;
+    return e->bias_row || e->residual || e->post != Post::none;
+}
+QUERN_VEC_INL void place_end(End& end, const Epilogue& e, i64 row, i64 col) {
+    end.bias = e.bias_row ? e.bias_row + col : nullptr;
+    end.residual = e.residual ? e.residual + row + col : nullptr;
+}
+
 /// One micro-tile of a real size: full width straight into C, else through `tile` [rows_max, panel].
 template <class T>
 QUERN_VEC_INL void put(typename Micro<T>::Fn fn, const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 rows, i64 cols,
-                       i64 k, bool acc, const char* pf, i64 pfs, T* tile) {
+                       i64 k, bool acc, const char* pf, i64 pfs, T* tile, const End* end = nullptr) {
     constexpr int N = panel<T>;
-    if (cols == N) return fn(a, as, b, bs, c, ldc, k, acc, pf, pfs);
+    if (cols == N) return fn(a, as, b, bs, c, ldc, k, acc, pf, pfs, end);
     if (acc)
         for (i64 r = 0; r < rows; ++r)
             for (i64 j = 0; j < cols; ++j) tile[r * N + j] = c[r * ldc + j];
-    fn(a, as, b, bs, tile, N, k, acc, pf, pfs);
+    fn(a, as, b, bs, tile, N, k, acc, pf, pfs, nullptr);
     for (i64 r = 0; r < rows; ++r)
         for (i64 j = 0; j < cols; ++j) c[r * ldc + j] = tile[r * N + j];
 }
@@ -200,6 +245,8 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
     constexpr int N = panel<T>, R = rows_max<T>;
     T* tile = work;
     T* block = work + N * R;
+    End end{};
+    bool in_registers = fits_end(e, end);
     i64 nm = blocks_of(m, block_rows<T>), nk = blocks_of(k, S == in_place ? long_k : S - 16), np = blocks_of(n, N);
     for (i64 im = 0; im < nm; ++im) {
         i64 m0 = piece(m, nm, im), mc = piece(m, nm, im + 1) - m0, nr = blocks_of(mc, R);
@@ -212,14 +259,16 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
             for (i64 p = 0; p < np; ++p) {
                 i64 bs = N, cols = lesser(N, n - p * N);
                 const T* b = columns(p, k0, kc, &bs);
+                bool ends = in_registers && ik + 1 == nk && cols == N;
                 const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
                 i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
                 for (i64 ir = 0; ir < nr; ++ir) {
                     i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0;
                     T* ct = c + (m0 + r0) * ldc + p * N;
-                    put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile);
+                    put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile,
+                           ends ? (place_end(end, *e, (m0 + r0) * ldc, p * N), &end) : nullptr);
                     next += step * kc;
-                    if (ik + 1 == nk) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
+                    if (ik + 1 == nk && !ends) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
                 }
             }
         }

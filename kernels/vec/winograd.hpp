@@ -177,7 +177,7 @@ QUERN_VEC_FN void wino_output(const ConvShape& s, const float* v, const float* u
             const char* next = reinterpret_cast<const char*>(b + s.channels * N);
             for (i64 ir = 0; ir < nr; ++ir) {
                 i64 r0 = piece(count, nr, ir), r = piece(count, nr, ir + 1) - r0;
-                micro_for<float, in_place>(r)(v + q * plane + (at + r0) * row, row, b, N, work + q * stride + r0 * N, N, s.channels, false, next, step);
+                micro_for<float, in_place>(r)(v + q * plane + (at + r0) * row, row, b, N, work + q * stride + r0 * N, N, s.channels, false, next, step, nullptr);
                 next += step * s.channels;
             }
         }
