@@ -156,7 +156,8 @@ QUERN_INLINE const Node* PatchCtx::sole_producer(int i, std::string_view op) con
     return p && v < static_cast<ValueId>(uses.size()) && uses[v] == 1 ? p : nullptr;
 }
 QUERN_INLINE ValueId PatchCtx::constant(std::string_view stem, Tensor t) { return graph.add_constant(graph.fresh_name(stem), std::move(t)); }
-QUERN_INLINE std::vector<ValueId> PatchCtx::add(std::string_view op, std::string_view stem, std::vector<ValueId> in, Attrs attrs, int n_out) {
+QUERN_INLINE std::vector<ValueId> PatchCtx::add(std::string_view op, std::string_view name, std::vector<ValueId> in, Attrs attrs, int n_out) {
+    const std::string stem(name);  // it may be a name in graph.values, which grows
     std::vector<ValueId> out;
     for (int o = 0; o < n_out; ++o) out.push_back(graph.add_value(graph.fresh_name(stem), Fact()));
     std::string origin = node().origin;
