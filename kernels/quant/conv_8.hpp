@@ -36,19 +36,28 @@ public:
         need_single(given(c, p_.y_zero), "the output's zero point");
         need_single_or(given(c, p_.w_scale), w.dims[0], "the weights' scale");
         need_single_or(given(c, p_.w_zero), w.dims[0], "the weights' zero point");
-        std::int64_t blocks = (s.pixels + s.block - 1) / s.block;
-        c.workers.for_each(x.dims[0] * p_.group * blocks, [&](std::int64_t i, int worker) {
-            std::byte* mine = c.scratch + static_cast<std::size_t>(worker) * s.worker_bytes;
-            std::int64_t n = i / blocks / p_.group, g = i / blocks % p_.group, p0 = i % blocks * s.block;
-            tile(c, s, n, g, p0, std::min(s.block, s.pixels - p0), mine);
+        c.workers.for_each(x.dims[0] * p_.group * s.blocks * s.row_blocks, [&](std::int64_t i, int worker) {
+            Tile t;
+            t.m0 = i % s.row_blocks * s.rows;
+            t.rows = std::min(s.rows, s.m - t.m0);
+            t.p0 = i / s.row_blocks % s.blocks * s.block;
+            t.count = std::min(s.block, s.pixels - t.p0);
+            t.group = i / s.row_blocks / s.blocks % p_.group;
+            t.n = i / s.row_blocks / s.blocks / p_.group;
+            tile(c, s, t, c.scratch + static_cast<std::size_t>(worker) * s.worker_bytes);
         });
     }
 
 private:
     struct Sizes {
-        std::int64_t m, c, taps, k, pixels, block;  // m, c: channels of a group
+        std::int64_t m, c, taps, k, pixels;            // m, c: channels of a group
+        std::int64_t block, blocks, rows, row_blocks;  // of pixels; of output channels
         std::size_t col_bytes, worker_bytes;
     };
+    struct Tile {
+        std::int64_t n, group, m0, rows, p0, count;
+    };
+    /// Tiles of some million products; where pixels alone give few tiles, output channels are cut too.
     Sizes sizes(const View& w, const View& y) const {
         Sizes s;
         s.m = w.dims[0] / p_.group;
@@ -56,34 +65,40 @@ private:
         s.taps = w.count(2, w.rank);
         s.k = s.c * s.taps;
         s.pixels = y.count(2, y.rank);
-        std::int64_t fit = std::min(65536 / std::max<std::int64_t>(1, s.k), 131072 / std::max<std::int64_t>(1, s.m));
-        s.block = std::min(std::max<std::int64_t>(1, s.pixels), std::clamp<std::int64_t>(fit / 16 * 16, 16, 4096));
+        std::int64_t k = std::max<std::int64_t>(1, s.k), m = std::max<std::int64_t>(1, s.m);
+        std::int64_t most = std::clamp<std::int64_t>(524288 / k, 32, 4096);
+        std::int64_t want = std::clamp<std::int64_t>((std::int64_t{1} << 22) / k / m, std::min<std::int64_t>(64, most), most);
+        s.blocks = (s.pixels + want - 1) / want;
+        s.block = ((s.pixels + s.blocks - 1) / std::max<std::int64_t>(1, s.blocks) + 31) / 32 * 32;
+        s.blocks = s.block ? (s.pixels + s.block - 1) / s.block : 0;
+        s.rows = s.blocks * p_.group * y.dims[0] < 16 ? std::min<std::int64_t>(m, 128) : m;
+        s.row_blocks = (s.m + s.rows - 1) / s.rows;
         s.col_bytes = up(static_cast<std::size_t>(s.k * s.block) * 2);
-        s.worker_bytes = s.col_bytes + up(static_cast<std::size_t>(s.m * s.block) * 4);
+        s.worker_bytes = s.col_bytes + up(static_cast<std::size_t>(s.rows * s.block) * 4);
         return s;
     }
-    void tile(const Call& call, const Sizes& s, std::int64_t n, std::int64_t g, std::int64_t p0, std::int64_t count, std::byte* mine) const {
+    void tile(const Call& call, const Sizes& s, const Tile& t, std::byte* mine) const {
         const View &x = *given(call, p_.x), &w = *given(call, p_.w), &y = call.out[0];
         auto* col = reinterpret_cast<std::int16_t*>(mine);
         auto* acc = reinterpret_cast<std::int32_t*>(mine + s.col_bytes);
-        std::int64_t plane = x.count(2, x.rank), first = g * s.m;
-        const std::uint8_t* from = x.in<std::uint8_t>() + (n * p_.group + g) * s.c * plane;
+        std::int64_t plane = x.count(2, x.rank), first = t.group * s.m + t.m0;
+        const std::uint8_t* from = x.in<std::uint8_t>() + (t.n * p_.group + t.group) * s.c * plane;
         std::int32_t xz = zero_at(given(call, p_.x_zero), 0);
         for (std::int64_t c = 0; c < s.c; ++c) {
-            if (x.dtype == DType::u8) columns(x, y, from + c * plane, xz, p0, count, col + c * s.taps * count);
-            else columns(x, y, reinterpret_cast<const std::int8_t*>(from) + c * plane, xz, p0, count, col + c * s.taps * count);
+            if (x.dtype == DType::u8) columns(x, y, from + c * plane, xz, t.p0, t.count, col + c * s.taps * t.count);
+            else columns(x, y, reinterpret_cast<const std::int8_t*>(from) + c * plane, xz, t.p0, t.count, col + c * s.taps * t.count);
         }
         const View* wz = given(call, p_.w_zero);
         const std::uint8_t* weights = w.in<std::uint8_t>() + first * s.k;
         bool w_unsigned = w.dtype == DType::u8;
-        for (std::int64_t r0 = 0; r0 < s.m;) {  // runs of rows with one zero point
+        for (std::int64_t r0 = 0; r0 < t.rows;) {  // runs of rows with one zero point
             std::int64_t r1 = r0 + 1;
             std::int32_t z = zero_at(wz, first + r0);
-            while (r1 < s.m && zero_at(wz, first + r1) == z) ++r1;
-            t_.gemm_8(r1 - r0, count, s.k, weights + r0 * s.k, w_unsigned, z, s.k, col, count, acc + r0 * count, count);
+            while (r1 < t.rows && zero_at(wz, first + r1) == z) ++r1;
+            t_.gemm_8(r1 - r0, t.count, s.k, weights + r0 * s.k, w_unsigned, z, s.k, col, t.count, acc + r0 * t.count, t.count);
             r0 = r1;
         }
-        for (std::int64_t r = 0; r < s.m; ++r) finish(call, first + r, (n * y.dims[1] + first + r) * s.pixels + p0, count, acc + r * count);
+        for (std::int64_t r = 0; r < t.rows; ++r) finish(call, first + r, (t.n * y.dims[1] + first + r) * s.pixels + t.p0, t.count, acc + r * t.count);
     }
     void finish(const Call& call, std::int64_t channel, std::int64_t at, std::int64_t count, std::int32_t* acc) const {
         const View& y = call.out[0];
@@ -107,31 +122,48 @@ private:
         int n = w.spatial(), last = n - 1;
         std::int64_t width = x.dim(-1), out_width = y.dim(-1), taps = 1, s = w.strides[last], begin = w.pad_begin(last, width);
         for (std::int64_t k : w.kernel) taps *= k;
-        for (std::int64_t t = 0; t < taps; ++t, col += count) {
-            for (std::int64_t p = 0; p < count;) {
-                std::int64_t o = (p0 + p) % out_width, row = (p0 + p) / out_width, run = std::min(out_width - o, count - p), rest_k = t / w.kernel[last];
-                std::int64_t at = 0, stride = 1;
-                bool inside = true;
-                for (int d = last - 1; d >= 0; --d) {
-                    std::int64_t i = row % y.dims[d + 2] * w.strides[d] + rest_k % w.kernel[d] * w.dilations[d] - w.pad_begin(d, x.dims[d + 2]);
-                    row /= y.dims[d + 2];
-                    rest_k /= w.kernel[d];
-                    inside &= i >= 0 && i < x.dims[d + 2];
-                    at += i * stride;
-                    stride *= x.dims[d + 2];
-                }
-                std::int64_t off = t % w.kernel[last] * w.dilations[last] - begin;  // input = o * s + off
-                std::int64_t lo = off >= 0 ? 0 : (-off + s - 1) / s, hi = off >= width ? 0 : (width - 1 - off) / s + 1;
-                lo = std::clamp(inside ? lo : o + run, o, o + run);
-                hi = std::clamp(inside ? hi : o, lo, o + run);
-                std::int16_t* to = col + p - o;
-                const T* src = from + at * width + off;
-                for (std::int64_t i = o; i < lo; ++i) to[i] = 0;
-                for (std::int64_t i = lo; i < hi; ++i) to[i] = static_cast<std::int16_t>(src[i * s] - zero);
-                for (std::int64_t i = hi; i < o + run; ++i) to[i] = 0;
-                p += run;
-            }
+        if (taps == 1 && plain(x, y)) {
+            for (std::int64_t p = 0; p < count; ++p) col[p] = static_cast<std::int16_t>(from[p0 + p] - zero);
+            return;
         }
+        for (std::int64_t p = 0; p < count;) {  // runs along one output row
+            std::int64_t o = (p0 + p) % out_width, row = (p0 + p) / out_width, run = std::min(out_width - o, count - p);
+            for (std::int64_t t = 0; t < taps; ++t) {
+                std::int64_t kw = t % w.kernel[last], at = row_of(x, y, row, t / w.kernel[last]);
+                std::int64_t off = kw * w.dilations[last] - begin;  // input = o * s + off
+                std::int64_t lo = off >= 0 ? 0 : (-off + s - 1) / s, hi = off >= width ? 0 : (width - 1 - off) / s + 1;
+                lo = std::clamp(at >= 0 ? lo : o + run, o, o + run);
+                hi = std::clamp(at >= 0 ? hi : o, lo, o + run);
+                std::int16_t* to = col + t * count + p - o;
+                const T* src = from + std::max<std::int64_t>(at, 0) * width + off;
+                for (std::int64_t i = o; i < lo; ++i) to[i] = 0;
+                if (s == 1) for (std::int64_t i = lo; i < hi; ++i) to[i] = static_cast<std::int16_t>(src[i] - zero);
+                else for (std::int64_t i = lo; i < hi; ++i) to[i] = static_cast<std::int16_t>(src[i * s] - zero);
+                for (std::int64_t i = hi; i < o + run; ++i) to[i] = 0;
+            }
+            p += run;
+        }
+    }
+    /// The input row (all spatial dimensions but the last) that tap `k` sees at output row `row`; -1: padding.
+    std::int64_t row_of(const View& x, const View& y, std::int64_t row, std::int64_t k) const {
+        const conv::Window& w = p_.window;
+        std::int64_t at = 0, stride = 1;
+        for (int d = w.spatial() - 2; d >= 0; --d) {
+            bool outer = d == 0;  // nothing left to divide by
+            std::int64_t i = (outer ? row : row % y.dims[d + 2]) * w.strides[d] + (outer ? k : k % w.kernel[d]) * w.dilations[d] - w.pad_begin(d, x.dims[d + 2]);
+            if (i < 0 || i >= x.dims[d + 2]) return -1;
+            row /= y.dims[d + 2];
+            k /= w.kernel[d];
+            at += i * stride;
+            stride *= x.dims[d + 2];
+        }
+        return at;
+    }
+    /// A kernel of one tap that neither strides nor pads: output pixels are input pixels.
+    bool plain(const View& x, const View& y) const {
+        for (int d = 0; d < p_.window.spatial(); ++d)
+            if (p_.window.strides[d] != 1 || x.dims[d + 2] != y.dims[d + 2] || p_.window.pad_begin(d, x.dims[d + 2]) != 0) return false;
+        return true;
     }
     ConvProblem p_;
     const vec::Table& t_;
