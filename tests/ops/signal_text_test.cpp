@@ -1,0 +1,125 @@
+// Resize, transforms, expressions and strings where ONNX's own cases do not look.
+#include <cmath>
+
+#include <quern/kernels/signal/fft.hpp>
+#include <quern/kernels/text/regex.hpp>
+
+#include "support/op_test.hpp"
+
+using namespace quern_test;
+using quern::onnx::attribute_f;
+using quern::onnx::attribute_i;
+using quern::onnx::attribute_ints;
+using quern::onnx::attribute_s;
+
+namespace {
+
+Tensor wave(quern::Shape s) {
+    Tensor x(DType::f32, s);
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[static_cast<std::size_t>(i)] = float((i * 37) % 29) - 11;
+    return x;
+}
+/// Bilinear resizing, pixel by pixel.
+Tensor bilinear(const Tensor& x, std::int64_t oh, std::int64_t ow) {
+    const auto &s = x.shape();
+    Tensor y(DType::f32, {s[0], s[1], oh, ow});
+    for (std::int64_t p = 0; p < s[0] * s[1]; ++p)
+        for (std::int64_t i = 0; i < oh; ++i)
+            for (std::int64_t j = 0; j < ow; ++j) {
+                auto source = [](std::int64_t o, std::int64_t n, std::int64_t m) { return std::min(std::max((double(o) + 0.5) * double(n) / double(m) - 0.5, 0.0), double(n - 1)); };
+                double v = source(i, s[2], oh), u = source(j, s[3], ow);
+                std::int64_t a = std::int64_t(v), b = std::min(a + 1, s[2] - 1), c = std::int64_t(u), d = std::min(c + 1, s[3] - 1);
+                auto at = [&](std::int64_t r, std::int64_t q) { return double(x.data<float>()[static_cast<std::size_t>((p * s[2] + r) * s[3] + q)]); };
+                double fv = v - double(a), fu = u - double(c);
+                y.data<float>()[static_cast<std::size_t>((p * oh + i) * ow + j)] =
+                    float((1 - fv) * ((1 - fu) * at(a, c) + fu * at(a, d)) + fv * ((1 - fu) * at(b, c) + fu * at(b, d)));
+            }
+    return y;
+}
+TEST(Resize, BilinearBySizesAndByScalesKnownOnlyWhenRun) {
+    Tensor x = wave({2, 3, 9, 13}), none;
+    for (auto [h, w] : {std::pair<std::int64_t, std::int64_t>{18, 26}, {5, 40}, {9, 13}, {1, 1}, {9, 7}}) {
+        Tensor sizes = ints({4}, {2, 3, h, w});
+        expect_near(run_op("Resize", {x, none, none, sizes}, {attribute_s("mode", "linear")}, 19)[0], bilinear(x, h, w), 1e-5, 1e-5);
+        expect_near(run_op("Resize", {x, none, none, sizes}, {attribute_s("mode", "linear")}, 19, 1, {3})[0], bilinear(x, h, w), 1e-5, 1e-5);
+    }
+    for (bool fixed : {true, false})
+        expect_near(run_op("Resize", {x, none, floats({4}, {1, 1, 2, 3})}, {attribute_s("mode", "linear")}, 19, 1, fixed ? std::vector<int>{2} : std::vector<int>{})[0],
+                    bilinear(x, 18, 39), 1e-5, 1e-5);
+}
+TEST(Resize, ChannelsLastAndNarrowTypes) {
+    Tensor x = t<std::uint8_t>({1, 2, 2, 2}, {0, 255, 10, 245, 100, 155, 110, 145}), none;
+    auto y = run_op("Resize", {x, none, none, ints({2}, {2, 4})}, {attribute_s("mode", "linear"), attribute_ints("axes", {1, 2}), attribute_s("coordinate_transformation_mode", "align_corners")}, 19)[0];
+    std::vector<std::uint8_t> want = {0, 255, 3, 252, 7, 248, 10, 245, 100, 155, 103, 152, 107, 148, 110, 145};
+    ASSERT_EQ(y.shape(), (quern::Shape{1, 2, 4, 2}));
+    for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(y.data<std::uint8_t>()[i], want[i], 1) << i;
+}
+TEST(Resize, SymbolsFollowScales) {
+    ModelBuilder b(13);
+    b.input("x", DType::f32, {"N", "3", "H", "W"}).constant("s", floats({4}, {1, 1, 2, 0.5f})).node("Resize", {"x", "", "s"}, {"y"}).output("y");
+    EXPECT_NE(b.model().dump("import").find("y: float[N, 3, 2*H, floordiv(W,2)]"), std::string::npos) << b.model().dump("import");
+    auto y = b.run({{"x", wave({1, 3, 2, 5})}});
+    EXPECT_EQ(y[0].shape(), (quern::Shape{1, 3, 4, 2}));
+}
+TEST(Resize, OldOperatorsAndRefusals) {
+    Tensor x = floats({1, 1, 1, 2}, {1, 2}), none;
+    expect_near(run_op("Upsample", {x, floats({4}, {1, 1, 2, 2})}, {}, 9)[0], floats({1, 1, 2, 4}, {1, 1, 2, 2, 1, 1, 2, 2}));
+    expect_near(run_op("Resize", {x, floats({4}, {1, 1, 1, 2})}, {attribute_s("mode", "linear")}, 10)[0], floats({1, 1, 1, 4}, {1, 1.5f, 2, 2}));
+    EXPECT_THROW(run_op("Resize", {x, none, floats({4}, {1, 1, -1, 2})}, {}, 19), quern::Error);
+    EXPECT_THROW(run_op("Resize", {x, none, floats({4}, {1, 1, std::nanf(""), 2})}, {}, 19), quern::Error);
+    EXPECT_THROW(run_op("Resize", {x, none, floats({4}, {1, 1, 1e30f, 2})}, {}, 19), quern::Error);
+    EXPECT_THROW(run_op("Resize", {x, none, none, ints({4}, {1, 1, -1, 2})}, {}, 19), quern::Error);
+    EXPECT_THROW(run_op("Resize", {x, none, floats({3}, {1, 1, 2})}, {}, 19), quern::Error);
+    EXPECT_THROW(run_op("Resize", {x}, {}, 19), quern::Error);
+}
+TEST(GridSample, FarAndUndefinedPlacesAreHarmless) {
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+    Tensor x = wave({1, 1, 3, 3}), grid = floats({1, 1, 4, 2}, {inf, 0, nan, nan, 1e30f, -1e30f, -inf, inf});
+    for (std::string padding : {"zeros", "border", "reflection"})
+        for (std::string mode : {"linear", "nearest", "cubic"}) {
+            auto y = run_op("GridSample", {x, grid}, {attribute_s("mode", mode), attribute_s("padding_mode", padding)}, 20)[0];
+            EXPECT_EQ(y.count(), 4);
+            if (padding == "zeros") expect_near(y, floats({1, 1, 1, 4}, {0, 0, 0, 0}));
+        }
+}
+TEST(Dft, EveryLengthAgainstTheDefinition) {
+    for (std::int64_t n = 1; n <= 40; ++n)
+        for (bool inverse : {false, true}) {
+            std::vector<quern::signal::Complex> x(static_cast<std::size_t>(n)), want(x.size());
+            for (std::int64_t k = 0; k < n; ++k) x[static_cast<std::size_t>(k)] = {double(k * 17 % 11) - 4, double(k * 5 % 7)};
+            for (std::int64_t k = 0; k < n; ++k)
+                for (std::int64_t i = 0; i < n; ++i) want[static_cast<std::size_t>(k)] += x[static_cast<std::size_t>(i)] * std::polar(1.0, (inverse ? 2 : -2) * M_PI * double(i * k % n) / double(n));
+            quern::signal::Fft fft(n, inverse);
+            std::vector<quern::signal::Complex> work(fft.work());
+            fft.run(x.data(), work.data());
+            for (std::size_t k = 0; k < x.size(); ++k) EXPECT_LT(std::abs(x[k] - want[k]), 1e-10) << n;
+        }
+}
+TEST(Regex, FullMatchesInLinearTime) {
+    using quern::text::Regex;
+    struct Case { const char* pattern; const char* text; bool match; };
+    for (auto& c : std::initializer_list<Case>{
+             {"", "", true}, {"a|b*", "bbb", true}, {"a|b*", "ab", false}, {"(ab)+c?", "ababc", true}, {"a{2,3}", "aaaa", false}, {"a{2,}", "aaaa", true},
+             {"[^a-c]+", "xyz", true}, {"[^a-c]+", "xbz", false}, {"\\d+\\.\\d*", "12.", true}, {"(?i)Hello", "hELLO", true}, {"(?i:a)b", "AB", false},
+             {"www.[\\w.-]+\\.\\bcom\\b", "www.google.com", true}, {"^a$", "a", true}, {"a.c", "a\nc", false}, {"(?s)a.c", "a\nc", true}, {"\\x41\\x{e9}", "A\xc3\xa9", true},
+             {".", "\xe2\x82\xac", true}, {"[[:alpha:]_]+", "ab_", true}, {"\\Qa.b\\E+", "a.b", true}, {"[a\\]-]+", "a]-", true}, {"(?P<x>a)|(b)", "b", true}, {"x*", "y", false},
+             {"a{,2}", "a{,2}", true}, {"(|a)+b", "aab", true}, {"\\S+@\\S+", "me@here", true}})
+        EXPECT_EQ(Regex(c.pattern).matches(c.text), c.match) << c.pattern << " on " << c.text;
+    EXPECT_TRUE(Regex("(a*)*(a*)*b").matches(std::string(20000, 'a') + "b"));
+    for (const char* bad : {"(", ")", "[a", "*", "a**", "a{3,2}", "\\", "(?=a)", "[z-a]", "(?<>a)", "a{1001}", "((((){1000}){1000}){1000})", "\\p"})
+        EXPECT_THROW(Regex{bad}, quern::Error) << bad;
+    EXPECT_THROW(Regex(std::string(100000, '(')), quern::Error);
+}
+TEST(Strings, SplittingKeepsItsCounts) {
+    std::vector<std::string> in = {"a,b,,c", "", ","};
+    auto y = run_op("StringSplit", {Tensor::from_strings(in, {3})}, {attribute_s("delimiter", ",")}, 20, 2);
+    ASSERT_EQ(y[0].shape(), (quern::Shape{3, 4}));
+    expect_near(y[1], ints({3}, {4, 1, 2}));
+    EXPECT_EQ(y[0].strings()[3], "c");
+    in = {"  x  y ", "\t", "one two three"};
+    y = run_op("StringSplit", {Tensor::from_strings(in, {3})}, {attribute_i("maxsplit", 1)}, 20, 2);
+    expect_near(y[1], ints({3}, {2, 0, 2}));
+    EXPECT_EQ(y[0].strings()[5], "two three");
+}
+
+}  // namespace
