@@ -59,3 +59,14 @@ TEST(Dim, OverflowIsAnError) {
     EXPECT_THROW(big + 1, Error);
     EXPECT_THROW(big * 2, Error);
 }
+TEST(Dim, LongExpressionsBecomeOpaqueAndStillEvaluate) {
+    Dim sum = 0, product = 1;
+    for (int i = 0; i < 40; ++i) sum += Dim::symbol("s" + std::to_string(i)) * Dim(i + 1);
+    product = sum * sum * (sum + 1);
+    DimProgram p;
+    int slot = p.add(product);
+    std::vector<std::int64_t> v(p.size(), DimProgram::unknown);
+    for (auto& [name, s] : p.symbols()) v[s] = 1;
+    p.evaluate(v.data(), 0, p.size());
+    EXPECT_EQ(v[slot], std::int64_t{820} * 820 * 821);
+}

@@ -6,7 +6,7 @@
 QUERN_BEGIN
 
 struct Dim::Atom {
-    enum Kind : std::uint8_t { sym, div, cdiv, tdiv, mod, min, max, bcast } kind;
+    enum Kind : std::uint8_t { sym, div, cdiv, tdiv, mod, min, max, bcast, mul, add } kind;
     std::string key;
     Dim a, b;
 };
@@ -71,6 +71,8 @@ struct DimOps {
         return atom(Atom{k, std::string(name) + "(" + a.to_string() + "," + b.to_string() + ")", a, b});
     }
     static Dim product(const Dim& a, const Dim& b) {
+        // Opaque beyond 64 terms: still computed, no longer simplified.
+        if (terms(a).size() * terms(b).size() > 64) return binary(Atom::mul, "mul", a, b);
         std::vector<Term> out;
         for (auto& x : terms(a))
             for (auto& y : terms(b)) {
@@ -79,7 +81,6 @@ struct DimOps {
                 std::sort(t.atoms.begin(), t.atoms.end(), [](auto& p, auto& q) { return p->key < q->key; });
                 out.push_back(std::move(t));
             }
-        if (out.size() > 64) raise(ErrorCode::unsupported, "a dimension's expression has grown beyond 64 terms");
         return make(std::move(out));
     }
     /// a / b where b is one term and divides every term of a; also a == k * b.
@@ -151,6 +152,7 @@ QUERN_INLINE bool Dim::positive() const noexcept {
 QUERN_INLINE Dim operator+(const Dim& a, const Dim& b) {
     if (!a.p_ && !b.p_) return DimOps::checked(static_cast<__int128>(a.c_) + b.c_);
     auto t = DimOps::terms(a), u = DimOps::terms(b);
+    if (t.size() + u.size() > 128) return DimOps::binary(Dim::Atom::add, "add", a, b);
     t.insert(t.end(), u.begin(), u.end());
     return DimOps::make(std::move(t));
 }
@@ -244,7 +246,7 @@ QUERN_INLINE int DimProgram::add_atom(const Dim::Atom& a) {
     if (a.kind != Dim::Atom::sym) {
         c.a = add(a.a);
         c.b = add(a.b);
-        static constexpr Op ops[] = {Op::symbol, Op::div, Op::cdiv, Op::tdiv, Op::mod, Op::min, Op::max, Op::bcast};
+        static constexpr Op ops[] = {Op::symbol, Op::div, Op::cdiv, Op::tdiv, Op::mod, Op::min, Op::max, Op::bcast, Op::mul, Op::add};
         c.op = ops[a.kind];
     }
     int slot = size();
@@ -315,6 +317,8 @@ QUERN_INLINE void DimProgram::evaluate(std::int64_t* v, int from, int to) const 
             case Op::mod: v[i] = a - b * detail::fdiv(a, b); break;
             case Op::min: v[i] = a < b ? a : b; break;
             case Op::max: v[i] = a > b ? a : b; break;
+            case Op::mul: v[i] = DimOps::checked(static_cast<__int128>(a) * b); break;
+            case Op::add: v[i] = DimOps::checked(static_cast<__int128>(a) + b); break;
             default:
                 if (a != b && a != 1 && b != 1)
                     raise(ErrorCode::shape_mismatch, "dimensions " + std::to_string(a) + " and " + std::to_string(b) + " do not broadcast");

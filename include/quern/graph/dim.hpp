@@ -81,7 +81,7 @@ public:
     bool is_symbol(int slot) const noexcept { return code_[slot].op == Op::symbol; }
 
 private:
-    enum class Op : std::uint8_t { constant, symbol, poly, div, cdiv, tdiv, mod, min, max, bcast };
+    enum class Op : std::uint8_t { constant, symbol, poly, div, cdiv, tdiv, mod, min, max, bcast, mul, add };
     struct Term { std::int64_t coeff; std::vector<int> atoms; };
     struct Code { Op op; int a, b; std::int64_t c; std::vector<Term> terms; };
     int add_atom(const Dim::Atom&);
