@@ -307,8 +307,13 @@ QUERN_INLINE void Runner::resolve(int segment) {
     evaluate_dims(segment, begin, end);
     for (int s = begin; s < end; ++s)
         for (int v : plan_->steps[s].out)
-            if (v >= 0 && plan_->values[v].home == PlanValue::Home::arena && plan_->values[v].dtype == DType::string)
-                f.strings[v] = Tensor(DType::string, Shape(f.views[v].shape()));
+            if (v >= 0 && plan_->values[v].home == PlanValue::Home::arena && plan_->values[v].dtype == DType::string) {
+                Shape shape(f.views[v].shape());
+                std::size_t handles = storage_bytes(DType::string, shape.count());
+                if (shared_.memory_limit && handles > shared_.memory_limit)
+                    raise(ErrorCode::out_of_memory, "value '" + plan_->values[v].name + "' needs " + std::to_string(handles) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
+                f.strings[v] = Tensor(DType::string, std::move(shape));
+            }
     book(begin, end);
     allocate(segment, begin, end);
     std::size_t before = arenas_[segment].size();
