@@ -337,11 +337,12 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
         ctx.in.insert(ctx.in.end(), all.begin(), all.end());
     }
     while (!ctx.in.empty() && ctx.in.back() == no_value) ctx.in.pop_back();
+    if (op.min_in > 0 && ctx.in.empty()) raise(ErrorCode::invalid_model, "input 0 is missing");
     if (op.import) op.import(ctx);
     if (!ctx.done) ctx.finish(op, ctx.in, ctx.attrs);
     for (std::size_t o = 0; o < n.output.size(); ++o) {
         if (n.output[o].empty()) continue;
-        if (ctx.results[o] == no_value) raise(ErrorCode::internal, "import left output " + std::to_string(o) + " without a value");
+        if (ctx.results[o] == no_value) raise(ErrorCode::invalid_model, "the node has output " + std::to_string(o) + ", which its operator does not give");
         s.names[n.output[o]] = ctx.results[o];
     }
 }

@@ -22,7 +22,11 @@ public:
     int n_out = 0;            ///< number of outputs that the node has (absent ones included)
 
     bool has(std::size_t i) const { return i < in.size() && in[i] != no_value; }
-    const Fact& fact(std::size_t i) const { return graph.fact(in[i]); }
+    /// Raises invalid_model when the input is missing.
+    const Fact& fact(std::size_t i) const {
+        if (!has(i)) raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is missing");
+        return graph.fact(in[i]);
+    }
     /// A constant of the graph.
     virtual ValueId constant(Tensor t) = 0;
     ValueId constant_ints(const std::vector<std::int64_t>& v);

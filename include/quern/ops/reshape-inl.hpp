@@ -123,6 +123,7 @@ QUERN_INLINE void infer_squeeze(InferCtx& ctx) {
 }
 QUERN_INLINE void infer_unsqueeze(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
+    ctx.need_type(1, {DType::i64});
     auto axes = ctx.const_ints(1);
     std::int64_t n = axes ? static_cast<std::int64_t>(axes->size()) : ops_util::length_of(ctx, 1);
     if (!x.ranked || n < 0) return ctx.set_unranked(0, x.dtype);

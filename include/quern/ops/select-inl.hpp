@@ -71,6 +71,7 @@ QUERN_INLINE void infer_top_k(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
     ctx.need_type(1, {DType::i64});
     ctx.need_rank(0, 1);
+    ctx.need_rank(1, 0, 1);
     if (x.dtype == DType::string || x.dtype == DType::boolean || dtype_bits(x.dtype) < 8) ctx.unsupported(std::string("type ") + dtype_name(x.dtype));
     if (!x.ranked) {
         ctx.set_unranked(0, x.dtype);
@@ -94,6 +95,8 @@ QUERN_INLINE Lowered lower_top_k(const LowerCtx& ctx) {
 QUERN_INLINE void infer_one_hot(InferCtx& ctx) {
     const Fact &i = ctx.in(0), &v = ctx.in(2);
     if (!is_integer(i.dtype) && i.dtype != DType::f32 && i.dtype != DType::f64) ctx.unsupported(std::string("indices of type ") + dtype_name(i.dtype));
+    if (DType d = ctx.in(1).dtype; dtype_bits(d) < 8 || d == DType::boolean || d == DType::c64 || d == DType::c128)
+        ctx.unsupported(std::string("depth of type ") + dtype_name(d));
     std::int64_t n = ops_util::length_of(ctx, 2);
     if (n >= 0 && n != 2) ctx.fail("values must be [off, on], not " + std::to_string(n) + " elements");
     if (!i.ranked) return ctx.set_unranked(0, v.dtype);

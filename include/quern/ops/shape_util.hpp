@@ -30,6 +30,7 @@ inline void keep_content(InferCtx& ctx) {
 }
 /// `n` sizes that only data decides.
 inline std::vector<Dim> fresh_dims(InferCtx& ctx, std::int64_t n, const char* stem) {
+    if (n > 64) ctx.unsupported(std::to_string(n) + " dimensions; up to 64 are accepted");
     std::vector<Dim> d;
     for (std::int64_t i = 0; i < n; ++i) d.push_back(ctx.fresh(stem));
     return d;
@@ -39,6 +40,7 @@ inline std::int64_t length_of(const InferCtx& ctx, int i) {
     const Fact& f = ctx.in(i);
     if (!f.ranked) return -1;
     if (f.rank() == 0) return 1;
+    if (f.rank() > 1) ctx.fail("input " + std::to_string(i) + " has rank " + std::to_string(f.rank()) + "; accepted: a list of numbers");
     return f.rank() == 1 && f.dims[0].is_const() ? f.dims[0].value() : -1;
 }
 inline Dim product(const std::vector<Dim>& d, std::size_t from = 0, std::size_t to = SIZE_MAX) {

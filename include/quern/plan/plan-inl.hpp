@@ -41,6 +41,7 @@ private:
     void outputs();
     void align_constants();
     void liveness();
+    void find_checks();
     bool known_before(int slot, const std::vector<char>& known) const { return known[slot]; }
 
     const PlanOptions& opt_;
@@ -253,6 +254,25 @@ inline void Planner::liveness() {
     for (int v : p.outputs) p.values[p.values[v].root].last = static_cast<int>(p.steps.size());
 }
 
+/// Steps whose shapes fit whatever sizes the symbols have are never looked at again. The others are found by trying:
+/// sizes that differ from each other break every equation that is not an identity; 1 and 2 break lower bounds.
+inline void Planner::find_checks() {
+    Plan& p = *plan_;
+    if (p.program.symbols().empty()) return;
+    for (int trial = 0; trial < 4; ++trial) {
+        std::vector<std::int64_t> slots(static_cast<std::size_t>(p.program.size()), DimProgram::unknown);
+        std::int64_t k = 0;
+        for (auto& [name, slot] : p.program.symbols()) {
+            slots[slot] = trial == 0 ? 1009 + 97 * (k % 1000) : trial == 1 ? 99991 - 89 * (k % 1000) : trial - 1;
+            ++k;
+        }
+        for (int i = 0; i < p.program.size(); ++i)
+            if (!guarded([&] { p.program.evaluate(slots.data(), i, i + 1); })) slots[i] = DimProgram::unknown;
+        for (int s = 0; s < static_cast<int>(p.steps.size()); ++s)
+            if (!p.steps[s].check) p.steps[s].check = !guarded([&] { verify_step(p, s, slots.data()); });
+    }
+}
+
 inline std::shared_ptr<const Plan> Planner::make() {
     if (opt_.depth > 64) raise(ErrorCode::invalid_model, "subgraphs are nested more than 64 deep");
     order_ = plan_->graph.order();
@@ -264,10 +284,74 @@ inline std::shared_ptr<const Plan> Planner::make() {
     outputs();
     align_constants();
     liveness();
+    find_checks();
     return plan_;
 }
 
+/// The dims of value `v` for these slots; false where it has none yet.
+inline bool dims_of(const Plan& p, int v, const std::int64_t* slots, std::vector<Dim>& out) {
+    out.clear();
+    for (int s : p.values[v].dims) {
+        if (slots[s] < 0) return false;
+        out.emplace_back(slots[s]);
+    }
+    return p.values[v].ranked;
+}
+/// The content of a symbolic value for these slots.
+inline Tensor content_of(const PlanValue& x, const std::int64_t* slots) {
+    Tensor t(x.dtype, x.dims.empty() ? Shape{} : Shape{static_cast<std::int64_t>(x.content.size())});
+    for (std::size_t i = 0; i < x.content.size(); ++i) {
+        std::int64_t e = slots[x.content[i]];
+        if (x.dtype == DType::i64) t.data<std::int64_t>()[i] = e;
+        else if (x.dtype == DType::i32) t.data<std::int32_t>()[i] = static_cast<std::int32_t>(e);
+        else static_cast<std::uint8_t*>(t.raw())[i] = e != 0;
+    }
+    return t;
+}
+
 }  // namespace plan_detail
+
+QUERN_INLINE void verify_step(const Plan& p, int step, const std::int64_t* slots) {
+    const PlanStep& st = p.steps[step];
+    if (st.late || st.control || st.node < 0) return;
+    const char* open = "sizes are not known";
+    std::vector<Dim> dims;
+    if (st.view_of >= 0) {
+        if (st.out[0] < 0) return;
+        Dim count[2] = {1, 1};
+        for (int side = 0; side < 2; ++side) {
+            if (!plan_detail::dims_of(p, side ? st.out[0] : st.in[st.view_of], slots, dims)) raise(ErrorCode::shape_mismatch, open);
+            for (auto& d : dims) count[side] *= d;
+        }
+        if (!(count[0] == count[1]))
+            raise(ErrorCode::shape_mismatch, "value '" + p.values[st.in[st.view_of]].name + "' has " + count[0].to_string() + " elements, '" +
+                                                 p.values[st.out[0]].name + "' would have " + count[1].to_string());
+        return;
+    }
+    const Node& node = p.graph.nodes[st.node];
+    std::vector<Fact> facts(st.in.size());
+    InferCtx ctx(node);
+    std::int64_t counter = 0;
+    ctx.fresh_counter = &counter;
+    for (std::size_t i = 0; i < st.in.size(); ++i) {
+        int v = st.in[i];
+        if (v < 0) { ctx.inputs.push_back(nullptr); continue; }
+        const PlanValue& x = p.values[v];
+        if (!plan_detail::dims_of(p, v, slots, dims)) raise(ErrorCode::shape_mismatch, open);
+        facts[i] = Fact::of(x.dtype, dims);
+        if (x.home == PlanValue::Home::constant) facts[i].value = x.constant;
+        if (x.home == PlanValue::Home::symbolic) facts[i].value = plan_detail::content_of(x, slots);
+        ctx.inputs.push_back(&facts[i]);
+    }
+    ctx.outputs.resize(node.out.size());
+    node.op->infer(ctx);
+    for (std::size_t o = 0; o < st.out.size(); ++o) {
+        if (st.out[o] < 0 || !ctx.outputs[o].concrete()) continue;
+        if (!plan_detail::dims_of(p, st.out[o], slots, dims)) raise(ErrorCode::shape_mismatch, open);
+        if (dims.size() != ctx.outputs[o].dims.size() || !std::equal(dims.begin(), dims.end(), ctx.outputs[o].dims.begin()))
+            raise(ErrorCode::shape_mismatch, "output " + std::to_string(o) + " comes out as " + ctx.outputs[o].to_string() + ", which differs from its plan: the inputs' shapes do not fit the model");
+    }
+}
 
 QUERN_INLINE std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options) {
     return plan_detail::Planner(std::move(graph), options).make();

@@ -41,6 +41,7 @@ struct PlanStep {
     bool late = false;        ///< output sizes are known only from data: starts a segment
     bool late_lower = false;  ///< ranks are not known when planning: the kernel is chosen at run time
     bool control = false;
+    bool check = false;       ///< what its shapes must satisfy does not follow from the symbols: verified when they are known
     std::vector<int> in, out;             ///< values; -1: absent
     std::vector<std::shared_ptr<const Plan>> branches;  ///< control: the plan of each subgraph, by attribute name
     NodeId node = -1;
@@ -74,6 +75,11 @@ struct PlanOptions {
 };
 /// Schedules the graph and makes every kernel. Raises unsupported for nodes without one.
 QUERN_API std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options);
+
+/// Infers the step's node again from the sizes in `slots` (of the dim program). Raises shape_mismatch or what
+/// inference raises where the inputs do not fit each other or the outputs differ from the plan's. Late and
+/// control steps do this by themselves.
+QUERN_API void verify_step(const Plan& plan, int step, const std::int64_t* slots);
 
 /// One line per step for `inspect`: node, operator, kernel, outputs, reasons of refusals.
 QUERN_API std::string describe_plan(const Plan& plan);

@@ -306,6 +306,8 @@ QUERN_INLINE void Runner::resolve(int segment) {
     int begin = plan_->segments.empty() ? 0 : plan_->segments[segment], end = segment_end_.empty() ? 0 : segment_end_[segment];
     evaluate_dims(segment, begin, end);
     for (int s = begin; s < end; ++s)
+        if (plan_->steps[s].check) with_place([&] { return where(s); }, [&] { verify_step(*plan_, s, f.slots.data()); });
+    for (int s = begin; s < end; ++s)
         for (int v : plan_->steps[s].out)
             if (v >= 0 && plan_->values[v].home == PlanValue::Home::arena && plan_->values[v].dtype == DType::string) {
                 Shape shape(f.views[v].shape());
