@@ -401,6 +401,8 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, bool top) {
         if (s.initializers.count(i.name)) continue;
         if (s.names.count(i.name)) raise(ErrorCode::invalid_model, "two graph inputs are named '" + std::string(i.name) + "'");
         Fact f = declared(i.type, "input '" + std::string(i.name) + "'");
+        if (f.dtype == DType::undefined && f.kind == Kind::tensor)
+            out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' has no element type; accepted: 1 to 26"});
         ValueId v = s.graph->add_value(unique(*s.graph, i.name), std::move(f));
         s.names[i.name] = v;
         s.graph->inputs.push_back(v);
