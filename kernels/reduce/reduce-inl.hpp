@@ -72,18 +72,24 @@ struct Min {
     template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
 };
 
+/// A value that T may not have: what is no number or out of range becomes 0.
+template <class T>
+T to_result(double v) {
+    if constexpr (std::is_floating_point_v<T>) return static_cast<T>(v);
+    else return v >= -0x1p63 && v < 0x1p63 ? static_cast<T>(static_cast<std::int64_t>(v)) : T(0);
+}
 /// From the collected value of n elements to the result.
 template <class T, class A>
 T finish(Op op, A a, std::int64_t n) {
     switch (op) {
         case Op::mean:
             if constexpr (std::is_floating_point_v<T>) return static_cast<T>(a / static_cast<A>(n));
+            else if constexpr (std::is_floating_point_v<A>) return to_result<T>(a / static_cast<A>(n));
             else return n ? static_cast<T>(a / static_cast<A>(n)) : T(0);
-        case Op::l2: return static_cast<T>(std::sqrt(static_cast<double>(a)));
+        case Op::l2: return to_result<T>(std::sqrt(static_cast<double>(a)));
         case Op::log_sum: {
             const double v = std::log(static_cast<double>(a));
-            if constexpr (std::is_floating_point_v<T>) return static_cast<T>(v);
-            else return std::isfinite(v) ? static_cast<T>(v) : T(0);
+            return to_result<T>(v);
         }
         default: return static_cast<T>(a);
     }

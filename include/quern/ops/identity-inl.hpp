@@ -36,7 +36,7 @@ public:
             if (ratio != 0) raise(ErrorCode::unsupported, "Dropout in training mode; accepted: training_mode false, or ratio 0");
         }
         const View &x = c.in[0], &y = c.out[0];
-        if (y.present()) std::memcpy(y.data, x.data, static_cast<std::size_t>(x.count() * dtype_bits(x.dtype) / 8));
+        if (std::size_t n = y.present() ? storage_bytes(x.dtype, x.count()) : 0) std::memcpy(y.data, x.data, n);
         if (c.out.size() < 2 || !c.out[1].present()) return;
         const View& mask = c.out[1];
         for (std::int64_t i = 0; i < mask.count(); ++i) {

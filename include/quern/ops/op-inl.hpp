@@ -109,7 +109,7 @@ QUERN_INLINE std::optional<std::vector<Dim>> InferCtx::ints(int i) const {
     return std::vector<Dim>(c->begin(), c->end());
 }
 QUERN_INLINE Dim InferCtx::fresh(const char* stem) {
-    if (concrete || !fresh_counter) raise(ErrorCode::internal, std::string("a size of ") + node.op->name + " is not known at run time");
+    if (concrete || !fresh_counter) raise(ErrorCode::unsupported, std::string("an output size of ") + node.op->name + " does not follow from its inputs; sizes, axes and counts are read from lists of up to 1024 integers");
     return Dim::symbol(std::string(stem) + "#" + std::to_string((*fresh_counter)++));
 }
 QUERN_INLINE int InferCtx::axis(std::int64_t a, int rank) const {

@@ -76,7 +76,7 @@ public:
     std::optional<std::vector<std::int64_t>> const_ints(int i) const;
     /// Sets the symbolic content of an output (which must have been set with rank 0 or 1).
     void set_symbolic(int o, std::vector<Dim> content) { if (o < n_out()) outputs[o].symbolic = std::move(content); }
-    /// A new symbol for a size that only data decides. Never call when `concrete`: there it raises internal.
+    /// A new symbol for a size that only data decides. Never call when `concrete`: there it raises unsupported.
     Dim fresh(const char* stem);
     /// `axis` in [-rank, rank) made non-negative; raises invalid_model otherwise.
     int axis(std::int64_t axis, int rank) const;

@@ -372,7 +372,7 @@ QUERN_INLINE void Runner::late_infer(int step, std::vector<std::vector<std::int6
     dims.resize(st.out.size());
     for (std::size_t o = 0; o < st.out.size(); ++o) {
         if (st.out[o] < 0) continue;
-        if (!ctx.outputs[o].concrete()) raise(ErrorCode::internal, "output " + std::to_string(o) + " has no size at run time");
+        if (!ctx.outputs[o].concrete()) raise(ErrorCode::unsupported, "the size of output " + std::to_string(o) + " does not follow from the inputs; sizes, axes and counts are read from lists of up to 1024 integers");
         dims[o].clear();
         for (auto& d : ctx.outputs[o].dims) dims[o].push_back(d.value());
     }

@@ -41,7 +41,7 @@ decltype(auto) dispatch_index(DType t, F&& f) {
     }
 }
 /// Every type whose elements have a C++ value of their own (not packed, string or complex):
-/// integers, bool, float, double, Half, BFloat16.
+/// integers, bool, float, double, Half, BFloat16. Raises unsupported for others.
 template <class F>
 decltype(auto) dispatch_plain(DType t, F&& f) {
     switch (t) {
@@ -58,7 +58,7 @@ decltype(auto) dispatch_plain(DType t, F&& f) {
         case DType::boolean: return f(TypeTag<bool>{});
         case DType::f16: return f(TypeTag<Half>{});
         case DType::bf16: return f(TypeTag<BFloat16>{});
-        default: raise(ErrorCode::internal, std::string("no plain C++ type for ") + dtype_name(t));
+        default: raise(ErrorCode::unsupported, std::string("elements of type ") + dtype_name(t) + "; accepted: bool, integers of 8 bits and more, float, double, float16, bfloat16");
     }
 }
 /// Data movement: calls f(TypeTag<U>{}) with a type of the same size (uint8/16/32/64, complex<double>)
