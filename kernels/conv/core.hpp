@@ -242,5 +242,12 @@ inline std::string refuse_core(const Problem& p, const Target&) {
 inline std::unique_ptr<Kernel> make_core(const Problem& p, const Target& t) { return std::make_unique<CoreKernel>(p, t); }
 inline constexpr Entry<Problem> conv_core{"conv.core", refuse_core, make_core};
 
+/// The same kernel in nhwc, ranked above its nchw: gathering rows of channels is faster, small planes above all.
+inline std::string refuse_core_nhwc(const Problem& p, const Target& t) {
+    if (p.layout != Layout::nhwc) return "layout nchw; nhwc is accepted";
+    return refuse_core(p, t);
+}
+inline constexpr Entry<Problem> conv_core_nhwc{"conv.core nhwc", refuse_core_nhwc, make_core};
+
 }  // namespace conv
 QUERN_END
