@@ -82,7 +82,39 @@ QUERN_INLINE void infer_reshape(InferCtx& ctx) {
     if (n < 0) return ctx.set_unranked(0, t);
     ctx.set(0, t, ops_util::fresh_dims(ctx, n, "reshape"));
 }
+/// PyTorch writes F.pad's amounts as Reshape(Transpose(Reshape(v, [-1, 2])[::-1]), [-1]): the same as gathering
+/// from v, whose content can be followed in symbols.
+inline bool pad_amounts(PatchCtx& ctx) {
+    auto is = [&](ValueId v, std::initializer_list<std::int64_t> want) {
+        const Tensor& t = ctx.graph.fact(v).value;
+        if (!t.defined() || t.dtype() != DType::i64 || t.count() != static_cast<std::int64_t>(want.size())) return false;
+        return std::equal(want.begin(), want.end(), t.data<std::int64_t>().begin());
+    };
+    const Node* t = ctx.producer(0, "Transpose");
+    if (!t || !is(ctx.node().in[1], {-1})) return false;
+    const Node* s = ctx.graph.producer(t->in[0]);
+    if (!s || !s->op || std::string_view(s->op->name) != "Slice" || s->in.size() != 5 || s->in[3] == no_value || s->in[4] == no_value) return false;
+    const Tensor& end = ctx.graph.fact(s->in[2]).value;
+    if (!is(s->in[1], {-1}) || !is(s->in[3], {0}) || !is(s->in[4], {-1}) || !end.defined() || end.dtype() != DType::i64 || end.count() != 1) return false;
+    const Node* r = ctx.graph.producer(s->in[0]);
+    if (!r || !r->op || std::string_view(r->op->name) != "Reshape" || !is(r->in[1], {-1, 2})) return false;
+    const Fact& v = ctx.graph.fact(r->in[0]);
+    if (!v.ranked || v.rank() != 1 || !v.dims[0].is_const()) return false;
+    const std::int64_t n = v.dims[0].value() / 2;
+    if (n < 1 || n > 32 || end.data<std::int64_t>()[0] >= -n) return false;
+    auto perm = t->attrs.ints("perm");
+    if (!perm.empty() && perm != std::vector<std::int64_t>{1, 0}) return false;
+    Tensor index(DType::i64, {2 * n});
+    for (std::int64_t k = 0; k < 2 * n; ++k) index.data<std::int64_t>()[static_cast<std::size_t>(k)] = 2 * (n - 1 - k % n) + k / n;
+    const ValueId from = r->in[0];
+    Attrs attrs;
+    attrs.set("axis", std::int64_t{0});
+    ValueId c = ctx.constant("pad_order", std::move(index));
+    ctx.replace(0, ctx.add("Gather", std::string(ctx.node().name), {from, c}, std::move(attrs))[0]);
+    return true;
+}
 QUERN_INLINE void simplify_reshape(PatchCtx& ctx) {
+    if (pad_amounts(ctx)) return;
     const Fact &x = ctx.in(0), &y = ctx.graph.fact(ctx.node().out[0]);
     if (x.ranked && y.ranked && ops_util::equal_dims(x.dims, y.dims)) return ctx.replace(0, ctx.node().in[0]);
     const Fact& s = ctx.in(1);

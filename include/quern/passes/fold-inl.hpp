@@ -29,6 +29,7 @@ inline Tensor ints_tensor(DType t, const Shape& shape, const std::vector<std::in
 inline bool fold_constants(Graph& g, const PassContext& ctx) {
     bool changed = false;
     for (NodeId id : g.order()) {
+        if (changed) infer_node(g, id);  // constants made just before may tell it more: one pass folds whole chains
         const Node& n = g.nodes[id];
         std::vector<Tensor> results(n.out.size());
         bool all_const = true;
