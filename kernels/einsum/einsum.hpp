@@ -179,7 +179,7 @@ private:
         std::int64_t count = 1;
         for (int l : order)
             for (const Axis& a : o.axes)
-                if (a.label == l) s.kept.push_back(a), count *= a.size;
+                if (a.label == l) s.kept.push_back(a), count = times(count, a.size);
         for (const Axis& a : o.axes)
             if (std::find(order.begin(), order.end(), a.label) == order.end()) s.summed.push_back(a);
         r.axes = s.kept;
@@ -198,8 +198,14 @@ private:
         s_.steps.push_back(std::move(s));
         return r;
     }
+    static constexpr std::int64_t most = std::int64_t{1} << 44;  ///< elements; sums and products of a few stay in 64 bits
+    static std::int64_t times(std::int64_t a, std::int64_t b) {
+        if (b > 0 && a > most / b) raise(ErrorCode::out_of_memory, "an intermediate result of the equation has more than 2^44 elements");
+        return a * b;
+    }
     Place room(std::int64_t count) {
         Place p{-2, s_.elements};
+        if (s_.elements > most) raise(ErrorCode::out_of_memory, "intermediate results of the equation have more than 2^44 elements");
         s_.elements += (count + 15) / 16 * 16;
         return p;
     }
@@ -210,12 +216,12 @@ private:
         s.product = true;
         for (const Axis& x : a.axes) {
             bool both = b.has(x.label), later = needed(x.label);
-            if (both && later) batch.push_back(x.label), s.batch *= x.size;
-            else if (both) k.push_back(x.label), s.k *= x.size;
-            else if (later) m.push_back(x.label), s.m *= x.size;
+            if (both && later) batch.push_back(x.label), s.batch = times(s.batch, x.size);
+            else if (both) k.push_back(x.label), s.k = times(s.k, x.size);
+            else if (later) m.push_back(x.label), s.m = times(s.m, x.size);
         }
         for (const Axis& x : b.axes)
-            if (!a.has(x.label) && needed(x.label)) n.push_back(x.label), s.n *= x.size;
+            if (!a.has(x.label) && needed(x.label)) n.push_back(x.label), s.n = times(s.n, x.size);
         for (auto* v : {&batch, &m, &k}) la.insert(la.end(), v->begin(), v->end());
         for (auto* v : {&batch, &k, &n}) lb.insert(lb.end(), v->begin(), v->end());
         for (auto* v : {&batch, &m, &n}) lc.insert(lc.end(), v->begin(), v->end());
@@ -225,7 +231,7 @@ private:
         std::int64_t stride = 1;
         for (std::size_t i = lc.size(); i-- > 0;) {
             r.axes.insert(r.axes.begin(), Axis{lc[i], size_of(lc[i]), stride});
-            stride *= size_of(lc[i]);
+            stride = times(stride, size_of(lc[i]));
         }
         r.place = s.to = room(stride);
         s_.steps.push_back(std::move(s));

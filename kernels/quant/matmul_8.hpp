@@ -94,9 +94,9 @@ private:
     void check(const Job& j) const {
         std::int64_t ra = j.a.count() / std::max<std::int64_t>(1, j.k), cb = j.b.count() / std::max<std::int64_t>(1, j.k);
         for (int i : {p_.a_scale, p_.a_zero})
-            if (const View* v = given(j.call, i); v && v->count() != ra) need_single_or(v, j.m, "the scale or zero point of A");
+            if (const View* v = given(j.call, i); v && (v->count() == 0 || v->count() != ra)) need_single_or(v, j.m, "the scale or zero point of A");
         for (int i : {p_.b_scale, p_.b_zero})
-            if (const View* v = given(j.call, i); v && v->count() != cb) need_single_or(v, j.n, "the scale or zero point of B");
+            if (const View* v = given(j.call, i); v && (v->count() == 0 || v->count() != cb)) need_single_or(v, j.n, "the scale or zero point of B");
         need_single(given(j.call, p_.y_scale), "the output's scale");
         need_single(given(j.call, p_.y_zero), "the output's zero point");
     }

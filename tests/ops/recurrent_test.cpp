@@ -127,6 +127,9 @@ TEST(Einsum, DiagonalsSumsAndBroadcast) {
     expect_near(run_op("Einsum", {ints({2}, {INT64_MAX, 1}), ints({2}, {1, 1})}, e("i,i"))[0], ints({}, {INT64_MIN}));
     for (const char* bad : {"", "i", "ij,j", "ij->ik", "ij->ii", "i1->i", "i..j->i", "ij......->i", "ijk->i", "ij->->i"})
         EXPECT_THROW(run_op("Einsum", {a}, e(bad)), quern::Error) << bad;
+    // Intermediate results of 2^72 elements.
+    Tensor wide = Tensor(DType::f32, {64, 64});
+    EXPECT_THROW(run_op("Einsum", std::vector<Tensor>(12, wide), e("ab,cd,ef,gh,ij,kl,ac,eg,ik,bd,fh,jl->")), quern::Error);
     EXPECT_THROW(run_op("Einsum", {a, floats({3}, {1, 2, 3})}, e("ij,j->i")), quern::Error);
 }
 
