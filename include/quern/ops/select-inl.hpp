@@ -131,7 +131,7 @@ QUERN_INLINE Lowered lower_trilu(const LowerCtx& ctx) { return ops_util::kernel<
 inline void sequence_axes(const Attrs& a, std::int64_t& batch, std::int64_t& time) {
     batch = a.i("batch_axis", 1);
     time = a.i("time_axis", 0);
-    if (batch + time != 1 || batch * time != 0) raise(ErrorCode::invalid_model, "batch_axis and time_axis must be 0 and 1 in either order");
+    if (!((batch == 0 && time == 1) || (batch == 1 && time == 0))) raise(ErrorCode::invalid_model, "batch_axis and time_axis must be 0 and 1 in either order");
 }
 QUERN_INLINE void infer_reverse(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
