@@ -113,8 +113,9 @@ inline void import_axis(ImportCtx& c) {
     if (!aligned || c.in.size() < 2 || !c.has(0) || !c.has(1)) return;
     const Fact &a = c.fact(0), &b = c.fact(1);
     if (!a.ranked || !b.ranked) c.unsupported("attribute axis of opset " + std::to_string(c.opset) + " needs inputs whose rank is known");
-    const std::int64_t at = axis < 0 ? axis + a.rank() : axis, tail = a.rank() - at - b.rank();
-    if (at < 0 || tail < 0)
+    const std::int64_t at = axis < 0 ? axis + a.rank() : axis;
+    const std::int64_t tail = at < 0 || at > a.rank() ? -1 : a.rank() - at - b.rank();
+    if (tail < 0)
         c.invalid("axis " + std::to_string(axis) + " does not place " + b.to_string() + " inside " + a.to_string());
     if (tail == 0) return;
     std::vector<std::int64_t> axes;
