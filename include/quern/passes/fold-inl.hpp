@@ -94,14 +94,16 @@ inline std::string key_of(const Graph& g, const Node& n) {
     for (ValueId v : n.in) k += std::to_string(v) + ",";
     k += ")" + std::to_string(n.out.size());
     auto raw = [&](const void* p, std::size_t b) { k.append(static_cast<const char*>(p), b); };
+    // Lengths are part of the key: no text can imitate another attribute.
+    auto text = [&](const std::string& s) { k += std::to_string(s.size()) + ":" + s; };
     for (auto& [name, a] : n.attrs.all()) {
         k += ";" + name + "=" + std::to_string(a.index()) + ":";
         if (auto* i = std::get_if<std::int64_t>(&a)) raw(i, 8);
         else if (auto* f = std::get_if<float>(&a)) raw(f, 4);
-        else if (auto* s = std::get_if<std::string>(&a)) k += *s;
-        else if (auto* is = std::get_if<std::vector<std::int64_t>>(&a)) raw(is->data(), is->size() * 8);
-        else if (auto* fs = std::get_if<std::vector<float>>(&a)) raw(fs->data(), fs->size() * 4);
-        else if (auto* ss = std::get_if<std::vector<std::string>>(&a)) for (auto& s : *ss) k += s + '\0';
+        else if (auto* s = std::get_if<std::string>(&a)) text(*s);
+        else if (auto* is = std::get_if<std::vector<std::int64_t>>(&a)) k += std::to_string(is->size()) + ":", raw(is->data(), is->size() * 8);
+        else if (auto* fs = std::get_if<std::vector<float>>(&a)) k += std::to_string(fs->size()) + ":", raw(fs->data(), fs->size() * 4);
+        else if (auto* ss = std::get_if<std::vector<std::string>>(&a)) for (auto& s : *ss) text(s);
         else return {};  // tensors and graphs are not compared
     }
     (void)g;
