@@ -3,7 +3,7 @@
 #include <quern/kernels/quant/conv_8.hpp>
 #include <quern/kernels/quant/matmul_8.hpp>
 
-#include "window.hpp"
+#include "matmul.hpp"
 
 QUERN_BEGIN
 namespace ops_int8 {
@@ -16,20 +16,7 @@ inline void need_8(const InferCtx& ctx, int i) {
     ctx.need_type(i, {DType::u8, DType::i8});
 }
 
-inline std::vector<Dim> product(const InferCtx& ctx, std::vector<Dim> a, std::vector<Dim> b) {
-    if (a.empty() || b.empty()) ctx.fail("a matrix product of a scalar; both operands need at least one dimension");
-    bool row = a.size() == 1, col = b.size() == 1;
-    if (row) a.insert(a.begin(), Dim(1));
-    if (col) b.push_back(Dim(1));
-    ops_window::same(ctx, a.back(), b[b.size() - 2], "the inner dimensions of the matrix product");
-    Dim m = a[a.size() - 2], n = b.back();
-    a.resize(a.size() - 2);
-    b.resize(b.size() - 2);
-    std::vector<Dim> y = broadcast(a, b);
-    if (!row) y.push_back(m);
-    if (!col) y.push_back(n);
-    return y;
-}
+using ops_matmul::product;
 inline void infer_matmul_integer(InferCtx& ctx) {
     need_8(ctx, 0);
     need_8(ctx, 1);

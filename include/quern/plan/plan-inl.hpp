@@ -9,15 +9,20 @@
 QUERN_BEGIN
 namespace plan_detail {
 
-/// Output = input, element by element: for outputs whose memory belongs to the caller or to the model.
+/// Output = input `from`, element by element: outputs whose memory belongs to the caller or to the model, views chosen late.
 class Copy final : public Kernel {
 public:
+    explicit Copy(int from = 0) : from_(static_cast<std::size_t>(from)) {}
     const char* name() const noexcept override { return "copy"; }
-    void run(const Call& c) const override {
-        const View &x = c.in[0], &y = c.out[0];
-        if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), x.count(), y.out<std::string>());
-        else if (std::size_t n = storage_bytes(x.dtype, x.count())) std::memcpy(y.data, x.data, n);
+    void run(const Call& c) const override { copy_elements(c.in[from_], c.out[0]); }
+    /// As many elements as `y` has.
+    static void copy_elements(const View& x, const View& y) {
+        if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), y.count(), y.out<std::string>());
+        else if (std::size_t n = storage_bytes(y.dtype, y.count())) std::memcpy(y.data, x.data, n);
     }
+
+private:
+    std::size_t from_;
 };
 
 class Planner {
@@ -42,7 +47,6 @@ private:
     void align_constants();
     void liveness();
     void find_checks();
-    bool known_before(int slot, const std::vector<char>& known) const { return known[slot]; }
 
     const PlanOptions& opt_;
     std::shared_ptr<Plan> plan_;
@@ -352,6 +356,9 @@ QUERN_INLINE void verify_step(const Plan& p, int step, const std::int64_t* slots
             raise(ErrorCode::shape_mismatch, "output " + std::to_string(o) + " comes out as " + ctx.outputs[o].to_string() + ", which differs from its plan: the inputs' shapes do not fit the model");
     }
 }
+
+QUERN_INLINE std::unique_ptr<Kernel> make_copy(int from) { return std::make_unique<plan_detail::Copy>(from); }
+QUERN_INLINE void copy_elements(const View& from, const View& to) { plan_detail::Copy::copy_elements(from, to); }
 
 QUERN_INLINE std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options) {
     return plan_detail::Planner(std::move(graph), options).make();

@@ -81,6 +81,10 @@ QUERN_API std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& 
 /// control steps do this by themselves.
 QUERN_API void verify_step(const Plan& plan, int step, const std::int64_t* slots);
 
+/// The kernel that copies input `from` to output 0, and the same for two views of equal count.
+std::unique_ptr<Kernel> make_copy(int from);
+void copy_elements(const View& from, const View& to);
+
 /// One line per step for `inspect`: node, operator, kernel, outputs, reasons of refusals.
 QUERN_API std::string describe_plan(const Plan& plan);
 

@@ -405,18 +405,7 @@ QUERN_INLINE void Runner::choose_late(int step) {
     }
     Lowered l = node.op->lower(ctx);
     if (l.view_of >= 0) {  // planned as a value of its own: copied
-        struct ViewCopy final : Kernel {
-            int from;
-            const char* name() const noexcept override { return "copy"; }
-            void run(const Call& c) const override {
-                const View &x = c.in[from], &y = c.out[0];
-                if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), y.count(), y.out<std::string>());
-                else if (std::size_t n = storage_bytes(y.dtype, y.count())) std::memcpy(y.data, x.data, n);
-            }
-        };
-        auto k = std::make_shared<ViewCopy>();
-        k->from = l.view_of;
-        fs.kernel = std::move(k);
+        fs.kernel = make_copy(l.view_of);
     } else {
         fs.kernel = std::move(l.kernel);
         if (fs.kernel->packed_bytes() && shared_.packings) ++*shared_.packings;
@@ -492,9 +481,7 @@ QUERN_INLINE void Runner::execute(int step) {
         Runner& r = *branches_[step][taken_[step]];
         for (std::size_t o = 0; o < st.out.size(); ++o) {
             if (st.out[o] < 0) continue;
-            const View &x = r.output(o), &y = f.views[st.out[o]];
-            if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), x.count(), y.out<std::string>());
-            else if (std::size_t n = storage_bytes(x.dtype, x.count())) std::memcpy(y.data, x.data, n);
+            copy_elements(r.output(o), f.views[st.out[o]]);
         }
         return;
     }
