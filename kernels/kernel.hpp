@@ -9,8 +9,10 @@
 #include <vector>
 
 #include <quern/base/workers.hpp>
+#include <quern/device.hpp>
 #include <quern/error.hpp>
 #include <quern/options.hpp>
+#include <quern/tensor.hpp>
 #include <quern/tensor/view.hpp>
 
 QUERN_BEGIN
@@ -27,6 +29,9 @@ struct Call {
     std::byte* scratch;
     const void* state;
     Workers& workers;
+    /// For a device kernel: its stream (cudaStream_t). All views and scratch are device memory, except inputs in host_in.
+    void* stream = nullptr;
+    std::span<const View> weights = {};  ///< device_weights() in device memory
 };
 
 /// A kernel with everything that does not depend on concrete shapes decided. Immutable and shared by
@@ -59,7 +64,13 @@ public:
     /// Bit k set: run() never reads input k (its constant was packed when the kernel was made); book() may
     /// still look at its shape.
     std::uint32_t unread = 0;
+    /// Device kernels: bit k set: input k (a shape, axes, sizes) is read on the host, its view points to host memory.
+    std::uint32_t host_in = 0;
+    /// Device kernels: what was packed when the kernel was made; uploaded once, Call::weights shows it to run().
+    virtual std::span<const Tensor> device_weights() const noexcept { return {}; }
 };
+// run() of a device kernel only enqueues on Call::stream: it neither allocates nor waits, and host memory that it reads
+// is read before it returns. What it enqueues may be recorded and replayed for the same shapes and addresses.
 
 /// What kernels are chosen for.
 struct Target {
@@ -67,6 +78,9 @@ struct Target {
     std::span<const Backend* const> backends;
     /// Receives each refusal: kernel name and reason.
     std::vector<std::string>* refusals = nullptr;
+    Device device = Device::cpu;
+    int sm = 0;         ///< compute capability times ten (90: sm_90); 0 on the CPU
+    bool tf32 = false;  ///< products of f32 may be rounded to TF32 on the device
 };
 
 /// One candidate of a family. P is the family's plan-time problem (attributes, types, constant weights).
@@ -80,7 +94,7 @@ struct Entry {
 
 /// Families with more than one kernel; the order is that of Backend::lists.
 enum class Family : std::uint8_t {
-#define QUERN_FAMILY(name) name,
+#define QUERN_FAMILY(name, space) name,
 #include "families.inc"
 #undef QUERN_FAMILY
     count
@@ -90,10 +104,14 @@ struct RankedEntry {
     const void* entry;  ///< Entry<P> of the family's P
     int rank;           ///< line in kernels.inc: smaller is better
 };
+class DeviceApi;  // kernels/device.hpp
 /// What a backend library brings: for each family its lines of kernels.inc, best first.
 struct Backend {
     const char* name;
     std::span<const RankedEntry> lists[static_cast<int>(Family::count)];
+    Device device = Device::cpu;  ///< where its kernels run
+    /// Opens device number `ordinal`; raises unsupported saying why it cannot be used. Null for the CPU.
+    std::shared_ptr<DeviceApi> (*open)(int ordinal, const Options&) = nullptr;
 };
 
 namespace detail {
@@ -102,7 +120,7 @@ inline const RankedEntry* next_entry(Family family, const Target& target, int be
     const RankedEntry* best = nullptr;
     for (const Backend* b : target.backends)
         for (const RankedEntry& e : b->lists[static_cast<int>(family)])
-            if (e.rank > below && (!best || e.rank < best->rank)) best = &e;
+            if (b->device == target.device && e.rank > below && (!best || e.rank < best->rank)) best = &e;
     return best;
 }
 }  // namespace detail
@@ -127,7 +145,7 @@ std::unique_ptr<Kernel> select(Family family, const P& problem, const Target& ta
         if (target.refusals) target.refusals->push_back(std::string(entry->name) + ": " + why);
         reasons += (reasons.empty() ? "" : "; ") + std::string(entry->name) + ": " + why;
     }
-    raise(ErrorCode::unsupported, "no kernel accepts this: " + reasons);
+    raise(ErrorCode::unsupported, reasons.empty() ? "the family has no kernel for this device" : "no kernel accepts this: " + reasons);
 }
 
 QUERN_END

@@ -26,6 +26,7 @@ enum class ErrorCode {
     out_of_memory,      ///< an allocation failed or a declared limit would be exceeded
     cancelled,          ///< the caller asked to stop
     deadline_exceeded,  ///< the run took longer than allowed
+    device,             ///< the accelerator or its driver reported a failure
     internal,           ///< a defect of quern; please report it
 };
 QUERN_API const char* error_code_name(ErrorCode) noexcept;

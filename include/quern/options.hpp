@@ -26,7 +26,18 @@ struct Backend;  // quern::cpu::backend(), quern::cuda::backend()
 
 /// Everything has a default; aggregate, so designated initializers work: `{.threads = 2}`.
 struct Options {
+    /// "cpu"; "cuda" or "cuda:N": nodes that CUDA kernels accept run on that GPU, the others on the CPU.
     std::string device = "cpu";
+    /// A node that would run on the CPU although a device was asked for is an error that names it and the reason.
+    bool strict_device = false;
+    /// With a device: inputs and outputs are device memory (cuda.hpp), nothing is copied and run() does not wait.
+    bool device_io = false;
+    /// With a device: products of f32 may be rounded to TF32 (10 bits of mantissa), several times faster.
+    bool tf32 = false;
+    /// With a device: repeated runs of a shape are recorded once and replayed as a whole.
+    bool device_graphs = true;
+    /// Folders in which optional libraries of a device (cuBLASLt, cuDNN) are looked for before the usual places.
+    std::vector<std::string> library_dirs;
     /// Threads of the engine's own pool, the calling one included; 0: as many as the process may use
     /// (cgroup and affinity respected); 1: no thread is ever made. Ignored with an executor.
     int threads = 0;

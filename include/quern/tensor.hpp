@@ -5,13 +5,14 @@
 #include <span>
 #include <string>
 
+#include "device.hpp"
 #include "dtype.hpp"
 #include "error.hpp"
 #include "shape.hpp"
 
 QUERN_BEGIN
 
-/// A dense, row-major (C order) tensor in host memory. Copying shares the storage. Thread-safe as far as
+/// A dense, row-major (C order) tensor, in host memory unless device() says otherwise. Copying shares the storage. Thread-safe as far as
 /// its elements are not written at the same time.
 class QUERN_API Tensor {
 public:
@@ -33,11 +34,14 @@ public:
         t.copy_from(values);
         return t;
     }
+    /// Borrows device memory (a CUDA device pointer), of which only raw() may be asked.
+    static Tensor borrow_device(Device device, DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner = nullptr);
     static Tensor from_strings(std::span<const std::string> values, Shape shape);
 
     bool defined() const noexcept { return dtype_ != DType::undefined; }
     DType dtype() const noexcept { return dtype_; }
     const Shape& shape() const noexcept { return shape_; }
+    Device device() const noexcept { return device_; }
     std::int64_t count() const noexcept { return shape_.count(); }
     /// Bytes of the elements; strings count their handles.
     std::size_t bytes() const noexcept;
@@ -66,8 +70,10 @@ public:
 private:
     void allocate();
     void check_type(DType t) const;
+    void check_host() const;
     void copy_bytes(DType t, const void* p, std::size_t n);
     DType dtype_ = DType::undefined;
+    Device device_ = Device::cpu;
     Shape shape_;
     void* data_ = nullptr;
     std::shared_ptr<const void> owner_;

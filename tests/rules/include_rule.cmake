@@ -1,15 +1,15 @@
 # Includes follow the way of the data: a stage includes only itself and what stands before it; kernels see base and
 # tensor only.   cmake -D SOURCE=... -P include_rule.cmake
-set(order base tensor kernels onnx graph ops import passes plan session compress serve)
+set(order base tensor lists kernels onnx graph ops import passes plan session compress serve)
 # The stage from which a public header may be seen. Public headers themselves include each other, and at their ends the
 # bodies of the header-only form.
-foreach(h version error dtype options executor)
+foreach(h version error dtype device options executor)
   set(public_${h} base)
 endforeach()
 foreach(h shape tensor)
   set(public_${h} tensor)
 endforeach()
-foreach(h model engine session quern custom_op)
+foreach(h model engine session quern custom_op cuda)
   set(public_${h} import)
 endforeach()
 

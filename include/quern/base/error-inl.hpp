@@ -17,6 +17,7 @@ QUERN_INLINE const char* error_code_name(ErrorCode c) noexcept {
         case ErrorCode::out_of_memory: return "out_of_memory";
         case ErrorCode::cancelled: return "cancelled";
         case ErrorCode::deadline_exceeded: return "deadline_exceeded";
+        case ErrorCode::device: return "device";
         default: return "internal";
     }
 }

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "../device.hpp"
 #include "../tensor.hpp"
 #include "dim.hpp"
 
@@ -82,6 +83,8 @@ struct Node {
     Attrs attrs;
     std::vector<ValueId> in;   ///< no_value for an absent optional input
     std::vector<ValueId> out;  ///< no_value for an absent optional output
+    Device device = Device::cpu;  ///< where it runs and where its outputs are (placement pass)
+    std::string placement;        ///< why it is not on the device that was asked for
 };
 
 /// Nodes and values by id. Removed nodes leave a hole; ids stay valid. Values of an outer graph that a

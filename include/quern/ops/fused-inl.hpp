@@ -79,12 +79,12 @@ inline Lowered lower_matmul(const LowerCtx& ctx) {
 
 QUERN_INLINE const OpDef& op_quern_FusedConv() {
     static constexpr OpDef def{.domain = "quern", .name = "FusedConv", .min_in = 2, .max_in = 4, .newest = 1, .infer = ops_fused::infer_conv,
-                               .lower = ops_fused::lower_conv, .compute = Compute::f32};
+                               .lower = ops_fused::lower_conv, .lower_device = ops_fused::lower_conv, .compute = Compute::f32};
     return def;
 }
 QUERN_INLINE const OpDef& op_quern_FusedMatMul() {
     static constexpr OpDef def{.domain = "quern", .name = "FusedMatMul", .min_in = 2, .max_in = 4, .newest = 1, .infer = ops_fused::infer_matmul,
-                               .lower = ops_fused::lower_matmul, .compute = Compute::f32};
+                               .lower = ops_fused::lower_matmul, .lower_device = ops_fused::lower_matmul, .compute = Compute::f32};
     return def;
 }
 

@@ -47,7 +47,9 @@ inline Lowered choose(const LowerCtx& ctx, matmul::Problem p) {
     const Dim n = b.size() == 1 ? Dim(1) : b[b.size() - (p.trans_b ? 2 : 1)];
     if (k.is_const()) p.k = k.value();
     if (n.is_const()) p.n = n.value();
-    if (p.dtype == DType::i32 || p.dtype == DType::i64) return Lowered(std::make_unique<matmul::IntegerKernel>(p));
+    const bool whole = p.dtype == DType::i32 || p.dtype == DType::i64;
+    if (whole && ctx.target.device != Device::cpu) raise(ErrorCode::unsupported, "products of integers have no kernel on the device");
+    if (whole) return Lowered(std::make_unique<matmul::IntegerKernel>(p));
     return select(Family::matmul, p, ctx.target);
 }
 inline Lowered lower_matmul(const LowerCtx& ctx) { return choose(ctx, {}); }

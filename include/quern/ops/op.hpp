@@ -159,6 +159,8 @@ struct OpDef {
     void (*infer)(InferCtx&) = nullptr;
     void (*simplify)(PatchCtx&) = nullptr;   ///< null: nothing to simplify
     Lowered (*lower)(const LowerCtx&) = nullptr;  ///< null: runs as control flow or never reaches the plan
+    /// The kernel for target.device when that is not the CPU, or a reason, raised as unsupported. Null: there is none.
+    Lowered (*lower_device)(const LowerCtx&) = nullptr;
     Compute compute = Compute::any;
     std::uint32_t promote_in = ~0u, promote_out = ~0u;  ///< which inputs and outputs `compute` speaks of
     bool pure = true;     ///< same inputs, same outputs (not for random operators)

@@ -187,22 +187,22 @@ QUERN_INLINE Lowered lower_view(const LowerCtx&) { return Lowered::view(0); }
 
 QUERN_INLINE const OpDef& op_Reshape() {
     static constexpr OpDef def{.name = "Reshape", .min_in = 2, .max_in = 2, .newest = 25, .import = ops_reshape::import_reshape, .infer = ops_reshape::infer_reshape,
-                               .simplify = ops_reshape::simplify_reshape, .lower = ops_reshape::lower_view};
+                               .simplify = ops_reshape::simplify_reshape, .lower = ops_reshape::lower_view, .lower_device = ops_reshape::lower_view};
     return def;
 }
 QUERN_INLINE const OpDef& op_Squeeze() {
     static constexpr OpDef def{.name = "Squeeze", .min_in = 1, .max_in = 2, .newest = 25, .import = ops_reshape::import_axes, .infer = ops_reshape::infer_squeeze,
-                               .simplify = ops_reshape::simplify_same, .lower = ops_reshape::lower_view};
+                               .simplify = ops_reshape::simplify_same, .lower = ops_reshape::lower_view, .lower_device = ops_reshape::lower_view};
     return def;
 }
 QUERN_INLINE const OpDef& op_Unsqueeze() {
     static constexpr OpDef def{.name = "Unsqueeze", .min_in = 2, .max_in = 2, .newest = 25, .import = ops_reshape::import_axes, .infer = ops_reshape::infer_unsqueeze,
-                               .simplify = ops_reshape::simplify_same, .lower = ops_reshape::lower_view};
+                               .simplify = ops_reshape::simplify_same, .lower = ops_reshape::lower_view, .lower_device = ops_reshape::lower_view};
     return def;
 }
 QUERN_INLINE const OpDef& op_Flatten() {
     static constexpr OpDef def{.name = "Flatten", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_reshape::infer_flatten,
-                               .simplify = ops_reshape::simplify_same, .lower = ops_reshape::lower_view};
+                               .simplify = ops_reshape::simplify_same, .lower = ops_reshape::lower_view, .lower_device = ops_reshape::lower_view};
     return def;
 }
 QUERN_END

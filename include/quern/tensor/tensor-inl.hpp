@@ -56,6 +56,12 @@ QUERN_INLINE Tensor Tensor::share(DType dtype, Shape shape, const void* data, st
     return t;
 }
 QUERN_INLINE Tensor Tensor::borrow(DType dtype, Shape shape, const void* data) { return share(dtype, std::move(shape), data, nullptr); }
+QUERN_INLINE Tensor Tensor::borrow_device(Device device, DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner) {
+    if (dtype == DType::string) raise(ErrorCode::invalid_argument, "strings cannot be in device memory");
+    Tensor t = share(dtype, std::move(shape), data, std::move(owner));
+    t.device_ = device;
+    return t;
+}
 QUERN_INLINE Tensor Tensor::from_strings(std::span<const std::string> values, Shape shape) {
     Tensor t(DType::string, std::move(shape));
     if (values.size() != static_cast<std::size_t>(t.count()))
@@ -74,8 +80,12 @@ QUERN_INLINE std::span<std::string> Tensor::strings() {
     return {static_cast<std::string*>(data_), static_cast<std::size_t>(count())};
 }
 QUERN_INLINE void Tensor::check_type(DType t) const {
+    check_host();
     if (t != dtype_)
         raise(ErrorCode::invalid_argument, std::string("the tensor's elements are ") + dtype_name(dtype_) + ", asked for as " + dtype_name(t));
+}
+QUERN_INLINE void Tensor::check_host() const {
+    if (device_ != Device::cpu) raise(ErrorCode::invalid_argument, "the tensor is in device memory: copy it to the host to read its elements");
 }
 QUERN_INLINE void Tensor::copy_bytes(DType t, const void* p, std::size_t n) {
     check_type(t);
@@ -84,6 +94,7 @@ QUERN_INLINE void Tensor::copy_bytes(DType t, const void* p, std::size_t n) {
     if (n) std::memcpy(data_, p, bytes());
 }
 QUERN_INLINE Tensor Tensor::clone() const {
+    check_host();
     Tensor t = uninitialized(dtype_, shape_);
     if (dtype_ == DType::string) {
         auto from = strings();
@@ -96,7 +107,7 @@ QUERN_INLINE Tensor Tensor::clone() const {
 }
 QUERN_INLINE Tensor Tensor::aligned() const {
     int bits = dtype_bits(dtype_);
-    bool fits = bits <= 8 || reinterpret_cast<std::uintptr_t>(data_) % static_cast<std::size_t>(bits == 128 ? 8 : bits / 8) == 0;
+    bool fits = device_ != Device::cpu || bits <= 8 || reinterpret_cast<std::uintptr_t>(data_) % static_cast<std::size_t>(bits == 128 ? 8 : bits / 8) == 0;
     return fits ? *this : clone();
 }
 QUERN_INLINE Tensor Tensor::reshaped(Shape shape) const {
