@@ -363,5 +363,50 @@ private:
     }
 };
 
+/// Inverses of matrices by elimination with row exchanges, in double. A singular matrix raises invalid_argument.
+class Inverse final : public Kernel {
+public:
+    const char* name() const noexcept override { return "inverse.portable"; }
+    void run(const Call& call) const override {
+        const View &x = call.in[0], &y = call.out[0];
+        const std::int64_t n = x.dim(-1), each = std::max<std::int64_t>(1, n * n);
+        dispatch_real(x.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            call.workers.ranges(x.count() / each, std::max<std::int64_t>(1, tile_elements / (each * std::max<std::int64_t>(1, n))), [&](std::int64_t b, std::int64_t e) {
+                std::vector<double> m(static_cast<std::size_t>(2 * n * n));  // the matrix beside the identity
+                for (; b < e; ++b) {
+                    for (std::int64_t i = 0; i < n; ++i)
+                        for (std::int64_t j = 0; j < n; ++j) {
+                            m[static_cast<std::size_t>(i * 2 * n + j)] = static_cast<double>(x.in<T>()[b * n * n + i * n + j]);
+                            m[static_cast<std::size_t>(i * 2 * n + n + j)] = i == j;
+                        }
+                    invert(m.data(), n);
+                    for (std::int64_t i = 0; i < n; ++i)
+                        for (std::int64_t j = 0; j < n; ++j) y.out<T>()[b * n * n + i * n + j] = static_cast<T>(m[static_cast<std::size_t>(i * 2 * n + n + j)]);
+                }
+            });
+        });
+    }
+
+private:
+    static void invert(double* m, std::int64_t n) {
+        const std::int64_t w = 2 * n;
+        for (std::int64_t k = 0; k < n; ++k) {
+            std::int64_t p = k;
+            for (std::int64_t i = k + 1; i < n; ++i)
+                if (std::fabs(m[i * w + k]) > std::fabs(m[p * w + k])) p = i;
+            if (!(m[p * w + k] != 0)) raise(ErrorCode::invalid_argument, "a singular matrix has no inverse");
+            if (p != k) std::swap_ranges(m + p * w, m + p * w + w, m + k * w);
+            double f = 1 / m[k * w + k];
+            for (std::int64_t j = k; j < w; ++j) m[k * w + j] *= f;
+            for (std::int64_t i = 0; i < n; ++i) {
+                if (i == k || m[i * w + k] == 0) continue;
+                f = m[i * w + k];
+                for (std::int64_t j = k; j < w; ++j) m[i * w + j] -= f * m[k * w + j];
+            }
+        }
+    }
+};
+
 }  // namespace sample
 QUERN_END

@@ -1,10 +1,11 @@
 // 8-bit operators of domain com.microsoft, as ONNX Runtime documents them (docs/ContribOperators.md): QGemm, QLinearAdd, QLinearMul,
-// QLinearLeakyRelu, QLinearSigmoid, QLinearSoftmax, QLinearGlobalAveragePool, QLinearAveragePool, QLinearConcat.
+// QLinearLeakyRelu, QLinearSigmoid, QLinearSoftmax, QLinearGlobalAveragePool, QLinearAveragePool, QLinearConcat,
+// MatMulIntegerToFloat.
 #pragma once
 #include <quern/kernels/quant/elementwise_8.hpp>
 #include <quern/kernels/quant/matmul_8.hpp>
 
-#include "window.hpp"
+#include "matmul.hpp"
 
 QUERN_BEGIN
 namespace ops_contrib_int8 {
@@ -52,6 +53,30 @@ inline Lowered lower_gemm(const LowerCtx& ctx) {
     p.alpha = ctx.attrs.f("alpha", 1);
     p.out = ctx.out(0).dtype;
     p.b_value = ctx.constant(3);
+    p.b_zero_value = ctx.constant(5);
+    return Lowered(std::make_unique<quant::ProductKernel>(p, vec::table(ctx.target.isa)));
+}
+
+/// MatMulIntegerToFloat: A, B, their scales, their zero points, and a bias that import takes off.
+inline void import_to_float(ImportCtx& ctx) {
+    if (!ctx.has(6)) return;
+    std::vector<ValueId> in(ctx.in.begin(), ctx.in.begin() + 6);
+    ctx.finish("Add", {ctx.add("com.microsoft::MatMulIntegerToFloat", std::move(in))[0], ctx.in[6]});
+}
+inline void infer_to_float(InferCtx& ctx) {
+    need_8(ctx, 0);
+    need_8(ctx, 1);
+    need_parameters(ctx, 2, 4, 0);
+    need_parameters(ctx, 3, 5, 1);
+    if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_unranked(0, DType::f32);
+    ctx.set(0, DType::f32, ops_matmul::product(ctx, ctx.in(0).dims, ctx.in(1).dims));
+}
+inline Lowered lower_to_float(const LowerCtx& ctx) {
+    quant::ProductProblem p;
+    p.a_scale = 2, p.b_scale = 3;
+    p.a_zero = ctx.has(4) ? 4 : -1, p.b_zero = ctx.has(5) ? 5 : -1;
+    p.out = DType::f32;
+    p.b_value = ctx.constant(1);
     p.b_zero_value = ctx.constant(5);
     return Lowered(std::make_unique<quant::ProductKernel>(p, vec::table(ctx.target.isa)));
 }
@@ -151,6 +176,12 @@ inline void import_concat(ImportCtx& ctx) {
 QUERN_INLINE const OpDef& op_com_microsoft_QGemm() {
     static constexpr OpDef def{.domain = "com.microsoft", .name = "QGemm", .min_in = 6, .max_in = 9, .newest = 1,
                                .infer = ops_contrib_int8::infer_gemm, .lower = ops_contrib_int8::lower_gemm};
+    return def;
+}
+QUERN_INLINE const OpDef& op_com_microsoft_MatMulIntegerToFloat() {
+    static constexpr OpDef def{.domain = "com.microsoft", .name = "MatMulIntegerToFloat", .min_in = 4, .max_in = 7, .newest = 1,
+                               .import = ops_contrib_int8::import_to_float, .infer = ops_contrib_int8::infer_to_float,
+                               .lower = ops_contrib_int8::lower_to_float};
     return def;
 }
 QUERN_INLINE const OpDef& op_com_microsoft_QLinearAdd() {

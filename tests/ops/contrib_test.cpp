@@ -1,0 +1,117 @@
+// Operators of com.microsoft where ONNX Runtime's CPU has no word (tests/models/contrib.py compares the others), and bad input.
+#include <cmath>
+#include <random>
+
+#include "support/op_test.hpp"
+
+using namespace quern_test;
+using quern::onnx::attribute_f;
+using quern::onnx::attribute_i;
+using quern::onnx::attribute_ints;
+
+namespace {
+
+Tensor noise(quern::Shape shape, unsigned seed) {
+    std::mt19937 g(seed);
+    std::normal_distribution<float> n;
+    Tensor r(DType::f32, shape);
+    for (float& x : r.data<float>()) x = n(g);
+    return r;
+}
+std::vector<Tensor> contrib(const std::string& op, const std::vector<Tensor>& in, std::vector<quern::onnx::Attribute> attrs = {}, int outputs = 1, std::vector<int> fixed = {}) {
+    return run_op(op, in, std::move(attrs), 21, outputs, std::move(fixed), {}, "com.microsoft");
+}
+double gelu(double x) { return x * (1 + std::erf(x / std::sqrt(2.0))) / 2; }
+
+TEST(Contrib, GroupNormNormalizesChannelsLast) {
+    Tensor x = noise({2, 3, 2, 4}, 1), gamma = noise({4}, 2), beta = noise({4}, 3), skip = noise({2, 4}, 4), bias = noise({4}, 5);
+    auto want = [&](const Tensor& v) {
+        Tensor y(DType::f32, {2, 3, 2, 4});
+        for (int n = 0; n < 2; ++n)
+            for (int g = 0; g < 2; ++g) {
+                double sum = 0, square = 0;
+                for (int p = 0; p < 6; ++p)
+                    for (int c = 2 * g; c < 2 * g + 2; ++c) {
+                        double a = v.data<float>()[(n * 6 + p) * 4 + c];
+                        sum += a, square += a * a;
+                    }
+                double mean = sum / 12, inverse = 1 / std::sqrt(square / 12 - mean * mean + 1e-5);
+                for (int p = 0; p < 6; ++p)
+                    for (int c = 2 * g; c < 2 * g + 2; ++c) {
+                        int at = (n * 6 + p) * 4 + c;
+                        double a = (v.data<float>()[at] - mean) * inverse * gamma.data<float>()[c] + beta.data<float>()[c];
+                        y.data<float>()[at] = static_cast<float>(a / (1 + std::exp(-a)));
+                    }
+            }
+        return y;
+    };
+    expect_near(contrib("GroupNorm", {x, gamma, beta}, {attribute_i("groups", 2), attribute_i("activation", 1)})[0], want(x), 1e-4, 1e-5);
+    Tensor sum = x.clone();
+    for (int i = 0; i < 48; ++i) sum.data<float>()[i] += skip.data<float>()[i / 24 * 4 + i % 4] + bias.data<float>()[i % 4];
+    auto got = contrib("SkipGroupNorm", {x, gamma, beta, skip, bias}, {attribute_i("groups", 2), attribute_i("activation", 1)}, 2);
+    expect_near(got[0], want(sum), 1e-4, 1e-5);
+    expect_near(got[1], sum);
+}
+TEST(Contrib, BiasesAreAdded) {
+    Tensor x = noise({2, 3, 6}, 1), bias = noise({6}, 2), skip = noise({2, 3, 6}, 3), want(DType::f32, {2, 3, 3}), sum(DType::f32, {2, 3, 6});
+    for (int r = 0; r < 6; ++r)
+        for (int j = 0; j < 6; ++j) {
+            double a = x.data<float>()[r * 6 + j] + bias.data<float>()[j];
+            sum.data<float>()[r * 6 + j] = static_cast<float>(a + skip.data<float>()[r * 6 + j]);
+            if (j < 3) want.data<float>()[r * 3 + j] = static_cast<float>(a * gelu(x.data<float>()[r * 6 + j + 3] + bias.data<float>()[j + 3]));
+        }
+    expect_near(contrib("BiasSplitGelu", {x, bias})[0], want, 1e-4, 1e-5);
+    expect_near(contrib("BiasAdd", {x, bias, skip})[0], sum);
+}
+TEST(Contrib, RealTransformsUndoEachOther) {
+    Tensor x = noise({3, 10}, 1);
+    auto spectrum = contrib("Rfft", {x}, {attribute_i("normalized", 0), attribute_i("onesided", 1), attribute_i("signal_ndim", 1)})[0];
+    ASSERT_EQ(spectrum.shape(), quern::Shape({3, 6, 2}));
+    double re = 0, im = 0;
+    for (int j = 0; j < 10; ++j) re += x.data<float>()[10 + j] * std::cos(2 * M_PI * 2 * j / 10), im -= x.data<float>()[10 + j] * std::sin(2 * M_PI * 2 * j / 10);
+    EXPECT_NEAR(spectrum.data<float>()[12 + 4], re, 1e-4);
+    EXPECT_NEAR(spectrum.data<float>()[12 + 5], im, 1e-4);
+    expect_near(contrib("Irfft", {spectrum})[0], x, 1e-5, 1e-5);
+    EXPECT_THROW(contrib("Rfft", {x}, {attribute_i("normalized", 1)}), quern::Error);
+}
+TEST(Contrib, QuantizedMean) {
+    Tensor x = t<std::uint8_t>({1, 2, 2, 1}, {10, 20, 30, 41}), scale = floats({}, {1}), zero = t<std::uint8_t>({}, {1});
+    auto got = contrib("QLinearReduceMean", {x, scale, zero, floats({}, {2}), zero}, {attribute_ints("axes", {1, 2})});
+    EXPECT_EQ(got[0].data<std::uint8_t>()[0], 13);  // (25.25 - 1) / 2 + 1 = 13.1
+}
+TEST(Contrib, ASingularMatrixHasNoInverse) {
+    EXPECT_THROW(contrib("Inverse", {floats({2, 2}, {1, 2, 2, 4})}), quern::Error);
+    expect_near(contrib("Inverse", {floats({2, 2}, {0, 2, 4, 0})})[0], floats({2, 2}, {0, 0.25f, 0.5f, 0}));
+    EXPECT_EQ(contrib("Inverse", {Tensor(DType::f32, {0, 3, 3})})[0].shape(), quern::Shape({0, 3, 3}));
+}
+TEST(Contrib, AttentionRunsWithSymbolicSizes) {
+    // One engine, two lengths: the second sequence sees only its own part of the cache.
+    ModelBuilder b(21);
+    b.domain("com.microsoft", 1);
+    b.input("q", DType::f32, {"B", "S", "16"}).input("k", DType::f32, {"B", "S", "8"}).input("v", DType::f32, {"B", "S", "8"});
+    b.input("pk", DType::f32, {"B", "2", "P", "4"}).input("pv", DType::f32, {"B", "2", "P", "4"}).input("ends", DType::i32, {"B"}).input("total", DType::i32, {});
+    b.node("GroupQueryAttention", {"q", "k", "v", "pk", "pv", "ends", "total"}, {"y", "nk", "nv"}, {attribute_i("num_heads", 4), attribute_i("kv_num_heads", 2)}, "com.microsoft");
+    b.output("y").output("nk").output("nv");
+    quern::Model model = b.model();
+    quern::Engine engine = model.compile({.threads = 1});
+    for (std::int64_t past : {0, 3, 6}) {
+        Tensor q = noise({2, 1, 16}, 1), k = noise({2, 1, 8}, 2), v = noise({2, 1, 8}, 3), pk = noise({2, 2, past, 4}, 4), pv = noise({2, 2, past, 4}, 5);
+        std::int32_t total = static_cast<std::int32_t>(past) + 1;
+        auto out = engine.run({{"q", q}, {"k", k}, {"v", v}, {"pk", pk}, {"pv", pv}, {"ends", t<std::int32_t>({2}, {total - 1, 0})}, {"total", t<std::int32_t>({}, {total})}});
+        const Tensor& y = out[0].second;
+        ASSERT_EQ(out[1].second.shape(), quern::Shape({2, 2, past + 1, 4}));
+        for (int h = 0; h < 4; ++h)
+            for (int d = 0; d < 4; ++d) EXPECT_NEAR(y.data<float>()[16 + h * 4 + d], v.data<float>()[8 + h / 2 * 4 + d], 1e-6);
+    }
+}
+TEST(Contrib, BadInputIsRefused) {
+    Tensor x = noise({2, 3, 8}, 1);
+    EXPECT_THROW(contrib("MultiHeadAttention", {x, x, x}), quern::Error);                                        // no num_heads
+    EXPECT_THROW(contrib("MultiHeadAttention", {x}, {attribute_i("num_heads", 2)}), quern::Error);                // no key
+    EXPECT_THROW(contrib("Attention", {x, noise({8, 25}, 2)}, {attribute_i("num_heads", 2)}), quern::Error);      // 25 values for Q, K, V
+    EXPECT_THROW(contrib("SkipLayerNormalization", {x, noise({3, 8, 8}, 2), noise({8}, 3)}), quern::Error);
+    EXPECT_THROW(contrib("FusedConv", {noise({1, 1, 4, 4}, 1), noise({1, 1, 3, 3}, 2)}, {quern::onnx::attribute_s("activation", "Cosine")}), quern::Error);
+    EXPECT_THROW(contrib("CDist", {noise({2, 3}, 1), noise({2, 3}, 1)}, {quern::onnx::attribute_s("metric", "cosine")}), quern::Error);
+}
+
+}  // namespace
