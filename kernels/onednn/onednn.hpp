@@ -82,7 +82,7 @@ inline dnnl::primitive_attr attributes(vec::Post post, float alpha, float beta, 
         case vec::Post::clip: ops.append_eltwise(A::eltwise_clip_v2, alpha, beta); break;
         case vec::Post::gelu: ops.append_eltwise(A::eltwise_gelu_erf, 0, 0); break;
         case vec::Post::gelu_tanh: ops.append_eltwise(A::eltwise_gelu_tanh, 0, 0); break;
-        case vec::Post::silu: ops.append_eltwise(A::eltwise_swish, 1, 0); break;
+        case vec::Post::silu: ops.append_eltwise(A::eltwise_swish, alpha == 0 ? 1.f : alpha, 0); break;
         case vec::Post::sigmoid: ops.append_eltwise(A::eltwise_logistic, 0, 0); break;
         case vec::Post::tanh: ops.append_eltwise(A::eltwise_tanh, 0, 0); break;
         case vec::Post::hard_swish: ops.append_eltwise(A::eltwise_hardswish, 1.f / 6, 0.5f); break;

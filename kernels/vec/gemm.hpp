@@ -142,7 +142,10 @@ QUERN_VEC_INL void with_post(const Epilogue& e, G&& g) {
         case Post::leaky_relu: return g([=](F x) { return select(x < 0.f, x * al, x); });
         case Post::gelu: return g([](F x) { return gelu(x); });
         case Post::gelu_tanh: return g([](F x) { return gelu_tanh(x); });
-        case Post::silu: return g([](F x) { return silu(x); });
+        case Post::silu: {
+            F slope = splat(e.alpha == 0 ? 1.f : e.alpha);
+            return g([=](F x) { return swish(x, slope); });
+        }
         case Post::sigmoid: return g([](F x) { return sigmoid(x); });
         case Post::tanh: return g([](F x) { return tanh(x); });
         case Post::hard_swish: return g([](F x) { return hard_swish(x); });

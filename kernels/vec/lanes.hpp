@@ -314,7 +314,9 @@ QUERN_VEC_INL F gelu_tanh(F x) {
     F inf = splat(__builtin_inff());
     return select(x == -inf, F{}, x * sigmoid(u));
 }
-QUERN_VEC_INL F silu(F x) { return select(x == -splat(__builtin_inff()), F{}, x * sigmoid(x)); }
+/// x * sigmoid(slope * x), slope > 0.
+QUERN_VEC_INL F swish(F x, F slope) { return select(x == -splat(__builtin_inff()), F{}, x * sigmoid(slope * x)); }
+QUERN_VEC_INL F silu(F x) { return swish(x, splat(1.f)); }
 /// ln(1 + e^x).
 QUERN_VEC_INL F softplus(F x) {
     F e = exp(-abs(x)), u = 1.f + e, d = u - 1.f;

@@ -45,7 +45,7 @@ inline double post(Post p, double x, double alpha, double beta) {
         case Post::leaky_relu: return x < 0 ? alpha * x : x;
         case Post::gelu: return unary(Unary::gelu, x);
         case Post::gelu_tanh: return unary(Unary::gelu_tanh, x);
-        case Post::silu: return unary(Unary::silu, x);
+        case Post::silu: return x * sigmoid((alpha == 0 ? 1 : alpha) * x);
         case Post::sigmoid: return sigmoid(x);
         case Post::tanh: return std::tanh(x);
         case Post::hard_swish: return unary(Unary::hard_swish, x);

@@ -40,8 +40,9 @@ inline bool fold_constants(Graph& g, const PassContext& ctx) {
             in_bytes += g.fact(v).value.bytes();
         }
         if (all_const && n.op->pure && !n.op->control) {
-            // Never grows the model by more than 1 MiB per node: a hostile shape stays a node.
-            auto r = guarded([&] { return evaluate(g, n, ctx.target, in_bytes + (1u << 20)); });
+            // Never grows the model by more than 1 MiB per node: a hostile shape stays a node. Weights are widened once.
+            std::size_t most = (std::string_view(n.op->name) == "Cast" ? 4 : 1) * in_bytes + (1u << 20);
+            auto r = guarded([&] { return evaluate(g, n, ctx.target, most); });
             if (r && !(*r).empty()) results = std::move(*r);
         } else if (n.out.size() == 1 && n.out[0] != no_value) {
             const Fact& f = g.fact(n.out[0]);

@@ -4,12 +4,10 @@
 #include <cstring>
 
 #include "../base/guard.hpp"
-#include "pass.hpp"
+#include "match-inl.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {
-
-inline bool is_op(const Node* n, std::string_view name, std::string_view domain = "") { return n && n->op && name == n->op->name && domain == n->op->domain; }
 
 /// The convolution or product that makes `v`, when nobody else sees `v`; else null.
 inline Node* fusible(Graph& g, ValueId v, const std::vector<int>& uses) {
@@ -143,7 +141,7 @@ inline bool activation_of(const Graph& g, const Node& n, std::string& name, std:
     if (name == "Relu" || name == "Sigmoid" || name == "Tanh" || name == "HardSwish") return true;
     if (name == "LeakyRelu") return params = {n.attrs.f("alpha", 0.01f)}, true;
     if (name == "HardSigmoid") return params = {n.attrs.f("alpha", 0.2f), n.attrs.f("beta", 0.5f)}, true;
-    if (name == "Swish") return n.attrs.f("alpha", 1) == 1;
+    if (name == "Swish") return params = {n.attrs.f("alpha", 1)}, params[0] > 0;
     if (name == "Gelu") {
         if (n.attrs.s("approximate", "none") == "tanh") name = "GeluTanh";
         return true;

@@ -20,6 +20,7 @@ struct Pass {
     const char* name;
     bool (*run)(Graph&, const PassContext&);
     bool portable;  ///< the result is still pure ONNX and right on every machine
+    bool required;  ///< runs also without optimization
 };
 QUERN_API std::span<const Pass> passes() noexcept;
 

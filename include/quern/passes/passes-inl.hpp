@@ -2,6 +2,7 @@
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
 #include "layout-inl.hpp"
+#include "pattern-inl.hpp"
 #include "promote-inl.hpp"
 
 QUERN_BEGIN
@@ -62,16 +63,17 @@ QUERN_INLINE void promote_types(Graph& g, const PassContext& ctx) {
 
 QUERN_INLINE std::span<const Pass> passes() noexcept {
     static constexpr Pass list[] = {
-        {"fold", passes_detail::fold_constants, true},
-        {"inline_if", passes_detail::inline_if, true},
-        {"simplify", passes_detail::simplify, true},
-        {"fold_again", passes_detail::fold_constants, true},
-        {"inline_if_again", passes_detail::inline_if, true},
-        {"cse", passes_detail::common_subexpressions, true},
-        {"promote", passes_detail::promote, false},
-        {"fold_promoted", passes_detail::fold_constants, false},
-        {"fuse", passes_detail::fuse, false},
-        {"layout", passes_detail::layout, false},
+        {"fold", passes_detail::fold_constants, true, true},
+        {"inline_if", passes_detail::inline_if, true, false},
+        {"simplify", passes_detail::simplify, true, false},
+        {"fold_again", passes_detail::fold_constants, true, false},
+        {"inline_if_again", passes_detail::inline_if, true, false},
+        {"cse", passes_detail::common_subexpressions, true, false},
+        {"patterns", passes_detail::patterns, true, false},
+        {"promote", passes_detail::promote, false, true},
+        {"fold_promoted", passes_detail::fold_constants, false, true},
+        {"fuse", passes_detail::fuse, false, false},
+        {"layout", passes_detail::layout, false, false},
     };
     return list;
 }
@@ -87,8 +89,7 @@ QUERN_INLINE void run_passes(Graph& g, const PassContext& ctx, std::string_view 
     remove_dead(g);
     if (stop_after == "import") return;
     for (auto& p : passes()) {
-        bool optional = p.portable ? std::string_view(p.name) != "fold" : std::string_view(p.name) == "fuse" || std::string_view(p.name) == "layout";
-        if (!ctx.options.optimize && optional) continue;
+        if (!ctx.options.optimize && !p.required) continue;
         with_place([&] { return std::string("pass '") + p.name + "'"; }, [&] {
             bool changed = p.run(g, ctx);
             if (changed) {
