@@ -4,22 +4,51 @@
 // What a kernel must keep to, so that both can run it:
 //  - launch with simt::launch(), never with the triple-angle syntax (a test searches for it);
 //  - statically sized shared memory is a function-local `__shared__`; any other comes from simt::dynamic_smem<T>();
-//  - 16-byte accesses go through load4() and store4();
+//  - vector accesses go through load_pack(), store_pack(), load4() and store4(), asynchronous copies through
+//  cp_async();
 //  - nothing with a destructor lives across a barrier; no __constant__ variables: constants are kernel parameters;
 //  - blocks do not wait for each other.
 #pragma once
 #include <quern/version.hpp>
 
 #if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 QUERN_BEGIN
 namespace simt {
+namespace detail {
+template <int Bytes>
+struct Raw;
+template <>
+struct Raw<1> {
+    using type = unsigned char;
+};
+template <>
+struct Raw<2> {
+    using type = unsigned short;
+};
+template <>
+struct Raw<4> {
+    using type = unsigned;
+};
+template <>
+struct Raw<8> {
+    using type = uint2;
+};
+template <>
+struct Raw<16> {
+    using type = uint4;
+};
+}  // namespace detail
 
 /// The block's dynamic shared memory, 128-byte aligned: as many bytes as launch() was given; contents undefined.
 template <class T>
@@ -31,6 +60,79 @@ __device__ __forceinline__ T* dynamic_smem() {
 /// A 16-byte access; p is aligned to it (the emulator checks).
 __device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
 __device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
+
+/// The address of shared memory as PTX instructions take it.
+__device__ __forceinline__ unsigned smem_address(const void* p) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+/// Copies Bytes (4, 8 or 16; both sides aligned to it) from global to shared memory in the background, or fills with
+/// zeros where not `valid` (the source is not read then). What this thread copied is there after cp_async_wait(), for
+/// other threads after a barrier that follows it.
+template <int Bytes>
+__device__ __forceinline__ void cp_async(void* to, const void* from, bool valid) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
+    const int take = valid ? Bytes : 0;
+    if constexpr (Bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(smem_address(to)), "l"(from), "r"(take)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;\n" ::"r"(smem_address(to)), "l"(from), "r"(take),
+                     "n"(Bytes)
+                     : "memory");
+}
+/// Closes a group of copies.
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+/// Until at most N of this thread's groups are under way.
+template <int N>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
+}
+/// Four 8 x 8 matrices of 16-bit elements: lane i gives the address (16-byte aligned) of row i % 8 of matrix i / 8 and
+/// receives of each matrix the elements (i / 4, i % 4 * 2 + {0, 1}); `trans`: of its transpose.
+template <bool Trans>
+__device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], const void* p) {
+    if constexpr (Trans)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(smem_address(p))
+                     : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(smem_address(p))
+                     : "memory");
+}
+/// d (16 x 8, f32) += a (16 x 16) b (16 x 8), T is __half or __nv_bfloat16; fragments as in the PTX manual,
+/// mma.m16n8k16.
+template <class T>
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    if constexpr (std::is_same_v<T, __half>)
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+            "{%0,%1,%2,%3};\n"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// N elements moved by one access; N * sizeof(T) is 1, 2, 4, 8 or 16 and the address a multiple of it.
+template <class T, int N>
+__device__ __forceinline__ void load_pack(const T* p, T (&v)[N]) {
+    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    const Raw raw = *reinterpret_cast<const Raw*>(p);
+    memcpy(v, &raw, sizeof raw);
+}
+template <class T, int N>
+__device__ __forceinline__ void store_pack(T* p, const T (&v)[N]) {
+    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    Raw raw;
+    memcpy(&raw, v, sizeof raw);
+    *reinterpret_cast<Raw*>(p) = raw;
+}
 
 /// Enqueues kernel(args...) on the stream. Arguments are converted to the kernel's parameter types. Returns the
 /// launch's error; errors of the kernel itself come from a later call on the stream.
@@ -64,16 +166,43 @@ QUERN_END
 #include <simt_emul.hpp>
 QUERN_BEGIN
 namespace simt {
+using ::simt::cp_async;
+using ::simt::cp_async_commit;
+using ::simt::cp_async_wait;
 using ::simt::dynamic_smem;
 using ::simt::launch;
+using ::simt::ldmatrix_x4;
 using ::simt::load4;
+using ::simt::load_pack;
+using ::simt::mma_m16n8k16;
 using ::simt::store4;
+using ::simt::store_pack;
 }  // namespace simt
 QUERN_END
 #endif
 
 QUERN_BEGIN
 namespace simt {
+
+/// Division by a divisor that is known before the launch; exact for dividends below 2^31.
+struct Divisor {
+    unsigned divisor = 1, magic = 0, shift = 0;
+    Divisor() = default;
+    explicit Divisor(std::int64_t d) : divisor(static_cast<unsigned>(d)) {
+        while ((std::uint64_t{1} << shift) < divisor) ++shift;
+        magic =
+            static_cast<unsigned>(((std::uint64_t{1} << 32) * ((std::uint64_t{1} << shift) - divisor)) / divisor + 1);
+    }
+    __device__ __forceinline__ unsigned divide(unsigned n) const {
+        return (static_cast<unsigned>((static_cast<std::uint64_t>(n) * magic) >> 32) + n) >> shift;
+    }
+    /// n / divisor, and n becomes n % divisor.
+    __device__ __forceinline__ unsigned split(unsigned& n) const {
+        const unsigned q = divide(n);
+        n -= q * divisor;
+        return q;
+    }
+};
 
 /// f combined over the 32 lanes of a warp in which all lanes are active; each lane gets the same bits.
 template <class T, class F>

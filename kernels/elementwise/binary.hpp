@@ -1,23 +1,18 @@
 // Element-wise functions of two tensors with broadcasting.
 #pragma once
 #include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/elementwise/functions.hpp>
 #include <quern/kernels/vec/vec.hpp>
 
 QUERN_BEGIN
 namespace ew {
 
-enum class BinaryOp : std::uint8_t {
-    add, sub, mul, div, max, min, pow, mod, fmod, prelu, logical_and, logical_or, logical_xor, equal, greater, less,
-    greater_equal, less_equal, shift_left, shift_right, bit_and, bit_or, bit_xor, count
-};
 struct BinaryContext {
     const vec::Table* table;
     int bits;  ///< of the tensor's elements
 };
 /// The loop of `op` on type `c` (a wide type); null where it is not defined on it.
 BinaryLoop binary_loop(BinaryOp op, DType c) noexcept;
-
-constexpr bool gives_bool(BinaryOp op) noexcept { return op >= BinaryOp::logical_and && op <= BinaryOp::less_equal; }
 
 /// z = op(a, b), any number types; computed in the wide type of a (Pow: in f64 where an integer has a floating
 /// exponent). Integers wrap around; division and modulo by zero give 0.

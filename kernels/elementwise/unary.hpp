@@ -1,21 +1,12 @@
 // Element-wise functions of one tensor.
 #pragma once
 #include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/elementwise/functions.hpp>
 #include <quern/kernels/vec/vec.hpp>
 
 QUERN_BEGIN
 namespace ew {
 
-enum class UnaryOp : std::uint8_t {
-    abs, acos, acosh, asin, asinh, atan, atanh, ceil, cos, cosh, erf, exp, floor, is_inf, is_nan, log, neg, logical_not,
-    reciprocal, round, sign, sin, sinh, sqrt, tan, tanh, sigmoid, relu, leaky_relu, elu, selu, celu, thresholded_relu,
-    hard_sigmoid, hard_swish, softplus, softsign, mish, gelu, gelu_tanh, swish, shrink, bit_not, count
-};
-/// Parameters as the ONNX operator names them; gamma: Selu; beta: HardSigmoid, Shrink's bias. is_inf: alpha and
-/// beta are 1 where positive and negative infinities count.
-struct UnaryParams {
-    float alpha = 0, beta = 0, gamma = 0;
-};
 struct UnaryContext {
     const vec::Table* table;
     UnaryOp op;

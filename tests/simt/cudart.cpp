@@ -40,6 +40,10 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind) {
     std::memcpy(to, from, n);
     return settled();
 }
+cudaError_t cudaMemset(void* p, int v, size_t n) {
+    std::memset(p, v, n);
+    return settled();
+}
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return settled(); }
 cudaError_t cudaDeviceSynchronize() { return settled(); }
 cudaError_t cudaGetLastError() {

@@ -29,7 +29,8 @@ struct Text {
 
 /// The access checker: race.cpp in the race build, no_checks.cpp in the others.
 namespace checker {
-enum class Access { read, write };
+/// issue: a cp.async begins; its target may not be touched until the write that ends it.
+enum class Access { read, write, atomic, issue };
 extern const bool active;
 void launch_begin(void* dynamic_smem, std::size_t bytes);
 void access(const void* p, std::size_t n, Access kind, void* pc);

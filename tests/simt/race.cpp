@@ -25,7 +25,7 @@ const bool active = true;
 namespace {
 
 // `who` is a thread's number, or with a flag: any lane of that thread's warp, any thread of the block.
-constexpr std::uint32_t kWarp = 1u << 30, kBlock = 1u << 31, kId = 0xffff;
+constexpr std::uint32_t kPending = 1u << 28, kAtomic = 1u << 29, kWarp = 1u << 30, kBlock = 1u << 31, kId = 0xffff;
 struct Mark {
     std::uint32_t epoch, who, warp_epoch, pc;
 };
@@ -70,7 +70,10 @@ Text place(std::uint32_t pc) {
     }
     return line;
 }
-const char* verb(Access a) { return a == Access::read ? "read" : "write"; }
+const char* verb(Access a) {
+    static constexpr const char* names[] = {"read", "write", "atomic access", "cp.async"};
+    return names[static_cast<int>(a)];
+}
 
 struct Check {
     const Where& w;
@@ -83,11 +86,13 @@ struct Check {
     Conflict with(const Mark& o) const {
         if (o.epoch == w.epoch) {
             if (o.who & kBlock) return Conflict::same_block;
+            if (o.who & kAtomic) return kind == Access::atomic ? Conflict::none : Conflict::same_block;
             if (!(o.who & kWarp) && (o.who & kId) == w.thread) return Conflict::none;
             const bool synced = (o.who & kId) / 32 == w.thread / 32 && o.warp_epoch < w.warp_epoch;
             return synced ? Conflict::none : Conflict::same_block;
         }
-        if (!shared && o.epoch >= w.launch_epoch && o.epoch < w.block_epoch) return Conflict::other_block;
+        if (!shared && o.epoch >= w.launch_epoch && o.epoch < w.block_epoch)
+            return kind == Access::atomic && o.who & kAtomic ? Conflict::none : Conflict::other_block;
         return Conflict::none;
     }
     [[noreturn]] void race(std::size_t offset, const Mark& o, Access other, Conflict c) const {
@@ -114,10 +119,15 @@ struct Check {
         }
     }
     void byte(Cell& c, std::size_t offset) const {
+        if (c.write.who & kPending && c.write.epoch >= w.block_epoch &&
+            !(kind == Access::write && (c.write.who & kId) == w.thread))
+            kernel_fault("%s of %s+%zu by thread %u at %s while the cp.async at %s is not waited for", verb(kind), space,
+                         offset, w.thread, place(pc).s, place(c.write.pc).s);
         if (Conflict k = with(c.write); k != Conflict::none) race(offset, c.write, Access::write, k);
         if (kind == Access::read) return read(c, offset);
         if (Conflict k = with(c.read); k != Conflict::none) race(offset, c.read, Access::read, k);
-        c.write = {w.epoch, w.thread, w.warp_epoch, pc};
+        const std::uint32_t flag = kind == Access::atomic ? kAtomic : kind == Access::issue ? kPending : 0;
+        c.write = {w.epoch, w.thread | flag, w.warp_epoch, pc};
     }
 };
 
@@ -165,7 +175,11 @@ void access(const void* address, std::size_t n, Access kind, void* pc_address) {
     };
     if (dynamic.holds(p, n)) return check(dynamic, true, "dynamic shared memory");
     if (statics.holds(p, n)) return check(statics, true, "static shared memory");
-    if (const Region* r = device_region(p, n)) return check(*r, false, "device memory");
+    if (const Region* r = device_region(p, n)) {
+        if (kind != Access::write) stats.bytes_read += n;
+        if (kind == Access::write || kind == Access::atomic) stats.bytes_written += n;
+        return check(*r, false, "device memory");
+    }
     if (kind == Access::read && p >= &__executable_start && p < &__data_start) return;  // constants
     if (launch_private(p)) return;
     outside(w, p, n, kind, pc);

@@ -30,7 +30,9 @@ bool faulted() noexcept;
 
 struct Stats {
     std::uint64_t launches = 0, blocks = 0, switches = 0, barriers = 0, collectives = 0;
-    std::uint64_t accesses = 0;  ///< loads and stores of memory other than the thread's own stack; race checks only
+    /// Race checks only: loads and stores of memory other than the thread's own stack, and the bytes of them that were
+    /// device memory.
+    std::uint64_t accesses = 0, bytes_read = 0, bytes_written = 0;
 };
 extern Stats stats;
 

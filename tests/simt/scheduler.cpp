@@ -29,6 +29,15 @@ constexpr unsigned kMaxThreads = 1024;
 constexpr std::size_t kMaxSmem = 227 * 1024;
 constexpr std::size_t kSmemAlign = 128;
 
+struct Copy {
+    void* to;
+    const void* from;
+    std::size_t bytes;
+    bool valid;
+    unsigned group;
+    void* pc;
+    Loc site;
+};
 enum class State : std::uint8_t { fresh, ready, at_barrier, at_collective, done };
 struct Thread {
     Fiber fiber;
@@ -38,6 +47,8 @@ struct Thread {
     Loc site{};
     void* out = nullptr;  // where the collective's result goes
     int result = 0;       // the barrier's
+    std::vector<Copy> copies;  // under way, oldest first
+    unsigned groups = 0;       // closed so far
 };
 struct Warp {
     unsigned arrived = 0, mask = 0, alive = 0;
@@ -160,6 +171,8 @@ void thread_main() {
     Thread& t = *running;
     t.state = State::done;
     --m.alive;
+    if (!t.copies.empty())
+        record("unfinished copy: %s exited before it waited for the cp.async at %s", who(t).s, at(t.copies[0].site).s);
     Warp& w = m.warps[t.id / 32];
     w.alive &= ~(1u << (t.id % 32));
     if (w.arrived && (w.mask & ~w.alive & ~w.arrived))
@@ -184,6 +197,8 @@ void start_block(unsigned index) {
     for (unsigned i = 0; i < m.count; ++i) {
         Thread& t = m.threads[i];
         t.id = i;
+        t.copies.clear();
+        t.groups = 0;
         t.index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
         make_ready(t);
         t.state = State::fresh;
@@ -318,6 +333,34 @@ void warp_collective(Op op, unsigned mask, const void* in, std::size_t in_bytes,
 }
 
 void* dynamic_smem_base() { return m.smem; }
+void cp_async_issue(void* to, const void* from, std::size_t bytes, bool valid, const Loc& l) {
+    void* pc = __builtin_return_address(0);
+    require_aligned(to, bytes, l);
+    if (valid) {
+        require_aligned(from, bytes, l);
+        checker::access(from, bytes, checker::Access::read, pc);
+        volatile char touched = *static_cast<const char*>(from);  // for AddressSanitizer
+        (void)touched;
+    }
+    checker::access(to, bytes, checker::Access::issue, pc);
+    std::memset(to, 0xFF, bytes);
+    running->copies.push_back({to, from, bytes, valid, running->groups, pc, l});
+}
+void cp_async_commit() { ++running->groups; }
+void cp_async_wait_for(std::size_t pending) {
+    auto& copies = running->copies;
+    auto i = copies.begin();
+    for (; i != copies.end() && i->group + pending < running->groups; ++i) {
+        checker::access(i->to, i->bytes, checker::Access::write, i->pc);
+        if (i->valid) std::memcpy(i->to, i->from, i->bytes);
+        else std::memset(i->to, 0, i->bytes);
+    }
+    copies.erase(copies.begin(), i);
+}
+void note_read(const void* p, std::size_t n) {
+    checker::access(p, n, checker::Access::read, __builtin_return_address(0));
+}
+void note_atomic(const void* p, std::size_t n, void* pc) { checker::access(p, n, checker::Access::atomic, pc); }
 void require_aligned(const void* p, std::size_t to, const Loc& l) {
     if (reinterpret_cast<std::uintptr_t>(p) % to)
         kernel_fault("misaligned access of %zu bytes by %s at %s", to, who(*running).s, at(l).s);

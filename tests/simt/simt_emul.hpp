@@ -5,6 +5,8 @@
 // float as float4. No link-time optimization: the entry points below must stay opaque, else a compiler may keep shared
 // memory in registers across a barrier.
 #pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <driver_types.h>
 #include <math.h>
 #include <vector_functions.h>
@@ -14,6 +16,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -49,7 +52,7 @@ struct Builtins {
 };
 extern Builtins builtins;
 
-enum class Op : std::uint8_t { none, shuffle, vote, syncwarp };
+enum class Op : std::uint8_t { none, shuffle, vote, syncwarp, ldmatrix, mma };
 inline constexpr std::size_t max_lane_bytes = 64;
 
 /// Waits for all threads of the block; returns in how many `predicate` held.
@@ -61,6 +64,13 @@ void warp_collective(Op, unsigned mask, const void* in, std::size_t in_bytes, vo
                      const Loc&);
 void* dynamic_smem_base();
 void require_aligned(const void* p, std::size_t to, const Loc&);
+/// A copy that takes place when its group is waited for; until then its target is poison.
+void cp_async_issue(void* to, const void* from, std::size_t bytes, bool valid, const Loc&);
+void cp_async_commit();
+void cp_async_wait_for(std::size_t pending);
+/// Accesses that the emulator performs for the thread, for the checker of the race build.
+void note_read(const void* p, std::size_t n);
+void note_atomic(const void* p, std::size_t n, void* pc);
 struct Launch {
     dim3 grid, block;
     std::size_t smem;
@@ -82,6 +92,41 @@ __attribute__((always_inline)) inline float4 load4(const float* p, const Loc& l 
 __attribute__((always_inline)) inline void store4(float* p, float4 v, const Loc& l = Loc::here()) {
     require_aligned(p, sizeof(float4), l);
     *reinterpret_cast<float4*>(p) = v;
+}
+
+template <int Bytes>
+__attribute__((always_inline)) inline void cp_async(void* to, const void* from, bool valid,
+                                                    const Loc& l = Loc::here()) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
+    cp_async_issue(to, from, Bytes, valid, l);
+}
+template <int N>
+void cp_async_wait() {
+    cp_async_wait_for(N);
+}
+
+namespace detail {
+template <int Bytes> struct Raw;
+template <> struct Raw<1> { using type = unsigned char; };
+template <> struct Raw<2> { using type = unsigned short; };
+template <> struct Raw<4> { using type = unsigned; };
+template <> struct Raw<8> { using type = uint2; };
+template <> struct Raw<16> { using type = uint4; };
+}  // namespace detail
+template <class T, int N>
+__attribute__((always_inline)) inline void load_pack(const T* p, T (&v)[N], const Loc& l = Loc::here()) {
+    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    require_aligned(p, sizeof(Raw), l);
+    const Raw raw = *reinterpret_cast<const Raw*>(p);
+    __builtin_memcpy(static_cast<void*>(v), &raw, sizeof raw);
+}
+template <class T, int N>
+__attribute__((always_inline)) inline void store_pack(T* p, const T (&v)[N], const Loc& l = Loc::here()) {
+    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    require_aligned(p, sizeof(Raw), l);
+    Raw raw;
+    __builtin_memcpy(&raw, static_cast<const void*>(v), sizeof raw);
+    *reinterpret_cast<Raw*>(p) = raw;
 }
 
 /// See kernels/cuda/simt.hpp. The kernel has run on return; a fault in it gives cudaErrorLaunchFailure and a message in
@@ -123,6 +168,69 @@ T shuffle(unsigned mask, T v, int argument, int width, F, const Loc& l) {
             for (int i = 0; i < 32; ++i) out[i] = in[F{}(i, in[i].argument, in[i].width) & 31].v;
         },
         l);
+}
+
+/// The rows are read when all lanes are there, as the instruction does.
+template <bool Trans>
+__attribute__((always_inline)) inline void ldmatrix_x4(unsigned (&r)[4], const void* p, const Loc& l = Loc::here()) {
+    struct Out {
+        unsigned r[4];
+    };
+    require_aligned(p, 16, l);
+    note_read(p, 16);
+    const Out o = collective<const std::uint16_t*, Out>(
+        Op::ldmatrix, ~0u, static_cast<const std::uint16_t*>(p),
+        [](unsigned, const std::uint16_t* const* row, Out* out) {
+            for (int i = 0; i < 32; ++i)
+                for (int k = 0; k < 4; ++k) {
+                    const int a = i / 4, b = i % 4 * 2;
+                    const unsigned lo = Trans ? row[k * 8 + b][a] : row[k * 8 + a][b];
+                    const unsigned hi = Trans ? row[k * 8 + b + 1][a] : row[k * 8 + a][b + 1];
+                    out[i].r[k] = lo | hi << 16;
+                }
+        },
+        l);
+    for (int i = 0; i < 4; ++i) r[i] = o.r[i];
+}
+
+inline float from_bits16(const __nv_bfloat16*, unsigned u) { return std::bit_cast<float>((u & 0xffff) << 16); }
+inline float from_bits16(const __half*, unsigned u) {
+    return __half2float(std::bit_cast<__half>(static_cast<std::uint16_t>(u)));
+}
+template <class T>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const Loc& l = Loc::here()) {
+    struct In {
+        unsigned a[4], b[2];
+        float d[4];
+    };
+    struct Out {
+        float d[4];
+    };
+    const In in{{a[0], a[1], a[2], a[3]}, {b0, b1}, {d[0], d[1], d[2], d[3]}};
+    const Out o = collective<In, Out>(
+        Op::mma, ~0u, in,
+        [](unsigned, const In* in, Out* out) {
+            // Lane l = 4 g + t holds rows g and g + 8 of A and D, column g of B.
+            float A[16][16], B[16][8], D[16][8] = {};
+            for (int l = 0; l < 32; ++l) {
+                const int g = l / 4, t = l % 4;
+                for (int i = 0; i < 4; ++i)
+                    for (int h = 0; h < 2; ++h)
+                        A[g + 8 * (i & 1)][2 * t + h + 8 * (i >> 1)] =
+                            from_bits16(static_cast<T*>(nullptr), in[l].a[i] >> (16 * h));
+                for (int i = 0; i < 2; ++i)
+                    for (int h = 0; h < 2; ++h)
+                        B[2 * t + h + 8 * i][g] = from_bits16(static_cast<T*>(nullptr), in[l].b[i] >> (16 * h));
+            }
+            for (int m = 0; m < 16; ++m)
+                for (int k = 0; k < 16; ++k)
+                    for (int n = 0; n < 8; ++n) D[m][n] += A[m][k] * B[k][n];
+            for (int l = 0; l < 32; ++l)
+                for (int i = 0; i < 4; ++i)
+                    out[l].d[i] = in[l].d[i] + D[l / 4 + 8 * (i >> 1)][2 * (l % 4) + (i & 1)];
+        },
+        l);
+    for (int i = 0; i < 4; ++i) d[i] = o.d[i];
 }
 
 }  // namespace simt
@@ -187,3 +295,13 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+template <class T>
+__attribute__((no_sanitize_thread, noinline)) T atomicAdd(T* p, std::type_identity_t<T> v) {
+    simt::note_atomic(p, sizeof(T), __builtin_return_address(0));
+    const T old = *p;
+    *p = old + v;
+    return old;
+}
+inline void __threadfence() {}

@@ -5,36 +5,17 @@
 
 #include <cmath>
 #include <limits>
-#include <random>
-#include <string>
 #include <vector>
 
 #include <quern/kernels/softmax/cuda.hpp>
 
-#include "device_memory.hpp"
-#if QUERN_SIMT_EMULATED
-#include "runtime.hpp"
-#endif
+#include "device_test.hpp"
 
 namespace {
 
+using namespace device_test;
 using quern::softmax::cuda_rows_f32;
 constexpr float kInf = std::numeric_limits<float>::infinity();
-
-#if QUERN_SIMT_EMULATED
-constexpr int kSeeds = 5;
-void use_seed(int s) { simt::config.seed = static_cast<std::uint64_t>(s); }
-std::string fault() { return simt::take_fault(); }
-bool have_device() { return true; }
-#else
-constexpr int kSeeds = 1;
-void use_seed(int) {}
-std::string fault() { return cudaGetErrorString(cudaDeviceSynchronize()); }
-bool have_device() {
-    int n = 0;
-    return cudaGetDeviceCount(&n) == cudaSuccess && n > 0;
-}
-#endif
 
 std::vector<double> reference(const std::vector<float>& x, std::int64_t cols, bool log) {
     std::vector<double> y(x.size());
@@ -46,25 +27,6 @@ std::vector<double> reference(const std::vector<float>& x, std::int64_t cols, bo
             y[r + c] = log ? x[r + c] - m - std::log(s) : std::exp(x[r + c] - m) / s;
     }
     return y;
-}
-
-void expect_close(const std::vector<float>& got, const std::vector<double>& want, bool log, const char* what) {
-    ASSERT_EQ(got.size(), want.size());
-    double worst = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) {
-        if (std::isnan(want[i])) {
-            ASSERT_TRUE(std::isnan(got[i])) << what << ", element " << i;
-            continue;
-        }
-        if (const double most = std::numeric_limits<float>::max(); std::abs(want[i]) > most) {
-            ASSERT_EQ(got[i], std::copysign(kInf, want[i])) << what << ", element " << i;
-            continue;
-        }
-        const double error = std::abs(got[i] - want[i]) / (log ? 1 + std::abs(want[i]) : 1);
-        ASSERT_FALSE(std::isnan(error)) << what << ", element " << i;
-        worst = std::fmax(worst, error);
-    }
-    EXPECT_LE(worst, log ? 2e-6 : 4e-7) << what;
 }
 
 // Runs x as rows; `shift` elements of misalignment, `in_place` or not.
@@ -82,17 +44,9 @@ void check(const std::vector<float>& x, std::int64_t cols, bool log, std::size_t
         ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
         auto got = in_place ? in.download() : out.download();
         got.erase(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(shift));
-        expect_close(got, want, log, "softmax");
+        expect_close(got, want, log ? 2e-6 : 4e-7, log ? std::vector<double>() : std::vector<double>(want.size(), 1.0));
         if (testing::Test::HasFailure()) return;
     }
-}
-
-std::vector<float> random_values(std::size_t n, float scale) {
-    std::mt19937 g(static_cast<unsigned>(n));
-    std::normal_distribution<float> d(0, scale);
-    std::vector<float> v(n);
-    for (float& x : v) x = d(g);
-    return v;
 }
 
 class Softmax : public testing::TestWithParam<int> {

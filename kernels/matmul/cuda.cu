@@ -1,0 +1,319 @@
+// f32 products: tiles of 128 x 128 down to 32 x 128, the sum over k split where tiles are few, and few-row products
+// that read B once at the speed of memory.
+#include <quern/kernels/cuda/post.hpp>
+#include <quern/kernels/cuda/tile.hpp>
+#include <quern/kernels/matmul/cuda.hpp>
+
+QUERN_BEGIN
+namespace matmul::cuda {
+
+using quern::cuda::MatrixSide;
+using quern::cuda::TileShape;
+constexpr std::int64_t kMost = 0x7fffffff;
+constexpr int kFewRows = 8;
+
+struct Finish {
+    float* c;
+    const float *bias, *residual;
+    std::int64_t ldc, bias_row, bias_col;
+    float alpha, post_alpha, post_beta;
+    vec::Post post;
+    __device__ __forceinline__ float value(float sum, std::int64_t offset, int i, int j) const {
+        float v = alpha * sum;
+        if (bias) v += bias[i * bias_row + j * bias_col];
+        if (residual) v += residual[offset + i * ldc + j];
+        return quern::cuda::post(post, v, post_alpha, post_beta);
+    }
+};
+struct Gemm {
+    const float *a, *b;
+    float* partial;  // [split][batch][m][n], or null
+    int m, n, k, splits, k_split;
+    unsigned depth;  // batches * splits
+    std::int64_t lda, ldb, batches;
+    int batch_rank;
+    simt::Divisor batch[max_gemm_batch];  // dimension 0 is the innermost
+    std::int64_t stride_a[max_gemm_batch], stride_b[max_gemm_batch], stride_c[max_gemm_batch];
+    Finish finish;
+
+    __device__ __forceinline__ void offsets(unsigned i, std::int64_t& a, std::int64_t& b, std::int64_t& c) const {
+        a = b = c = 0;
+        for (int d = 0; d < batch_rank; ++d) {
+            const unsigned q = batch[d].divide(i), r = i - q * batch[d].divisor;
+            a += r * stride_a[d];
+            b += r * stride_b[d];
+            c += r * stride_c[d];
+            i = q;
+        }
+    }
+};
+
+template <class S, bool TransA, bool TransB, int WA, int WB>
+__device__ __forceinline__ void gemm_tile(const Gemm& g, unsigned batch, unsigned split) {
+    std::int64_t oa, ob, oc;
+    g.offsets(batch, oa, ob, oc);
+    const int m0 = blockIdx.y * S::BM, n0 = blockIdx.x * S::BN;
+    const int k0 = split * g.k_split, k1 = k0 + g.k_split < g.k ? k0 + g.k_split : g.k;
+    MatrixSide<S, S::BM, !TransA, WA> a(g.a + oa, g.lda, m0, g.m, k0, k1);
+    MatrixSide<S, S::BN, TransB, WB> b(g.b + ob, g.ldb, n0, g.n, k0, k1);
+    float acc[S::TM][S::TN] = {};
+    quern::cuda::multiply_tile<S>(a, b, (k1 - k0 + S::BK - 1) / S::BK, acc);
+    float* c = g.partial ? g.partial + (std::int64_t(split) * g.batches + batch) * g.m * g.n : g.finish.c + oc;
+    const std::int64_t ldc = g.partial ? g.n : g.finish.ldc;
+#pragma unroll
+    for (int i = 0; i < S::TM; ++i) {
+        const int row = m0 + S::row(i);
+        if (row >= g.m) continue;
+#pragma unroll
+        for (int j = 0; j < S::TN; j += 4) {
+            const int column = n0 + S::column(j / 4);
+            float v[4];
+#pragma unroll
+            for (int w = 0; w < 4; ++w)
+                v[w] =
+                    g.partial || column + w >= g.n ? acc[i][j + w] : g.finish.value(acc[i][j + w], oc, row, column + w);
+            float* to = c + row * ldc + column;
+            if (column + 4 <= g.n && ldc % 4 == 0 && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
+                simt::store_pack(to, v);
+            } else {
+#pragma unroll
+                for (int w = 0; w < 4; ++w)
+                    if (column + w < g.n) to[w] = v[w];
+            }
+        }
+    }
+}
+
+template <class S, bool TransA, bool TransB, int WA, int WB>
+__global__ void __launch_bounds__(S::threads, 2) gemm_tiles(const Gemm g) {
+    for (unsigned z = blockIdx.z; z < g.depth; z += gridDim.z)
+        gemm_tile<S, TransA, TransB, WA, WB>(g, z / g.splits, z % g.splits);
+}
+
+// Up to Rows rows of A: 8 warps take every eighth k of their part, 128 columns a block.
+template <int Rows, bool Vector>
+__device__ __forceinline__ void few_rows_part(const Gemm& g, unsigned batch, unsigned split) {
+    __shared__ float part[8][Rows][129];
+    std::int64_t oa, ob, oc;
+    g.offsets(batch, oa, ob, oc);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int n0 = blockIdx.x * 128, column = n0 + lane * 4;
+    const int k0 = split * g.k_split, k1 = k0 + g.k_split < g.k ? k0 + g.k_split : g.k;
+    const float *a = g.a + oa, *b = g.b + ob;
+    float acc[Rows][4] = {};
+#pragma unroll 4
+    for (int k = k0 + warp; k < k1; k += 8) {
+        float v[4];
+        const float* row = b + k * g.ldb + column;
+        if (Vector && column < g.n) {
+            simt::load_pack(row, v);
+        } else {
+#pragma unroll
+            for (int w = 0; w < 4; ++w) v[w] = column + w < g.n ? row[w] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < Rows; ++i) {
+            const float x = i < g.m ? a[i * g.lda + k] : 0.0f;
+#pragma unroll
+            for (int w = 0; w < 4; ++w) acc[i][w] += x * v[w];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < Rows; ++i)
+#pragma unroll
+        for (int w = 0; w < 4; ++w) part[warp][i][lane * 4 + w] = acc[i][w];
+    __syncthreads();
+    for (int i = threadIdx.x; i < Rows * 128; i += 256) {
+        const int row = i / 128, at = i % 128;
+        if (row >= g.m || n0 + at >= g.n) continue;
+        float s = 0;
+#pragma unroll
+        for (int w = 0; w < 8; ++w) s += part[w][row][at];
+        if (g.partial) g.partial[((std::int64_t(split) * g.batches + batch) * g.m + row) * g.n + n0 + at] = s;
+        else g.finish.c[oc + row * g.finish.ldc + n0 + at] = g.finish.value(s, oc, row, n0 + at);
+    }
+}
+
+template <int Rows, bool Vector>
+__global__ void __launch_bounds__(256) few_rows(const Gemm g) {
+    for (unsigned z = blockIdx.z; z < g.depth; z += gridDim.z) {
+        few_rows_part<Rows, Vector>(g, z / g.splits, z % g.splits);
+        __syncthreads();
+    }
+}
+
+// Up to Rows rows of A, B transposed: a warp a column.
+template <int Rows, bool Vector>
+__global__ void __launch_bounds__(256) few_rows_transposed(const Gemm g) {
+    const int lane = threadIdx.x % 32, column = blockIdx.x * 8 + threadIdx.x / 32;
+    if (column >= g.n) return;
+    for (unsigned batch = blockIdx.z; batch < g.depth; batch += gridDim.z) {
+        std::int64_t oa, ob, oc;
+        g.offsets(batch, oa, ob, oc);
+        const float *a = g.a + oa, *b = g.b + ob + column * g.ldb;
+        float acc[Rows] = {};
+        constexpr int W = Vector ? 4 : 1;
+        for (int k = lane * W; k < g.k; k += 32 * W) {
+            float v[W];
+            simt::load_pack(b + k, v);
+#pragma unroll
+            for (int i = 0; i < Rows; ++i) {
+                if (i >= g.m) break;
+                float x[W];
+                simt::load_pack(a + i * g.lda + k, x);
+#pragma unroll
+                for (int w = 0; w < W; ++w) acc[i] += x[w] * v[w];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < Rows; ++i) {
+            if (i >= g.m) break;
+            const float s = simt::warp_reduce(acc[i], [](float x, float y) { return x + y; });
+            if (lane == 0) g.finish.c[oc + i * g.finish.ldc + column] = g.finish.value(s, oc, i, column);
+        }
+    }
+}
+
+__global__ void __launch_bounds__(256) add_parts(const Gemm g) {
+    const std::int64_t each = std::int64_t(g.m) * g.n, all = each * g.batches;
+    const std::int64_t at = std::int64_t(blockIdx.x) * 256 + threadIdx.x;
+    if (at >= all) return;
+    float s = 0;
+    for (int p = 0; p < g.splits; ++p) s += g.partial[p * all + at];
+    const std::int64_t batch = at / each, rest = at - batch * each;
+    const int i = static_cast<int>(rest / g.n), j = static_cast<int>(rest % g.n);
+    std::int64_t oa, ob, oc;
+    g.offsets(static_cast<unsigned>(batch), oa, ob, oc);
+    g.finish.c[oc + i * g.finish.ldc + j] = g.finish.value(s, oc, i, j);
+}
+
+struct Plan {
+    enum Kind { tiles128, tiles64, tiles32, few, few_transposed } kind;
+    int splits;
+    std::int64_t k_split;
+};
+inline std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t batches(const CudaGemm& g) {
+    std::int64_t n = 1;
+    for (int d = 0; d < g.batch_rank; ++d) n *= g.batch[d];
+    return n;
+}
+inline Plan plan(const CudaGemm& g) {
+    Plan p{};
+    const std::int64_t b = batches(g);
+    std::int64_t tiles;
+    if (g.m <= kFewRows && !g.trans_a && g.trans_b) return {Plan::few_transposed, 1, g.k};
+    if (g.m <= kFewRows && !g.trans_a) {
+        p.kind = Plan::few;
+        tiles = b * up(g.n, 128);
+    } else if (up(g.m, 128) * up(g.n, 128) * b >= 80 && g.m > 64 && g.n > 64) {
+        p.kind = Plan::tiles128;
+        tiles = b * up(g.m, 128) * up(g.n, 128);
+    } else if (g.m > 32) {
+        p.kind = Plan::tiles64;
+        tiles = b * up(g.m, 64) * up(g.n, 64);
+    } else {
+        p.kind = Plan::tiles32;
+        tiles = b * up(g.n, 128);
+    }
+    p.splits = quern::cuda::split_count(tiles, g.k, p.kind == Plan::few ? 64 : 128);
+    p.k_split = up(up(g.k, p.splits), 16) * 16;
+    if (g.k > 0) p.splits = static_cast<int>(up(g.k, p.k_split));
+    return p;
+}
+
+inline unsigned depth(const Gemm& g) { return g.depth < 65535 ? g.depth : 65535; }
+
+template <class S, bool TransA, bool TransB>
+cudaError_t launch_tiles(const Gemm& g, bool va, bool vb, cudaStream_t stream) {
+    const dim3 grid(static_cast<unsigned>(up(g.n, S::BN)), static_cast<unsigned>(up(g.m, S::BM)), depth(g));
+    const dim3 block(S::threads);
+    if (va && vb) return simt::launch(gemm_tiles<S, TransA, TransB, 4, 4>, grid, block, 0, stream, g);
+    return simt::launch(gemm_tiles<S, TransA, TransB, 1, 1>, grid, block, 0, stream, g);
+}
+template <class S>
+cudaError_t launch_tiles(const Gemm& g, const CudaGemm& c, cudaStream_t stream) {
+    // All that a 16-byte load of a side may begin with is a multiple of four floats.
+    const auto vector = [&](const float* p, std::int64_t ld, std::int64_t contiguous, const std::int64_t* strides) {
+        bool v = reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && ld % 4 == 0 && contiguous % 4 == 0;
+        for (int d = 0; d < c.batch_rank; ++d) v = v && strides[d] % 4 == 0;
+        return v;
+    };
+    const bool va = vector(c.a, c.lda, c.trans_a ? c.m : c.k, c.stride_a);
+    const bool vb = vector(c.b, c.ldb, c.trans_b ? c.k : c.n, c.stride_b);
+    if (c.trans_a)
+        return c.trans_b ? launch_tiles<S, true, true>(g, va, vb, stream)
+                         : launch_tiles<S, true, false>(g, va, vb, stream);
+    return c.trans_b ? launch_tiles<S, false, true>(g, va, vb, stream)
+                     : launch_tiles<S, false, false>(g, va, vb, stream);
+}
+
+template <int Rows>
+cudaError_t launch_few(const Gemm& g, const CudaGemm& c, bool transposed, cudaStream_t stream) {
+    bool v = reinterpret_cast<std::uintptr_t>(c.b) % 16 == 0 && c.ldb % 4 == 0;
+    for (int d = 0; d < c.batch_rank; ++d) v = v && c.stride_b[d] % 4 == 0;
+    const dim3 block(256);
+    if (transposed) {
+        v = v && c.k % 4 == 0 && c.lda % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.a) % 16 == 0;
+        for (int d = 0; d < c.batch_rank; ++d) v = v && c.stride_a[d] % 4 == 0;
+        const dim3 grid(static_cast<unsigned>(up(c.n, 8)), 1, depth(g));
+        return simt::launch(v ? few_rows_transposed<Rows, true> : few_rows_transposed<Rows, false>, grid, block, 0,
+                            stream, g);
+    }
+    v = v && c.n % 4 == 0;
+    const dim3 grid(static_cast<unsigned>(up(c.n, 128)), 1, depth(g));
+    return simt::launch(v ? few_rows<Rows, true> : few_rows<Rows, false>, grid, block, 0, stream, g);
+}
+
+inline cudaError_t run(const CudaGemm& c, const Plan& p, float* scratch, cudaStream_t stream) {
+    Gemm g{};
+    g.a = c.a, g.b = c.b;
+    g.m = static_cast<int>(c.m), g.n = static_cast<int>(c.n), g.k = static_cast<int>(c.k);
+    g.splits = p.splits, g.k_split = static_cast<int>(p.k_split);
+    g.partial = p.splits > 1 ? scratch : nullptr;
+    g.lda = c.lda, g.ldb = c.ldb, g.batches = batches(c);
+    g.depth = static_cast<unsigned>(g.batches * g.splits);
+    g.batch_rank = c.batch_rank;
+    for (int d = 0; d < c.batch_rank; ++d) {
+        const int from = c.batch_rank - 1 - d;
+        g.batch[d] = simt::Divisor(c.batch[from]);
+        g.stride_a[d] = c.stride_a[from], g.stride_b[d] = c.stride_b[from], g.stride_c[d] = c.stride_c[from];
+    }
+    g.finish = {c.c, c.bias, c.residual, c.ldc, c.bias_row, c.bias_col, c.alpha, c.post_alpha, c.post_beta, c.post};
+    cudaError_t e = cudaSuccess;
+    switch (p.kind) {
+        case Plan::tiles128: e = launch_tiles<TileShape<128, 128, 8, 8, 8>>(g, c, stream); break;
+        case Plan::tiles64: e = launch_tiles<TileShape<64, 64, 16, 4, 4>>(g, c, stream); break;
+        case Plan::tiles32: e = launch_tiles<TileShape<32, 128, 16, 4, 4>>(g, c, stream); break;
+        default:
+            e = c.m == 1 ? launch_few<1>(g, c, p.kind == Plan::few_transposed, stream)
+                         : launch_few<kFewRows>(g, c, p.kind == Plan::few_transposed, stream);
+    }
+    if (e != cudaSuccess || !g.partial) return e;
+    return simt::launch(add_parts, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,
+                        g);
+}
+
+}  // namespace matmul::cuda
+
+namespace matmul {
+
+std::size_t cuda_gemm_scratch(const CudaGemm& c) noexcept {
+    const cuda::Plan p = cuda::plan(c);
+    if (p.splits <= 1) return 0;
+    return static_cast<std::size_t>(p.splits * cuda::batches(c) * c.m * c.n) * sizeof(float);
+}
+
+cudaError_t cuda_gemm(const CudaGemm& c, void* scratch, cudaStream_t stream) {
+    const auto ok = [](std::int64_t v) { return v >= 0 && v <= cuda::kMost; };
+    if (!ok(c.m) || !ok(c.n) || !ok(c.k) || c.batch_rank < 0 || c.batch_rank > max_gemm_batch || c.m > 65535 * 32LL)
+        return cudaErrorInvalidValue;
+    const std::int64_t n = cuda::batches(c);
+    if (n == 0 || c.m == 0 || c.n == 0) return cudaSuccess;
+    const cuda::Plan p = cuda::plan(c);
+    if (n * p.splits > cuda::kMost || n * c.m > cuda::kMost) return cudaErrorInvalidValue;
+    return cuda::run(c, p, static_cast<float*>(scratch), stream);
+}
+
+}  // namespace matmul
+QUERN_END

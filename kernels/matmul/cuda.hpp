@@ -1,0 +1,40 @@
+// Products of f32 matrices on CUDA.
+#pragma once
+#include <driver_types.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include <quern/kernels/vec/vec.hpp>
+
+QUERN_BEGIN
+namespace matmul {
+
+inline constexpr int max_gemm_batch = 4;
+
+/// C = post(alpha A B + bias + residual) for each batch. A is [m, k] with leading dimension lda ([k, m] where trans_a),
+/// B [k, n] ([n, k] where trans_b), C and residual [m, n] with ldc, bias(i, j) = bias[i * bias_row + j * bias_col], the
+/// same for all batches but for bias_batch. Strides in elements, batch dims outermost first; a stride of A or B may be
+/// 0. m, n, k < 2^31. residual may be C itself. Sums run in a fixed order that depends on the sizes only. Tolerance
+/// against double: 1e-6 * sqrt(k) relative to the sum of |a||b|.
+struct CudaGemm {
+    std::int64_t m = 0, n = 0, k = 0, lda = 0, ldb = 0, ldc = 0;
+    bool trans_a = false, trans_b = false;
+    int batch_rank = 0;
+    std::int64_t batch[max_gemm_batch] = {}, stride_a[max_gemm_batch] = {}, stride_b[max_gemm_batch] = {},
+                 stride_c[max_gemm_batch] = {};
+    const float *a = nullptr, *b = nullptr, *bias = nullptr, *residual = nullptr;
+    float* c = nullptr;
+    float alpha = 1;
+    std::int64_t bias_row = 0, bias_col = 0;
+    vec::Post post = vec::Post::none;
+    float post_alpha = 0, post_beta = 0;
+};
+/// Bytes of device memory that cuda_gemm() needs beside its operands; depends on the sizes only.
+std::size_t cuda_gemm_scratch(const CudaGemm&) noexcept;
+/// Enqueues one or two kernels (none for an empty C; k = 0 gives post(bias + residual)). cudaErrorInvalidValue for
+/// sizes beyond the limits.
+cudaError_t cuda_gemm(const CudaGemm&, void* scratch, cudaStream_t);
+
+}  // namespace matmul
+QUERN_END

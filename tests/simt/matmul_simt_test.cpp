@@ -1,0 +1,140 @@
+// kernels/matmul/cuda.cu against double references; tolerance as in cuda.hpp.
+#include <quern/kernels/matmul/cuda.hpp>
+
+#include "device_test.hpp"
+
+namespace {
+
+using namespace device_test;
+using quern::matmul::cuda_gemm;
+using quern::matmul::cuda_gemm_scratch;
+using quern::matmul::CudaGemm;
+using quern::vec::Post;
+
+struct Size {
+    std::int64_t m, n, k;
+};
+struct Options {
+    std::int64_t batch = 1;
+    bool trans_a = false, trans_b = false, shared_b = false, bias = false, residual = false;
+    Post post = Post::none;
+    std::int64_t pad = 0;  // extra elements in each row of A, B and C
+};
+
+class Gemm : public DeviceTest {};
+
+struct Case : Size, Options {};
+void check(const Size& size, const Options& options = {}) {
+    const Case c{size, options};
+    SCOPED_TRACE(testing::Message() << c.batch << " x " << c.m << " x " << c.n << " x " << c.k
+                                    << (c.trans_a ? " ta" : "") << (c.trans_b ? " tb" : "") << " pad " << c.pad);
+    CudaGemm g;
+    g.m = c.m, g.n = c.n, g.k = c.k;
+    g.trans_a = c.trans_a, g.trans_b = c.trans_b;
+    const std::int64_t ra = c.trans_a ? c.k : c.m, rb = c.trans_b ? c.n : c.k;
+    g.lda = (c.trans_a ? c.m : c.k) + c.pad, g.ldb = (c.trans_b ? c.k : c.n) + c.pad, g.ldc = c.n + c.pad;
+    const auto a = random_values(static_cast<std::size_t>(c.batch * ra * g.lda), 1, 1);
+    const auto b = random_values(static_cast<std::size_t>((c.shared_b ? 1 : c.batch) * rb * g.ldb), 1, 2);
+    const auto bias = random_values(static_cast<std::size_t>(c.n), 1, 3);
+    const auto residual = random_values(static_cast<std::size_t>(c.batch * c.m * g.ldc), 1, 4);
+    const auto da = on_device(a), db = on_device(b), dbias = on_device(bias), dr = on_device(residual);
+    g.a = da.data(), g.b = db.data();
+    if (c.bias) g.bias = dbias.data(), g.bias_col = 1;
+    if (c.residual) g.residual = dr.data();
+    g.alpha = 0.5f;
+    g.post = c.post, g.post_alpha = -0.25f, g.post_beta = 2;
+    if (c.batch > 1) {
+        g.batch_rank = 1;
+        g.batch[0] = c.batch, g.stride_a[0] = ra * g.lda, g.stride_b[0] = c.shared_b ? 0 : rb * g.ldb,
+        g.stride_c[0] = c.m * g.ldc;
+    }
+    DeviceBuffer<char> scratch(cuda_gemm_scratch(g));
+    run_each<float>(
+        residual.size(),
+        [&](float* y) {
+            g.c = y;
+            return cuda_gemm(g, scratch.data(), nullptr);
+        },
+        [&](const std::vector<float>& got) {
+            for (std::int64_t z = 0; z < c.batch; ++z)
+                for (std::int64_t i = 0; i < c.m; ++i)
+                    for (std::int64_t j = 0; j < c.n; ++j) {
+                        double s = 0, sum = 0;
+                        const float* pa = a.data() + z * ra * g.lda;
+                        const float* pb = b.data() + (c.shared_b ? 0 : z * rb * g.ldb);
+                        for (std::int64_t k = 0; k < c.k; ++k) {
+                            const double t = static_cast<double>(pa[c.trans_a ? k * g.lda + i : i * g.lda + k]) *
+                                             static_cast<double>(pb[c.trans_b ? j * g.ldb + k : k * g.ldb + j]);
+                            s += t;
+                            sum += std::fabs(t);
+                        }
+                        const std::size_t at = static_cast<std::size_t>((z * c.m + i) * g.ldc + j);
+                        double v = 0.5 * s;
+                        if (c.bias) v += static_cast<double>(bias[static_cast<std::size_t>(j)]);
+                        if (c.residual) v += static_cast<double>(residual[at]);
+                        if (c.post == Post::relu) v = std::fmax(v, 0);
+                        if (c.post == Post::clip) v = std::fmin(std::fmax(v, -0.25), 2);
+                        if (c.post == Post::gelu) v = 0.5 * v * (1 + std::erf(v * std::sqrt(0.5)));
+                        if (c.post == Post::silu) v = v / (1 + std::exp(-v));
+                        ASSERT_LE(std::fabs(static_cast<double>(got[at]) - v),
+                                  1e-6 * std::sqrt(static_cast<double>(c.k)) * (1 + sum))
+                            << z << ", " << i << ", " << j;
+                    }
+            if (c.pad) { EXPECT_TRUE(std::isnan(got[static_cast<std::size_t>(c.n)])) << "written between the rows"; }
+        });
+}
+
+TEST_F(Gemm, EveryTileAndRemainder) {
+    check({64, 64, 32});
+    check({65, 70, 33}, {.bias = true});
+    check({33, 130, 20}, {.residual = true, .post = Post::relu});
+    check({20, 200, 48}, {.bias = true, .post = Post::clip});
+    check({100, 36, 7}, {.post = Post::gelu});
+    check({64, 64, 0}, {.bias = true});
+}
+TEST_F(Gemm, Transposed) {
+    for (int ta = 0; ta < 2; ++ta)
+        for (int tb = 0; tb < 2; ++tb) {
+            check({68, 72, 40}, {.trans_a = ta != 0, .trans_b = tb != 0, .bias = true});
+            check({37, 41, 19}, {.trans_a = ta != 0, .trans_b = tb != 0, .pad = 1});
+            check({12, 140, 24}, {.trans_a = ta != 0, .trans_b = tb != 0, .pad = 4});
+        }
+}
+TEST_F(Gemm, Batches) {
+    check({40, 36, 24}, {.batch = 3});
+    check({40, 36, 24}, {.batch = 3, .shared_b = true, .residual = true});
+    check({1, 50, 64}, {.batch = 5});
+    check({2, 50, 66}, {.batch = 5, .trans_b = true});
+}
+TEST_F(Gemm, FewRows) {
+    for (std::int64_t m : {1, 3, 8})
+        for (int tb = 0; tb < 2; ++tb) {
+            check({m, 128, 64}, {.trans_b = tb != 0, .bias = true, .post = Post::silu});
+            check({m, 77, 51}, {.trans_b = tb != 0, .residual = true});
+            check({m, 12, 20}, {.trans_b = tb != 0, .pad = 3});
+        }
+}
+TEST_F(Gemm, SplitSums) {
+    CudaGemm g;
+    g.m = 33, g.n = 64, g.k = 520;
+    EXPECT_GT(cuda_gemm_scratch(g), 0u);
+    check({33, 64, 520}, {.bias = true, .post = Post::relu});
+    check({4, 100, 300}, {.bias = true, .residual = true});
+    check({1, 100, 300}, {.batch = 2});
+}
+TEST_F(Gemm, LargeTile) {
+    if (slow()) GTEST_SKIP() << "too much work for a checked build";
+    use_seed(1);
+    check({1152, 1160, 16}, {.bias = true});  // 81 tiles of 128 x 128
+}
+TEST_F(Gemm, LargeTileInBatches) { check({129, 132, 9}, {.batch = 20}); }
+TEST_F(Gemm, Limits) {
+    CudaGemm g;
+    EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaSuccess);
+    g.m = -1;
+    EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaErrorInvalidValue);
+    g.m = std::int64_t(1) << 40;
+    EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaErrorInvalidValue);
+}
+
+}  // namespace
