@@ -1,4 +1,4 @@
-// Selection by content: NonZero, Compress, Unique, TopK, OneHot, Trilu, ReverseSequence, NonMaxSuppression.
+// Selection by content: NonZero, Compress, Unique, TopK, OneHot, Trilu, ReverseSequence.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -260,75 +260,6 @@ public:
 
 private:
     int batch_, time_;
-};
-
-/// boxes[batches, n, 4], scores[batches, classes, n] -> [selected, 3] of batch, class, box
-/// (https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html).
-class NonMaxSuppression final : public Kernel {
-public:
-    explicit NonMaxSuppression(bool centers) : centers_(centers) {}
-    const char* name() const noexcept override { return "non_max_suppression.portable"; }
-    bool measure(const Call& call, std::vector<std::int64_t>* dims) const override {
-        dims[0] = {static_cast<std::int64_t>(select(call).size() / 3), 3};
-        return true;
-    }
-    void run(const Call& call) const override {
-        auto s = select(call);
-        if (static_cast<std::int64_t>(s.size()) != call.out[0].count()) raise(ErrorCode::internal, "selection changed between measuring and running");
-        std::copy(s.begin(), s.end(), call.out[0].out<std::int64_t>());
-    }
-
-private:
-    struct Box { float y0, x0, y1, x1; };
-    Box box(const float* p) const {
-        if (centers_) return {p[1] - p[3] / 2, p[0] - p[2] / 2, p[1] + p[3] / 2, p[0] + p[2] / 2};
-        return {std::min(p[0], p[2]), std::min(p[1], p[3]), std::max(p[0], p[2]), std::max(p[1], p[3])};
-    }
-    static bool overlap(const Box& a, const Box& b, float limit) {
-        float w = std::min(a.x1, b.x1) - std::max(a.x0, b.x0), h = std::min(a.y1, b.y1) - std::max(a.y0, b.y0);
-        if (!(w > 0 && h > 0)) return false;
-        float both = w * h, areas = (a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0) - both;
-        return areas > 0 && both / areas > limit;
-    }
-    std::vector<std::int64_t> select(const Call& call) const {
-        const View &boxes = call.in[0], &scores = call.in[1];
-        auto scalar = [&](std::size_t i) { return call.in.size() > i && call.in[i].present() && call.in[i].count() > 0; };
-        std::int64_t limit = scalar(2) ? *call.in[2].in<std::int64_t>() : 0;
-        float iou = scalar(3) ? *call.in[3].in<float>() : 0;
-        if (!(iou >= 0 && iou <= 1)) raise(ErrorCode::shape_mismatch, "an iou_threshold of " + std::to_string(iou) + "; accepted: 0 to 1");
-        const bool cut = scalar(4);
-        const float least = cut ? *call.in[4].in<float>() : 0;
-        const std::int64_t n = boxes.dims[1], classes = scores.dims[1];
-        std::vector<std::vector<std::int64_t>> kept(static_cast<std::size_t>(scores.dims[0] * classes));
-        call.workers.for_each(scores.dims[0] * classes, [&](std::int64_t bc) {
-            const float *p = boxes.in<float>() + bc / classes * n * 4, *s = scores.in<float>() + bc * n;
-            std::vector<std::int64_t> order;
-            for (std::int64_t i = 0; i < n; ++i)
-                if (!cut || s[i] > least) order.push_back(i);
-            std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-                if (s[a] != s[a] || s[b] != s[b]) return s[a] == s[a] && s[b] != s[b];  // NaN last
-                return s[a] > s[b];
-            });
-            std::vector<Box> chosen;
-            auto& k = kept[static_cast<std::size_t>(bc)];
-            for (std::int64_t i : order) {
-                if (static_cast<std::int64_t>(k.size()) >= limit) break;
-                Box b = box(p + i * 4);
-                if (std::any_of(chosen.begin(), chosen.end(), [&](const Box& c) { return overlap(b, c, iou); })) continue;
-                chosen.push_back(b);
-                k.push_back(i);
-            }
-        });
-        std::vector<std::int64_t> r;
-        for (std::size_t bc = 0; bc < kept.size(); ++bc)
-            for (std::int64_t i : kept[bc]) {
-                r.push_back(static_cast<std::int64_t>(bc) / classes);
-                r.push_back(static_cast<std::int64_t>(bc) % classes);
-                r.push_back(i);
-            }
-        return r;
-    }
-    bool centers_;
 };
 
 /// Distinct elements, or distinct slices along an axis, sorted or in order of first appearance; outputs Y,

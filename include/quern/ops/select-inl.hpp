@@ -3,6 +3,7 @@
 #pragma once
 #include "shape_util.hpp"
 #include <quern/kernels/select/select.hpp>
+#include <quern/kernels/select/suppress.hpp>
 
 QUERN_BEGIN
 namespace ops_select {
