@@ -1,71 +1,17 @@
-// ConvTranspose: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html
+// ConvTranspose, and its form in channels last that the layout pass makes.
 #pragma once
-#include <quern/kernels/conv_transpose/conv_transpose.hpp>
-
-#include "window.hpp"
+#include "conv_transpose.hpp"
 
 QUERN_BEGIN
-namespace ops_conv_transpose {
-
-inline conv_transpose::Problem problem_of(const Attrs& a, const Fact& w) {
-    conv_transpose::Problem p;
-    p.window = ops_window::of_weights(a, w);
-    p.group = a.i("group", 1);
-    if (p.group < 1) raise(ErrorCode::invalid_model, "group is " + std::to_string(p.group) + "; it must be at least 1");
-    std::size_t n = p.window.kernel.size();
-    ops_window::check_ints(a, "output_padding", p.output_padding, n, 0, 0);
-    bool same = p.window.auto_pad == conv::AutoPad::same_upper || p.window.auto_pad == conv::AutoPad::same_lower;
-    p.split_padding = same || a.has("output_shape");
-    return p;
-}
-
-inline void infer(InferCtx& ctx) {
-    DType t = ctx.in(0).dtype;
-    ctx.need_type(0, {DType::f32, DType::f64, DType::f16, DType::bf16});
-    ctx.need_same_type(0, 1);
-    if (ctx.has(2)) ctx.need_same_type(0, 2);
-    if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_unranked(0, t);
-    ctx.need_rank(0, 3);
-    ctx.need_rank(1, ctx.in(0).rank(), ctx.in(0).rank());
-    const std::vector<Dim>&x = ctx.in(0).dims, &w = ctx.in(1).dims;
-    conv_transpose::Problem p = problem_of(ctx.attrs, ctx.in(1));
-    const conv::Window& win = p.window;
-    ops_window::same(ctx, x[1], w[0], "channels of the input and of the weights");
-    if (w[0].is_const() && w[0].value() % p.group != 0)
-        ctx.fail("the input has " + w[0].to_string() + " channels, which group = " + std::to_string(p.group) + " must divide");
-    std::vector<Dim> y{x[0], w[1] * Dim(p.group)};
-    if (ctx.has(2) && ctx.ranked(2)) {
-        ctx.need_rank(2, 1, 1);
-        ops_window::same(ctx, ctx.in(2).dims[0], y[1], "length of the bias and output channels");
-    }
-    std::size_t n = win.kernel.size();
-    std::vector<std::int64_t> shape = ctx.attrs.ints("output_shape");
-    if (shape.size() == n + 2) shape.erase(shape.begin(), shape.begin() + 2);
-    if (!shape.empty() && shape.size() != n) raise(ErrorCode::invalid_model, "output_shape has " + std::to_string(shape.size()) + " numbers; " + std::to_string(n) + " are needed");
-    for (std::size_t d = 0; d < n; ++d) {
-        Dim whole = (x[d + 2] - Dim(1)) * Dim(win.strides[d]) + Dim(p.output_padding[d] + (win.kernel[d] - 1) * win.dilations[d] + 1);
-        if (!shape.empty()) {
-            if (shape[d] < 0) raise(ErrorCode::invalid_model, "output_shape holds " + std::to_string(shape[d]) + "; sizes of at least 0 are accepted");
-            y.push_back(Dim(shape[d]));
-        } else if (p.split_padding) y.push_back(x[d + 2] * Dim(win.strides[d]));
-        else y.push_back(whole - Dim(win.pads[d] + win.pads[d + n]));
-        if (y.back().is_const() && y.back().value() < 0) ctx.fail("the padding is larger than the output, which would have a dimension of " + y.back().to_string());
-    }
-    ctx.set(0, t, std::move(y));
-}
-
-inline Lowered lower(const LowerCtx& ctx) {
-    conv_transpose::Problem p = problem_of(ctx.attrs, ctx.in(1));
-    p.dtype = ctx.in(0).dtype;
-    p.has_bias = ctx.has(2);
-    return Lowered(std::make_unique<conv_transpose::GemmScatter>(p, vec::table(ctx.target.isa)));
-}
-
-}  // namespace ops_conv_transpose
 
 QUERN_INLINE const OpDef& op_ConvTranspose() {
     static constexpr OpDef def{.name = "ConvTranspose", .min_in = 2, .max_in = 3, .newest = 22, .infer = ops_conv_transpose::infer,
                                .lower = ops_conv_transpose::lower, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_quern_ConvTranspose() {
+    static constexpr OpDef def{.domain = "quern", .name = "ConvTranspose", .min_in = 2, .max_in = 3, .newest = 1, .infer = ops_conv_transpose::infer_last,
+                               .lower = ops_conv_transpose::lower_last, .compute = Compute::f32};
     return def;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../ops/conv.hpp"
+#include "../ops/conv_transpose.hpp"
 #include "../ops/evaluate.hpp"
 #include "pass.hpp"
 
@@ -93,64 +94,193 @@ struct Layout {
             if (d != 1 && dims[static_cast<std::size_t>(d)] != 1) return no_value;
         return g.add_constant(g.fresh_name(g.values[v].name), f.value.reshaped({dims[1]}));
     }
+    /// A node as it is over channels last.
+    struct Moved {
+        std::string op;
+        std::vector<ValueId> in;
+        Attrs attrs;
+        bool back = true;  ///< its output is in channels last too
+    };
+    /// Where axis `a` of channels first is in channels last.
+    static std::int64_t axis_last(std::int64_t a, int rank) {
+        if (a < 0) a += rank;
+        return a == 0 ? 0 : a == 1 ? rank - 1 : a - 1;
+    }
+    ValueId ints(const char* stem, const std::vector<std::int64_t>& v) {
+        return g.add_constant(g.fresh_name(stem), Tensor::from(std::span<const std::int64_t>(v), {static_cast<std::int64_t>(v.size())}));
+    }
+    /// The content of an int64 constant; nothing where `v` is none.
+    std::optional<std::vector<std::int64_t>> const_ints(ValueId v) const {
+        if (v == no_value || !g.fact(v).is_const()) return std::nullopt;
+        return detail::small_ints(g.fact(v).value);
+    }
+    /// `v` in channels last where that moves nothing: behind a transpose, or of one pixel; else no_value.
+    ValueId cheap_last(ValueId v, int rank) {
+        if (ValueId b = behind(v, rank); b != no_value) return b;
+        const Fact& f = g.fact(v);
+        for (int d = 2; d < rank; ++d)
+            if (!f.dims[static_cast<std::size_t>(d)].is(1)) return no_value;
+        return transpose(v, to_last(rank), "");
+    }
+    bool elementwise(Moved& m, int rank) {
+        bool any = false;
+        for (ValueId v : m.in) {
+            if (v == no_value) return false;
+            if (g.fact(v).is_const()) continue;
+            if (!g.fact(v).ranked || g.fact(v).rank() != rank) return false;
+            any = any || behind(v, rank) != no_value;
+        }
+        if (!any) return false;
+        for (ValueId& v : m.in) {
+            v = g.fact(v).is_const() ? constant_last(v, rank) : cheap_last(v, rank);
+            if (v == no_value) return false;
+        }
+        return true;
+    }
+    bool concat(Moved& m, int rank) {
+        for (ValueId& v : m.in)
+            if ((v = behind(v, rank)) == no_value) return false;
+        m.attrs.set("axis", axis_last(m.attrs.i("axis", 0), rank));
+        return true;
+    }
+    bool reduce(Moved& m, int rank, bool keep) {
+        auto axes = m.in.size() > 1 ? const_ints(m.in[1]) : std::nullopt;
+        if (!axes || axes->empty()) return false;
+        std::vector<char> marked(static_cast<std::size_t>(rank), 0);
+        for (std::int64_t& a : *axes) {
+            marked[static_cast<std::size_t>(a < 0 ? a + rank : a)] = 1;
+            a = axis_last(a, rank);
+        }
+        // Without the reduced dims the order of the others must be the same in both layouts.
+        if (!keep)
+            for (int d = 2; d < rank; ++d)
+                if (!marked[static_cast<std::size_t>(d)] && !marked[1]) return false;
+        std::sort(axes->begin(), axes->end());
+        m.in[1] = ints("axes", *axes);
+        m.back = keep;
+        return true;
+    }
+    bool global_pool(Moved& m, int rank) {
+        std::vector<std::int64_t> axes;
+        for (int d = 1; d < rank - 1; ++d) axes.push_back(d);
+        m.op = m.op == "GlobalMaxPool" ? "ReduceMax" : "ReduceMean";
+        m.in.push_back(ints("axes", axes));
+        m.attrs.set("keepdims", std::int64_t{1});
+        return true;
+    }
+    bool pad(Moved& m, int rank) {
+        auto pads = m.in.size() > 3 && m.in[3] != no_value ? std::nullopt : const_ints(m.in[1]);
+        if (!pads || static_cast<int>(pads->size()) != 2 * rank) return false;
+        std::vector<std::int64_t> p(pads->size());
+        for (int d = 0; d < rank; ++d)
+            for (int end = 0; end < 2; ++end) p[static_cast<std::size_t>(axis_last(d, rank) + end * rank)] = (*pads)[static_cast<std::size_t>(d + end * rank)];
+        m.in[1] = ints("pads", p);
+        return true;
+    }
+    bool slice(Moved& m, int rank) {
+        std::vector<std::int64_t> axes;
+        if (m.in.size() > 3 && m.in[3] != no_value) {
+            auto given = const_ints(m.in[3]);
+            if (!given) return false;
+            axes = *given;
+        } else {
+            const Fact& starts = g.fact(m.in[1]);
+            if (!starts.ranked || starts.rank() != 1 || !starts.dims[0].is_const()) return false;
+            for (std::int64_t d = 0; d < starts.dims[0].value(); ++d) axes.push_back(d);
+        }
+        for (std::int64_t& a : axes) a = axis_last(a, rank);
+        m.in.resize(std::max<std::size_t>(m.in.size(), 4), no_value);
+        m.in[3] = ints("axes", axes);
+        return true;
+    }
+    /// Spatial dimensions only, by scales or sizes.
+    bool resize(Moved& m, const Fact& x, const Fact& y, int rank) {
+        if (m.attrs.has("axes") || m.attrs.s("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize") return false;
+        if (m.attrs.s("keep_aspect_ratio_policy", "stretch") != "stretch" || !(x.dims[0] == y.dims[0]) || !(x.dims[1] == y.dims[1])) return false;
+        std::vector<std::int64_t> spatial, axes;
+        for (int d = 2; d < rank; ++d) spatial.push_back(d), axes.push_back(d - 1);
+        m.in.resize(4, no_value);
+        m.in[1] = no_value;
+        for (std::size_t i = 2; i < 4; ++i) {
+            if (m.in[i] == no_value) continue;
+            const Fact& f = g.fact(m.in[i]);
+            if (f.ranked && f.rank() == 1 && f.dims[0].is(0)) m.in[i] = no_value;  // older exporters' word for absent
+            else if (!f.ranked || f.rank() != 1 || !f.dims[0].is(rank)) return false;
+        }
+        if (m.in[2] != no_value) {
+            const Tensor& all = g.fact(m.in[2]).value;
+            if (!all.defined() || all.dtype() != DType::f32) return false;
+            auto s = all.data<float>();
+            if (s[0] != 1 || s[1] != 1) return false;
+            std::vector<float> part(s.begin() + 2, s.end());
+            m.in[2] = g.add_constant(g.fresh_name("scales"), Tensor::from(std::span<const float>(part), {static_cast<std::int64_t>(part.size())}));
+        }
+        if (m.in[3] != no_value) {
+            Attrs a;
+            a.set("axis", std::int64_t{0});
+            m.in[3] = node(op_named("Gather"), {m.in[3], ints("spatial", spatial)}, std::move(a), "", "sizes");
+        }
+        m.attrs.set("axes", axes);
+        return true;
+    }
+    /// What each operator needs to work on channels last; false where it cannot.
+    bool translate(Moved& m, const Fact& x, const Fact& y, int rank) {
+        static constexpr std::string_view unary[] = {"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip", "LeakyRelu", "Tanh", "Exp", "Sqrt", "Abs", "Neg", "Elu", "Erf", "Gelu", "Swish", "Cast", "Identity", "Softplus", "Mish"};
+        static constexpr std::string_view several[] = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"};
+        if (std::find(std::begin(several), std::end(several), m.op) != std::end(several)) return elementwise(m, rank);
+        if (m.op == "Concat") return concat(m, rank);
+        if (!x.ranked || x.rank() != rank) {
+            if (m.op.substr(0, 6) != "Reduce" || !x.ranked || m.attrs.i("keepdims", 1)) return false;
+            rank = x.rank();
+        }
+        if (rank < 3 || (m.in[0] = behind(m.in[0], rank)) == no_value) return false;
+        if (std::find(std::begin(unary), std::end(unary), m.op) != std::end(unary)) return true;
+        if (m.op == "Softmax" || m.op == "LogSoftmax") return m.attrs.set("axis", axis_last(m.attrs.i("axis", -1), rank)), true;
+        if (m.op == "GlobalAveragePool" || m.op == "GlobalMaxPool") return global_pool(m, rank);
+        if (m.op.substr(0, 6) == "Reduce") return reduce(m, rank, m.attrs.i("keepdims", 1) != 0);
+        if (m.op == "Pad") return pad(m, rank);
+        if (m.op == "Slice") return slice(m, rank);
+        if (m.op == "Resize") return resize(m, x, y, rank);
+        if (m.op == "MaxPool" || m.op == "AveragePool") return m.op = "quern::" + m.op, true;
+        if (m.op == "ConvTranspose" && ops_conv_transpose::blocks(m.attrs, g.fact(m.in[1])) && x.dtype == DType::f32) return m.op = "quern::ConvTranspose", true;
+        return false;
+    }
     /// Moves the transposes above node `id` below it. True when done.
     bool sink(NodeId id) {
         const Node& n = g.nodes[id];
-        if (n.out.size() != 1 || n.out[0] == no_value || *n.op->domain || n.in.empty()) return false;
-        const Fact& y = g.fact(n.out[0]);
-        if (!y.ranked || y.rank() < 3) return false;
-        int rank = y.rank();
-        std::string_view op = n.op->name;
-        std::vector<ValueId> in = n.in;
-        Attrs attrs = n.attrs;
-        static constexpr std::string_view unary[] = {"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip", "LeakyRelu", "Tanh", "Exp", "Sqrt", "Abs", "Neg", "Elu", "Erf", "Gelu", "Swish", "Cast", "Identity", "Softplus", "Mish"};
-        static constexpr std::string_view elementwise[] = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"};
-        if (std::find(std::begin(unary), std::end(unary), op) != std::end(unary)) {
-            in[0] = behind(in[0], rank);
-            if (in[0] == no_value) return false;
-        } else if (std::find(std::begin(elementwise), std::end(elementwise), op) != std::end(elementwise)) {
-            bool any = false;
-            for (ValueId& v : in) {
-                if (g.fact(v).is_const()) continue;
-                if (!g.fact(v).ranked || g.fact(v).rank() != rank) return false;
-                v = behind(v, rank);
-                if (v == no_value) return false;
-                any = true;
-            }
-            if (!any) return false;
-            for (ValueId& v : in) {
-                if (g.fact(v).is_const()) v = constant_last(v, rank);
-                if (v == no_value) return false;
-            }
-        } else if (op == "Concat") {
-            std::int64_t axis = attrs.i("axis", 0);
-            if (axis < 0) axis += rank;
-            for (ValueId& v : in) {
-                v = behind(v, rank);
-                if (v == no_value) return false;
-            }
-            attrs.set("axis", axis == 0 ? std::int64_t{0} : axis == 1 ? std::int64_t{rank - 1} : axis - 1);
-        } else if (op == "GlobalAveragePool") {
-            in[0] = behind(in[0], rank);
-            if (in[0] == no_value) return false;
-            std::vector<std::int64_t> axes;
-            for (int d = 1; d < rank - 1; ++d) axes.push_back(d);
-            auto n_axes = static_cast<std::int64_t>(axes.size());
-            in.push_back(g.add_constant(g.fresh_name("axes"), Tensor::from(std::span<const std::int64_t>(axes), {n_axes})));
-            attrs.set("keepdims", std::int64_t{1});
-            op = "ReduceMean";
-        } else if (op == "MaxPool" || op == "AveragePool") {
-            in[0] = behind(in[0], rank);
-            if (in[0] == no_value) return false;
-            op = op == "MaxPool" ? "quern::MaxPool" : "quern::AveragePool";
-        } else {
-            return false;
-        }
-        std::string origin = n.origin, name = n.name;
-        ValueId out = n.out[0];
-        ValueId moved = node(op_named(op), std::move(in), std::move(attrs), origin, name);
+        if (n.out.size() != 1 || n.out[0] == no_value || *n.op->domain || n.in.empty() || n.in[0] == no_value) return false;
+        const Fact x = g.fact(n.in[0]), y = g.fact(n.out[0]);
+        if (!y.ranked || y.rank() < 1) return false;
+        // What grows is transposed before where nobody wants channels last after.
+        if (std::string_view(n.op->name) == "Resize" && std::find(g.outputs.begin(), g.outputs.end(), n.out[0]) != g.outputs.end()) return false;
+        Moved m{n.op->name, n.in, n.attrs};
+        if (!translate(m, x, y, y.rank())) return false;
+        std::string origin = g.nodes[id].origin, name = g.nodes[id].name;
+        ValueId out = g.nodes[id].out[0];
+        ValueId moved = node(op_named(m.op), std::move(m.in), std::move(m.attrs), origin, name);
         g.nodes[g.values[moved].producer].name = name;
-        ValueId back = transpose(moved, to_first(rank), origin);
+        ValueId back = m.back ? transpose(moved, to_first(y.rank()), origin) : moved;
+        g.replace_uses(out, back);
+        rename(out, back);
+        g.remove_node(id);
+        return true;
+    }
+    /// Reshape to groups of channels, transpose of the two, reshape back: the same over the last dimension.
+    bool shuffle(NodeId id) {
+        const Node *last = &g.nodes[id], *mid = is_op(last, "Reshape") ? g.producer(last->in[0]) : nullptr;
+        const Node* first = is_op(mid, "Transpose") && mid->attrs.ints("perm") == Perm{0, 2, 1, 3, 4} ? g.producer(mid->in[0]) : nullptr;
+        if (!is_op(first, "Reshape")) return false;
+        const Fact &x = g.fact(first->in[0]), &split = g.fact(mid->in[0]), &y = g.fact(last->out[0]);
+        ValueId v = behind(first->in[0], 4);
+        if (v == no_value || !x.ranked || !y.ranked || !split.ranked || x.rank() != 4 || !(x.dims == y.dims)) return false;
+        if (!split.dims[1].is_const() || !split.dims[2].is_const() || !(split.dims[0] == x.dims[0]) || !(split.dims[3] == x.dims[2]) || !(split.dims[4] == x.dims[3])) return false;
+        std::int64_t groups = split.dims[1].value(), each = split.dims[2].value();
+        std::string origin = mid->origin, name = mid->name;
+        ValueId out = last->out[0];
+        v = node(op_named("Reshape"), {v, ints("shape", {0, 0, 0, groups, each})}, {}, origin, name);
+        v = transpose(v, {0, 1, 2, 4, 3}, origin);
+        v = node(op_named("Reshape"), {v, ints("shape", {0, 0, 0, groups * each})}, {}, origin, name);
+        ValueId back = transpose(v, to_first(4), origin);
         g.replace_uses(out, back);
         rename(out, back);
         g.remove_node(id);
@@ -181,7 +311,7 @@ inline bool layout(Graph& g, const PassContext& ctx) {
     for (bool again = true; again;) {
         again = false;
         for (NodeId id : g.order())
-            if (g.nodes[id].op && (l.cancel(id) || l.sink(id))) again = true;
+            if (g.nodes[id].op && (l.cancel(id) || l.shuffle(id) || l.sink(id))) again = true;
     }
     return true;
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include "conv-inl.hpp"
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
 #include "layout-inl.hpp"
@@ -72,6 +73,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"patterns", passes_detail::patterns, true, false},
         {"promote", passes_detail::promote, false, true},
         {"fold_promoted", passes_detail::fold_constants, false, true},
+        {"convolutions", passes_detail::convolutions, false, false},
         {"fuse", passes_detail::fuse, false, false},
         {"layout", passes_detail::layout, false, false},
     };

@@ -1,0 +1,198 @@
+// Rewrites around convolutions and the layout pass: what must be rewritten, what must stay, and that answers stay the same.
+#include "support/op_test.hpp"
+
+using namespace quern_test;
+using quern::onnx::attribute_f;
+using quern::onnx::attribute_i;
+using quern::onnx::attribute_ints;
+using quern::onnx::attribute_s;
+
+namespace {
+
+int count(const std::string& text, const std::string& what) {
+    int n = 0;
+    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+    return n;
+}
+std::string after(ModelBuilder& b, const char* pass) { return b.model().dump(pass, "text", {.accelerated = false}); }
+void same_answer(ModelBuilder& b, const std::vector<quern::NamedTensor>& in, double tolerance = 1e-4) {
+    auto plain = b.run(in, {.threads = 1, .optimize = false});
+    for (bool accelerated : {false, true}) {
+        auto full = b.run(in, {.threads = 1, .accelerated = accelerated});
+        ASSERT_EQ(plain.size(), full.size());
+        for (std::size_t o = 0; o < plain.size(); ++o) expect_near(full[o], plain[o], tolerance, tolerance);
+    }
+}
+Tensor ramp(quern::Shape shape, float scale = 0.1f, float from = -1) {
+    Tensor x(DType::f32, shape);
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = from + scale * float((i * 7919) % 23);
+    return x;
+}
+/// x [N, 4, H, W] -> c [N, 8, H, W]
+ModelBuilder conv(bool bias = true) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "4", "H", "W"}).constant("w", ramp({8, 4, 3, 3})).constant("bias", ramp({8}, 0.2f));
+    std::vector<std::string> in{"x", "w"};
+    if (bias) in.push_back("bias");
+    b.node("Conv", in, {"c"}, {attribute_ints("pads", {1, 1, 1, 1})});
+    return b;
+}
+const std::vector<quern::NamedTensor> image = {{"x", ramp({2, 4, 6, 5})}};
+
+TEST(ConvPasses, ConstantsOfChannelsGoIntoTheWeights) {
+    for (bool bias : {false, true}) {
+        auto b = conv(bias);
+        b.constant("s", ramp({8, 1, 1}, 0.1f, 0.3f)).constant("t", ramp({1, 8, 1, 1})).constant("two", floats({}, {2})).constant("d", ramp({8, 1, 1}, 0.1f, 0.5f));
+        b.node("Mul", {"s", "c"}, {"m"}).node("Add", {"m", "t"}, {"a"}).node("Div", {"a", "d"}, {"q"}).node("Sub", {"q", "two"}, {"e"}).node("Relu", {"e"}, {"y"}).output("y");
+        auto text = after(b, "fuse");
+        EXPECT_EQ(count(text, "= Mul(") + count(text, "= Add(") + count(text, "= Div(") + count(text, "= Sub(") + count(text, "= Relu("), 0) << text;
+        same_answer(b, image);
+    }
+}
+TEST(ConvPasses, ConstantsThatAreNotOfChannelsStay) {
+    auto b = conv();
+    b.constant("row", ramp({5})).constant("plane", ramp({8, 6, 5})).constant("eight", ramp({1, 1, 8}));  // [1, 1, 8] lies along the width
+    b.node("Mul", {"c", "row"}, {"m"}).node("Add", {"m", "plane"}, {"y"}).output("y");
+    auto text = after(b, "convolutions");
+    EXPECT_EQ(count(text, "= Mul("), 1) << text;
+    EXPECT_EQ(count(text, "= Add("), 1) << text;
+    same_answer(b, image);
+    ModelBuilder w;
+    w.input("x", DType::f32, {"1", "4", "3", "8"}).constant("w", ramp({8, 4, 1, 1})).constant("eight", ramp({1, 1, 8}));
+    w.node("Conv", {"x", "w"}, {"c"}).node("Mul", {"c", "eight"}, {"y"}).output("y");
+    EXPECT_EQ(count(after(w, "convolutions"), "= Mul("), 1);
+    same_answer(w, {{"x", ramp({1, 4, 3, 8})}});
+}
+TEST(ConvPasses, AConvolutionThatOthersReadKeepsItsWeights) {
+    auto b = conv();
+    b.constant("two", floats({}, {2})).node("Mul", {"c", "two"}, {"y"}).output("y").output("c");
+    EXPECT_EQ(count(after(b, "convolutions"), "= Mul("), 1);
+    same_answer(b, image);
+}
+TEST(ConvPasses, TwoMinusAConvolutionStays) {
+    auto b = conv();
+    b.constant("two", floats({}, {2})).node("Sub", {"two", "c"}, {"y"}).output("y");
+    auto text = after(b, "convolutions");
+    EXPECT_EQ(count(text, "= Sub("), 1) << text;
+    same_answer(b, image);
+}
+TEST(ConvPasses, ZerosAroundAnImageBecomePadding) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "4", "H", "W"}).constant("w", ramp({8, 4, 3, 3})).constant("p", ints({8}, {0, 0, 1, 0, 0, 0, 2, 1}));
+    b.node("Pad", {"x", "p"}, {"q"}).node("Conv", {"q", "w"}, {"y"}, {attribute_ints("strides", {2, 2}), attribute_ints("pads", {0, 1, 0, 0})}).output("y");
+    EXPECT_EQ(count(after(b, "convolutions"), "= Pad("), 0);
+    same_answer(b, image);
+}
+TEST(ConvPasses, OtherPaddingStays) {
+    for (int kind = 0; kind < 4; ++kind) {
+        ModelBuilder b;
+        b.input("x", DType::f32, {"N", "4", "H", "W"}).constant("w", ramp({8, kind == 2 ? 6 : 4, 3, 3})).constant("one", floats({}, {1}));
+        b.constant("p", kind == 2 ? ints({8}, {0, 1, 0, 0, 0, 1, 0, 0}) : kind == 3 ? ints({8}, {0, 0, -1, 0, 0, 0, 0, 1}) : ints({8}, {0, 0, 1, 1, 0, 0, 1, 1}));
+        if (kind == 0) b.node("Pad", {"x", "p", "one"}, {"q"});
+        else b.node("Pad", {"x", "p"}, {"q"}, {attribute_s("mode", kind == 1 ? "edge" : "constant")});
+        b.node("Conv", {"q", "w"}, {"y"}).output("y");
+        EXPECT_EQ(count(after(b, "convolutions"), "= Pad("), 1) << kind;
+        same_answer(b, image);
+    }
+}
+TEST(ConvPasses, ActivationsAreRecognizedInTheirSpellings) {
+    for (int kind = 0; kind < 5; ++kind) {
+        auto b = conv();
+        b.constant("three", floats({}, {3})).constant("zero", floats({}, {0})).constant("six", floats({}, {6})).constant("sixth", floats({}, {1.f / 6}));
+        if (kind == 0) b.node("Sigmoid", {"c"}, {"s"}).node("Mul", {"s", "c"}, {"y"});
+        if (kind == 1) b.node("HardSigmoid", {"c"}, {"s"}, {attribute_f("alpha", 1.f / 6)}).node("Mul", {"c", "s"}, {"y"});
+        if (kind > 1) b.node("Add", {"three", "c"}, {"p"}).node("Clip", {"p", "zero", "six"}, {"r"});
+        if (kind == 2) b.node("Div", {"r", "six"}, {"h"}).node("Mul", {"c", "h"}, {"y"});
+        if (kind == 3) b.node("Mul", {"c", "r"}, {"h"}).node("Mul", {"h", "sixth"}, {"y"});
+        if (kind == 4) b.node("Div", {"r", "six"}, {"y"});
+        b.output("y");
+        auto text = after(b, "fuse");
+        EXPECT_EQ(count(text, kind == 0 ? "activation=\"Swish\"" : kind == 4 ? "activation=\"HardSigmoid\"" : "activation=\"HardSwish\""), 1) << text;
+        EXPECT_EQ(count(text, "= Mul(") + count(text, "= Div(") + count(text, "= Clip("), 0) << text;
+        same_answer(b, image);
+    }
+}
+TEST(ConvPasses, WhatOnlyLooksLikeAnActivationStays) {
+    auto b = conv();
+    b.constant("three", floats({}, {3.1f})).constant("zero", floats({}, {0})).constant("six", floats({}, {6})).constant("w2", ramp({8, 8, 1, 1}));
+    b.node("Sigmoid", {"c"}, {"s"}).node("Conv", {"c", "w2"}, {"d"}).node("Mul", {"s", "d"}, {"gate"});      // another value's sigmoid
+    b.node("Add", {"three", "c"}, {"p"}).node("Clip", {"p", "zero", "six"}, {"r"}).node("Div", {"r", "six"}, {"h"});  // 3.1
+    b.node("HardSigmoid", {"d"}, {"hs"}).node("Mul", {"hs", "d"}, {"k"});                                    // alpha 0.2
+    b.node("Add", {"gate", "h"}, {"u"}).node("Add", {"u", "k"}, {"y"}).output("y");
+    auto text = after(b, "convolutions");
+    EXPECT_EQ(count(text, "= Mul("), 2) << text;
+    EXPECT_EQ(count(text, "= Swish(") + count(text, "= HardSwish("), 0) << text;
+    same_answer(b, image);
+}
+
+/// Everything between two convolutions works on channels last where a target has them so: no transpose is left inside.
+void vanish(ModelBuilder& b, const std::vector<quern::NamedTensor>& in, int left = 2) {
+    auto text = b.model().dump("final");
+    if (count(text, "layout=\"nhwc\"")) {
+        EXPECT_EQ(count(text, "= Transpose("), left) << text;
+    }
+    same_answer(b, in);
+}
+TEST(Layout, PadSliceReduceAndPoolsWorkOnChannelsLast) {
+    auto b = conv();
+    b.constant("p", ints({8}, {0, 1, 2, 0, 0, 0, 1, 1})).constant("one", floats({}, {1})).constant("w2", ramp({4, 9, 3, 3}));
+    b.constant("from", ints({2}, {1, 0})).constant("to", ints({2}, {4, 1000})).constant("ax", ints({2}, {1, -1})).constant("step", ints({2}, {1, 2}));
+    b.constant("axes", ints({2}, {-1, 2})).constant("w3", ramp({4, 3, 1, 1}));
+    b.node("Pad", {"c", "p", "one"}, {"q"}).node("Conv", {"q", "w2"}, {"d"}).node("Slice", {"d", "from", "to", "ax", "step"}, {"s"}).node("Conv", {"s", "w3"}, {"e"});
+    b.node("MaxPool", {"e"}, {"m"}, {attribute_ints("kernel_shape", {2, 2})}).node("ReduceMean", {"m", "axes"}, {"r"}, {attribute_i("keepdims", 0)}).output("r");
+    vanish(b, image, 1);
+}
+TEST(Layout, ReductionsOfPartOfAPlaneWithoutTheirDimsStay) {
+    auto b = conv();
+    b.constant("axes", ints({1}, {3})).constant("ch", ints({1}, {1})).node("ReduceMax", {"c", "axes"}, {"y"}, {attribute_i("keepdims", 0)}).output("y");
+    b.node("ReduceSum", {"c", "ch"}, {"z"}, {attribute_i("keepdims", 0)}).output("z").node("ReduceMin", {"c", "axes"}, {"k"}).output("k");
+    same_answer(b, image);
+}
+TEST(Layout, ResizeByScalesAndBySizes) {
+    for (bool scales : {true, false}) {
+        auto b = conv();
+        b.constant("s", floats({4}, {1, 1, 2, 1.5f})).constant("w2", ramp({4, 8, 1, 1})).constant("four", ints({2}, {9, 4}));
+        b.constant("zero", ints({1}, {0})).constant("two", ints({1}, {2}));
+        b.node("Shape", {"c"}, {"shape"}).node("Slice", {"shape", "zero", "two"}, {"nc"}).node("Concat", {"nc", "four"}, {"sizes"}, {attribute_i("axis", 0)});
+        if (scales) b.node("Resize", {"c", "", "s"}, {"r"}, {attribute_s("mode", "linear")});
+        else b.node("Resize", {"c", "", "", "sizes"}, {"r"}, {attribute_s("mode", "nearest")});
+        b.node("Conv", {"r", "w2"}, {"y"}).output("y");
+        vanish(b, image, scales ? 2 : 3);  // one that only a Shape reads: it never runs
+    }
+}
+TEST(Layout, TransposedConvolutionOfBlocks) {
+    for (std::int64_t channels : {3, 20}) {
+        auto b = conv();
+        b.constant("u", ramp({8, channels, 3, 2})).constant("ub", ramp({channels})).constant("w2", ramp({4, channels, 1, 1}));
+        b.node("ConvTranspose", {"c", "u", "ub"}, {"t"}, {attribute_ints("strides", {3, 2})}).node("Conv", {"t", "w2"}, {"y"}).output("y");
+        vanish(b, image);
+    }
+}
+TEST(Layout, OtherTransposedConvolutionsStay) {
+    for (int kind = 0; kind < 3; ++kind) {
+        auto b = conv();
+        b.constant("u", ramp({8, kind == 2 ? 2 : 4, 2, 2})).constant("w2", ramp({4, 4, 1, 1}));
+        if (kind == 0) b.node("ConvTranspose", {"c", "u"}, {"t"});
+        if (kind == 1) b.node("ConvTranspose", {"c", "u"}, {"t"}, {attribute_ints("strides", {2, 2}), attribute_ints("pads", {1, 0, 0, 1})});
+        if (kind == 2) b.node("ConvTranspose", {"c", "u"}, {"t"}, {attribute_ints("strides", {2, 2}), attribute_i("group", 2)});
+        b.node("Conv", {"t", "w2"}, {"y"}).output("y");
+        EXPECT_EQ(count(b.model().dump("final"), "quern::ConvTranspose("), 0);
+        same_answer(b, image);
+    }
+}
+TEST(Layout, ShuffledChannels) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "4", "6", "5"}).constant("w", ramp({8, 4, 3, 3})).node("Conv", {"x", "w"}, {"c"}, {attribute_ints("pads", {1, 1, 1, 1})});
+    b.constant("w2", ramp({4, 8, 1, 1})).constant("split", ints({5}, {0, 2, 4, 6, 5})).constant("whole", ints({4}, {-1, 8, 6, 5}));
+    b.node("Reshape", {"c", "split"}, {"s"}).node("Transpose", {"s"}, {"t"}, {attribute_ints("perm", {0, 2, 1, 3, 4})}).node("Reshape", {"t", "whole"}, {"u"});
+    b.node("Conv", {"u", "w2"}, {"y"}).output("y");
+    vanish(b, image, 3);
+}
+TEST(Layout, GatesOfOnePixelScaleChannels) {
+    auto b = conv();
+    b.constant("w2", ramp({4, 8, 1, 1})).constant("ws", ramp({8, 8, 1, 1}));
+    b.node("GlobalAveragePool", {"c"}, {"g"}).node("Conv", {"g", "ws"}, {"h"}).node("Sigmoid", {"h"}, {"i"}).node("Mul", {"i", "c"}, {"m"}).node("Conv", {"m", "w2"}, {"y"}).output("y");
+    vanish(b, image);
+}
+
+}  // namespace
