@@ -40,8 +40,6 @@ class QuernConan(ConanFile):
         cmake_layout(self)
 
     def requirements(self):
-        # Also for quern::header_only, whose headers include Eigen's.
-        self.requires("eigen/3.4.0", transitive_headers=True)
         if self.options.with_highway:
             self.requires("highway/1.0.7")
         if self.options.with_onednn:

@@ -1,9 +1,5 @@
-# Dependencies: Eigen always; oneDNN, Highway and CUDA when wanted and there.
+# Dependencies: threads always; oneDNN, Highway and CUDA when wanted and there.
 find_package(Threads REQUIRED)
-find_package(Eigen3 3.4 QUIET NO_MODULE)
-if(NOT TARGET Eigen3::Eigen)
-  message(FATAL_ERROR "quern needs Eigen 3.4 (Debian: libeigen3-dev)")
-endif()
 
 set(QUERN_HAVE_ONEDNN OFF)
 if(NOT QUERN_ONEDNN STREQUAL "OFF")

@@ -33,13 +33,13 @@ not_installed() {
 }
 
 # Packages without which nothing builds, and those that only add something.
-needed="g++ cmake libeigen3-dev nlohmann-json3-dev libcli11-dev libstb-dev"
-wanted="ninja-build libhwy-dev python3-pip"
+needed="g++ cmake nlohmann-json3-dev libcli11-dev libstb-dev"
+wanted="ninja-build libhwy-dev python3-pip python3-venv"
 
 # install_packages EXTRA...: `needed`, `wanted` and EXTRA.
 install_packages() {
     if ! command -v dpkg-query >/dev/null; then
-        say "not a Debian system: expecting g++ >= 12 or clang >= 14, CMake >= 3.25, Eigen 3.4, CLI11, nlohmann-json, stb$([ $# = 0 ] || echo ", $*")"
+        say "not a Debian system: expecting g++ >= 12 or clang >= 14, CMake >= 3.25, CLI11, nlohmann-json, stb$([ $# = 0 ] || echo ", $*")"
         return
     fi
     local missing still
@@ -82,6 +82,24 @@ install_onednn() {
     else
         rm -rf "$deps/onednn"
         say "oneDNN could not be had from PyPI: building with the portable kernels"
+    fi
+}
+
+# A python with numpy and onnx in .deps/venv, for the tests that read ../shared (there only); they are skipped without it.
+install_test_python() {
+    [ -d "$root/../shared" ] && [ ! -e "$deps/venv/.done" ] || return 0
+    if [ -n "${QUERN_OFFLINE:-}" ] || ! command -v python3 >/dev/null; then
+        say "no python3 with PyPI: the tests of ../shared will be skipped"
+        return 0
+    fi
+    say "installing numpy and onnx from PyPI into .deps/venv, for the tests of ../shared"
+    rm -rf "$deps/venv" && mkdir -p "$deps"
+    if python3 -m venv "$deps/venv" && "$deps/venv/bin/python" -m pip install -q --disable-pip-version-check --no-input --timeout 20 --retries 2 \
+        numpy onnx ml_dtypes; then
+        touch "$deps/venv/.done"
+    else
+        rm -rf "$deps/venv"
+        say "they could not be had: the tests of ../shared will be skipped"
     fi
 }
 

@@ -1,5 +1,6 @@
 // Errors as values and as exceptions. Public headers never throw themselves: raise() does, out of line.
 #pragma once
+#include <exception>
 #include <new>
 #include <optional>
 #include <string>
@@ -32,17 +33,23 @@ enum class ErrorCode {
 QUERN_API const char* error_code_name(ErrorCode) noexcept;
 
 /// A failure: a code, one sentence saying what is wrong and what would be accepted, and the chain of
-/// places (file, node, operator and opset), innermost first. Copyable; owns its text.
-class QUERN_API Error {
+/// places (file, node, operator and opset), innermost first. Copyable; owns its text. A std::exception, so that a
+/// program's last `catch` shows it.
+class QUERN_API Error : public std::exception {
 public:
     Error(ErrorCode code, std::string message);
+    Error(const Error&) = default;
+    Error(Error&&) noexcept = default;
+    Error& operator=(const Error&) = default;
+    Error& operator=(Error&&) noexcept = default;
+    ~Error() override;
     ErrorCode code() const noexcept { return code_; }
     const std::string& message() const noexcept { return message_; }
     const std::vector<std::string>& context() const noexcept { return context_; }
     Error& at(std::string place) &;   ///< adds an outer place; returns *this
     Error&& at(std::string place) &&;
     /// "unsupported: message\n  in node 'x' (Conv, opset 11)\n  in model 'm.onnx'"
-    const char* what() const noexcept { return what_.c_str(); }
+    const char* what() const noexcept override { return what_.c_str(); }
 
 private:
     void compose();

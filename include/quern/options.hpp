@@ -44,7 +44,7 @@ struct Options {
     std::shared_ptr<Executor> executor;
     /// Caps the instruction set, for reproducibility between machines.
     Isa isa = Isa::avx512;
-    /// false: only the portable Eigen kernels.
+    /// false: only the portable kernels.
     bool accelerated = true;
     /// Bytes that weights packed, activations and scratch may take; 0: no limit. Exceeding it is
     /// an out_of_memory error before the memory is taken.

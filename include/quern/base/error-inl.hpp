@@ -22,6 +22,7 @@ QUERN_INLINE const char* error_code_name(ErrorCode c) noexcept {
     }
 }
 QUERN_INLINE Error::Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) { compose(); }
+QUERN_INLINE Error::~Error() = default;
 QUERN_INLINE void Error::compose() {
     what_ = std::string(error_code_name(code_)) + ": " + message_;
     for (auto& c : context_) what_ += "\n  in " + c;
