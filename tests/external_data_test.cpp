@@ -10,6 +10,8 @@
 
 #include <quern/onnx/external.hpp>
 
+#include "support/bytes_test.hpp"
+
 #if !defined(_WIN32)
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@
 
 using namespace quern;
 using namespace quern::onnx;
+using quern_test::error_of;
 namespace fs = std::filesystem;
 
 namespace {
@@ -38,19 +41,9 @@ protected:
     static void put(const fs::path& p, const std::string& s) { std::ofstream(p, std::ios::binary) << s; }
 
     std::string open(std::string_view where) { return std::string(external.open(where).bytes); }
-    std::string error(const std::function<void()>& f, ErrorCode code) {
-        try {
-            f();
-        } catch (Error& e) {
-            EXPECT_EQ(e.code(), code) << e.what();
-            return e.message();
-        }
-        ADD_FAILURE() << "no error";
-        return {};
-    }
     void refused(std::string_view where) {
         SCOPED_TRACE(std::string(where.substr(0, 100)));
-        auto m = error([&] { external.open(where); }, ErrorCode::invalid_model);
+        auto m = error_of([&] { external.open(where); }, ErrorCode::invalid_model);
         EXPECT_NE(m.find("inside of the model's folder"), std::string::npos) << m;
         EXPECT_TRUE(external.files.empty());
     }
@@ -98,17 +91,17 @@ TEST_F(ExternalData, RefusesByName) {
     refused(std::string(100000, 'a'));
 }
 TEST_F(ExternalData, WhatIsNotThereIsIo) {
-    auto m = error([&] { open("none.bin"); }, ErrorCode::io);
+    auto m = error_of([&] { open("none.bin"); }, ErrorCode::io);
     EXPECT_NE(m.find("none.bin"), std::string::npos) << m;
     EXPECT_NE(m.find(dir.string()), std::string::npos) << m;
-    error([&] { open("none/none.bin"); }, ErrorCode::io);
-    error([&] { open("data.bin/x"); }, ErrorCode::io);
-    error([&] { open("sub"); }, ErrorCode::io);
-    error([&] { open(std::string(1000, 'n')); }, ErrorCode::io);
+    error_of([&] { open("none/none.bin"); }, ErrorCode::io);
+    error_of([&] { open("data.bin/x"); }, ErrorCode::io);
+    error_of([&] { open("sub"); }, ErrorCode::io);
+    error_of([&] { open(std::string(1000, 'n')); }, ErrorCode::io);
     External none;
-    error([&] { none.open("data.bin"); }, ErrorCode::io);
+    error_of([&] { none.open("data.bin"); }, ErrorCode::io);
     none.dir = (top / "nowhere").string();
-    error([&] { none.open("data.bin"); }, ErrorCode::io);
+    error_of([&] { none.open("data.bin"); }, ErrorCode::io);
 }
 TEST_F(ExternalData, OffsetAndLength) {
     auto read = [&](std::string_view o, std::string_view l, std::int64_t n = 4) {
@@ -123,13 +116,13 @@ TEST_F(ExternalData, OffsetAndLength) {
              {"61", "4"}, {"65", "0"}, {"0", "65"}, {"18446744073709551615", "4"}, {"4", "18446744073709551615"},
              {"-1", "4"}, {"0", "-4"}, {"x", "4"}, {"0x1", "4"}, {" 1", "4"}, {"1 ", "4"}, {"99999999999999999999", "4"},
              {"0", "3"}, {"0", "5"}, {"0", ""}})
-        error([&] { read(c.first, c.second); }, ErrorCode::invalid_model);
+        error_of([&] { read(c.first, c.second); }, ErrorCode::invalid_model);
     TensorProto t = tensor("data.bin", "0", "4");
     t.external_data.erase(t.external_data.begin());
-    error([&] { decode_tensor(t, &external, nullptr); }, ErrorCode::invalid_model);
+    error_of([&] { decode_tensor(t, &external, nullptr); }, ErrorCode::invalid_model);
     t = tensor("data.bin", "0", "4");
     t.data_type = static_cast<std::int32_t>(DType::string);
-    error([&] { decode_tensor(t, &external, nullptr); }, ErrorCode::invalid_model);
+    error_of([&] { decode_tensor(t, &external, nullptr); }, ErrorCode::invalid_model);
 }
 TEST_F(ExternalData, TensorsKeepTheFileMapped) {
     Tensor t = decode_tensor(tensor("data.bin", "8", "4"), &external, nullptr);
@@ -149,10 +142,10 @@ TEST_F(ExternalData, ResolverNeverTouchesTheFileSystem) {
     };
     EXPECT_EQ(open("data.bin"), secret);
     EXPECT_EQ(open("../anything"), secret);
-    error([&] { open("sub/deep.bin"); }, ErrorCode::io);
+    error_of([&] { open("sub/deep.bin"); }, ErrorCode::io);
     EXPECT_EQ(asked.size(), 3u);
     EXPECT_EQ(content_at("data.bin", "5", "4"), "memo");
-    error([&] { decode_tensor(tensor("data.bin", "9", "4"), &external, nullptr); }, ErrorCode::invalid_model);
+    error_of([&] { decode_tensor(tensor("data.bin", "9", "4"), &external, nullptr); }, ErrorCode::invalid_model);
 }
 
 #if !defined(_WIN32)
@@ -191,12 +184,12 @@ TEST_F(ExternalData, LinksThatLeave) {
 TEST_F(ExternalData, LoopsAndSpecialFiles) {
     fs::create_symlink("b.bin", dir / "a.bin");
     fs::create_symlink("a.bin", dir / "b.bin");
-    error([&] { open("a.bin"); }, ErrorCode::io);
+    error_of([&] { open("a.bin"); }, ErrorCode::io);
     ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
-    error([&] { open("pipe"); }, ErrorCode::io);  // and does not wait
-    error([&] { MappedFile((dir / "pipe").string()); }, ErrorCode::io);
-    error([&] { MappedFile("/dev/null"); }, ErrorCode::io);
-    error([&] { MappedFile(dir.string()); }, ErrorCode::io);
+    error_of([&] { open("pipe"); }, ErrorCode::io);  // and does not wait
+    error_of([&] { MappedFile((dir / "pipe").string()); }, ErrorCode::io);
+    error_of([&] { MappedFile("/dev/null"); }, ErrorCode::io);
+    error_of([&] { MappedFile(dir.string()); }, ErrorCode::io);
 }
 /// models--x/snapshots/rev/onnx/model.onnx and its data both link into models--x/blobs.
 TEST_F(ExternalData, HuggingFaceCache) {

@@ -8,23 +8,15 @@
 #include <quern/onnx/external.hpp>
 #include <quern/onnx/writer.hpp>
 
+#include "support/bytes_test.hpp"
+
 using namespace quern;
 using namespace quern::onnx;
+using quern_test::bytes_of;
+using quern_test::error_of;
 
 namespace {
 
-std::span<const std::byte> bytes_of(const std::string& s) { return {reinterpret_cast<const std::byte*>(s.data()), s.size()}; }
-
-std::string error_of(const std::function<void()>& f, ErrorCode code = ErrorCode::invalid_model) {
-    try {
-        f();
-    } catch (Error& e) {
-        EXPECT_EQ(e.code(), code) << e.what();
-        return e.message();
-    }
-    ADD_FAILURE() << "no error";
-    return {};
-}
 std::string content(const Tensor& t) { return {static_cast<const char*>(t.raw()), t.bytes()}; }
 
 struct Case {

@@ -10,23 +10,15 @@
 #include <quern/onnx/external.hpp>
 #include <quern/onnx/writer.hpp>
 
+#include "support/bytes_test.hpp"
+
 using namespace quern;
 using namespace quern::onnx;
+using quern_test::bytes_of;
+using quern_test::error_of;
 
 namespace {
 
-std::span<const std::byte> bytes_of(const std::string& s) { return {reinterpret_cast<const std::byte*>(s.data()), s.size()}; }
-
-std::string error_of(const std::function<void()>& f, ErrorCode code = ErrorCode::invalid_model) {
-    try {
-        f();
-    } catch (Error& e) {
-        EXPECT_EQ(e.code(), code) << e.what();
-        return e.message();
-    }
-    ADD_FAILURE() << "no error";
-    return {};
-}
 /// Parses and decodes everything; an Error is fine, anything else is not.
 bool survives(const std::string& s) {
     std::function<void(const GraphProto&, int)> all = [&](const GraphProto& g, int depth) {
