@@ -81,13 +81,15 @@ void measure(benchmark::State& state, const Kernel& kernel, std::vector<View> in
     state.counters["%peak"] = benchmark::Counter(done * 1e-7 / (top * threads()), benchmark::Counter::kIsRate);
 }
 template <class P, class F> void list(Family family, const P& p, const std::string& shape, F run) {
-    for (const Backend* b : linked_backends())
+    for (const Backend* b : linked_backends()) {
+        if (b->device != Device::cpu) continue;
         for (const RankedEntry& line : b->lists[static_cast<int>(family)]) {
             const auto* entry = static_cast<const Entry<P>*>(line.entry);
             Target target{isa(), linked_backends(), nullptr};
             if (!entry->refuse(p, target).empty()) continue;
             benchmark::RegisterBenchmark((std::string(entry->name) + "/" + shape).c_str(), [=](benchmark::State& s) { run(s, *entry); })->UseRealTime();
         }
+    }
 }
 template <class F> void lines(const char* file, F f) {
     std::ifstream in(std::string(QUERN_SOURCE_DIR) + "/bench/shapes/" + file);

@@ -74,6 +74,13 @@ if(cpu_sources)
   list(APPEND backends cpu)
 endif()
 
+set(cuda_parts)
+if(QUERN_HAVE_CUDA)
+  include(cmake/QuernCuda.cmake)
+  set(cuda_parts $<TARGET_OBJECTS:quern_cuda_objects> $<TARGET_OBJECTS:quern_cuda_host_objects>)
+  list(APPEND backends cuda)
+endif()
+
 # The unit that lists what was built.
 set(decls "")
 set(refs "")
@@ -111,13 +118,16 @@ function(quern_library name)  # name, then sources
   set_target_properties(${name} PROPERTIES VERSION ${PROJECT_VERSION}
     SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
 endfunction()
-quern_library(quern ${QUERN_GENERATED}/linked.cpp $<TARGET_OBJECTS:quern_core_objects> ${cpu_parts})
+quern_library(quern ${QUERN_GENERATED}/linked.cpp $<TARGET_OBJECTS:quern_core_objects> ${cpu_parts} ${cuda_parts})
 quern_library(quern_core ${QUERN_GENERATED}/linked_core.cpp $<TARGET_OBJECTS:quern_core_objects>)
 add_library(quern::core ALIAS quern_core)
 set_target_properties(quern_core PROPERTIES EXPORT_NAME core)
 set(QUERN_TARGETS quern quern_core)
 if(QUERN_HAVE_ONEDNN)
   target_link_libraries(quern PRIVATE DNNL::dnnl)
+endif()
+if(QUERN_HAVE_CUDA)
+  target_link_libraries(quern PRIVATE CUDA::cudart_static)
 endif()
 
 # Our target names are prefixed: they share one namespace with the program that adds us as a subdirectory.

@@ -46,6 +46,10 @@ public:
     Result<Tensor> try_output(std::string_view name) const noexcept;
     Result<Tensor> try_tap(std::string_view name) const noexcept;
 
+    /// With a device: the stream (cudaStream_t) that runs are enqueued on, which must outlive the session; null: the session's
+    /// own. With Options::device_io run() does not wait for it.
+    void stream(void* stream) noexcept;
+    void* stream() const noexcept;
     /// Records the time of each step from the next run on.
     void profile(bool on) noexcept;
     std::vector<StepTime> times() const;

@@ -20,6 +20,10 @@ quern::Options options(const Args& a) {
     o.deadline = a.deadline;
     o.memory_limit = a.memory_limit_mb << 20;
     o.taps = a.taps;
+    o.device = a.device;
+    o.strict_device = a.strict_device;
+    o.device_graphs = !a.no_device_graphs;
+    o.tf32 = a.tf32;
     if (a.isa == "baseline") o.isa = quern::Isa::baseline;
     if (a.isa == "avx2") o.isa = quern::Isa::avx2;
     if (a.verbose)

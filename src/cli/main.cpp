@@ -26,6 +26,10 @@ void model_options(CLI::App& c, Args& a) {
 void engine_options(CLI::App& c, Args& a) {
     c.add_option("--threads", a.threads, "Threads; 0: as many as this process may use")->check(CLI::Range(0, 4096))->capture_default_str();
     c.add_option("--isa", a.isa, "Instructions to stay within")->check(CLI::IsMember({"baseline", "avx2", "avx512", "best"}))->capture_default_str();
+    c.add_option("--device", a.device, "cpu, cuda or cuda:N")->capture_default_str();
+    c.add_flag("--strict-device", a.strict_device, "Fail rather than run a node on the CPU that was meant for the device");
+    c.add_flag("--no-device-graphs", a.no_device_graphs, "Do not record and replay runs of the same shapes on the device");
+    c.add_flag("--tf32", a.tf32, "Products of f32 on the device may be rounded to TF32");
     c.add_flag("--portable", a.portable, "Only the portable kernels, nothing of oneDNN or Highway");
     c.add_flag("--no-optimize", a.no_optimize, "Skip the optimization passes");
     c.add_option("--stop-after", a.stop_after, "Stop after this optimization pass (for bisection)")->type_name("PASS");

@@ -122,7 +122,7 @@ TEST(Session, ErrorsNameTheInputAndWhatIsAccepted) {
     EXPECT_NE(text([&] { s.bind("x", ints({1, 3}, {1, 2, 3})); }).find("is float; the tensor given is int64"), std::string::npos);
     EXPECT_NE(text([&] { s.bind("x", floats({2, 2}, {1, 2, 3, 4})); }).find("has shape [N, 3]; the tensor given has [2, 2]"), std::string::npos);
     EXPECT_NE(text([&] { s.output("y"); }).find("after a run()"), std::string::npos);
-    EXPECT_NE(text([&] { b.model().compile({.device = "cuda"}); }).find("'cuda' is not in this build"), std::string::npos);
+    EXPECT_NE(text([&] { b.model().compile({.device = "npu"}); }).find("'npu' is not in this build"), std::string::npos);
     EXPECT_NE(text([&] { b.model().compile({.stop_after = "nothing"}); }).find("accepted: import"), std::string::npos);
 }
 TEST(Session, TapsGiveInnerValuesByTheirOnnxName) {

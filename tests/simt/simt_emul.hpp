@@ -79,6 +79,8 @@ struct Launch {
     std::size_t argument_bytes;
 };
 cudaError_t run(const Launch&);
+/// Now on the null stream; on another one when that is waited for (streams.cpp).
+cudaError_t submit(cudaStream_t, const Launch&);
 
 template <class T>
 T* dynamic_smem() {
@@ -129,10 +131,10 @@ __attribute__((always_inline)) inline void store_pack(T* p, const T (&v)[N], con
     *reinterpret_cast<Raw*>(p) = raw;
 }
 
-/// See kernels/cuda/simt.hpp. The kernel has run on return; a fault in it gives cudaErrorLaunchFailure and a message in
-/// take_fault().
+/// See kernels/cuda/simt.hpp. On the null stream the kernel has run on return; a fault in it gives cudaErrorLaunchFailure and a
+/// message in take_fault().
 template <class... P, class... A>
-cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t smem, cudaStream_t, A&&... args) {
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t smem, cudaStream_t stream, A&&... args) {
     static_assert(sizeof...(P) == sizeof...(A));
     struct Arguments {
         void (*kernel)(P...);
@@ -142,7 +144,7 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t smem
         auto& a = *static_cast<Arguments*>(p);
         std::apply(a.kernel, a.values);
     };
-    return run({grid, block, smem, thread, &a, sizeof a});
+    return submit(stream, {grid, block, smem, thread, &a, sizeof a});
 }
 
 template <class In, class Out, class F>

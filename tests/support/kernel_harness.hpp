@@ -103,18 +103,20 @@ inline void run_kernel(const quern::Kernel& kernel, std::vector<quern::View> in,
     }
 }
 
-/// Every kernel of the linked backends' lists, with every instruction set of this machine.
+/// Every CPU kernel of the linked backends' lists, with every instruction set of this machine.
 template <class P, class F>
 void for_each_kernel(quern::Family family, std::span<const quern::Backend* const> backends, F&& f) {
     for (quern::Isa isa : {quern::Isa::baseline, quern::Isa::avx2, quern::Isa::avx512}) {
         if (isa > quern::best_isa()) continue;
-        for (const quern::Backend* b : backends)
+        for (const quern::Backend* b : backends) {
+            if (b->device != quern::Device::cpu) continue;
             for (const quern::RankedEntry& line : b->lists[static_cast<int>(family)]) {
                 const auto& entry = *static_cast<const quern::Entry<P>*>(line.entry);
                 quern::Target target{isa, backends, nullptr};
                 SCOPED_TRACE(std::string(entry.name) + " " + quern::isa_name(isa));
                 f(entry, target);
             }
+        }
     }
 }
 

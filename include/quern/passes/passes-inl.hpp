@@ -4,6 +4,7 @@
 #include "fuse-inl.hpp"
 #include "layout-inl.hpp"
 #include "pattern-inl.hpp"
+#include "place-inl.hpp"
 #include "promote-inl.hpp"
 
 QUERN_BEGIN
@@ -31,6 +32,9 @@ QUERN_INLINE bool remove_dead(Graph& g) {
 namespace passes_detail {
 /// The subgraphs of control nodes go through the same passes, after what they capture is known best.
 inline void subgraphs(Graph& g, const PassContext& ctx, std::string_view stop_after) {
+    Options inner = ctx.options;
+    inner.device_io = false;  // what a subgraph takes and gives is on the host
+    const PassContext inner_ctx{inner, ctx.target};
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op->control) continue;
         Attrs attrs = g.nodes[id].attrs;
@@ -48,7 +52,7 @@ inline void subgraphs(Graph& g, const PassContext& ctx, std::string_view stop_af
                     sub->replace_uses(sub->inputs[i], c);
                 }
             infer_graph(*sub);
-            run_passes(*sub, ctx, stop_after);
+            run_passes(*sub, inner_ctx, stop_after);
             attrs.set(name, std::shared_ptr<const Graph>(std::move(sub)));
         }
         g.nodes[id].attrs = std::move(attrs);
@@ -76,6 +80,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"convolutions", passes_detail::convolutions, false, false},
         {"fuse", passes_detail::fuse, false, false},
         {"layout", passes_detail::layout, false, false},
+        {"place", passes_detail::place, false, true},
     };
     return list;
 }

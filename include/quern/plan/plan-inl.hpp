@@ -25,6 +25,11 @@ private:
     std::size_t from_;
 };
 
+inline bool is_transfer(const Node& n) {
+    std::string_view name = n.op->name;
+    return std::string_view(n.op->domain) == "quern" && (name == "CopyToDevice" || name == "CopyToHost");
+}
+
 class Planner {
 public:
     Planner(Graph g, const PlanOptions& o) : opt_(o), plan_(std::make_shared<Plan>()) {
@@ -33,6 +38,10 @@ public:
         plan_->target = o.target;
         plan_->target.backends = plan_->backends;
         plan_->target.refusals = nullptr;
+        plan_->device = o.device;
+        device_target_ = plan_->target;
+        plan_->target.device = Device::cpu;  // what is chosen while running runs on the CPU
+        plan_->target.sm = 0;
         plan_->depth = o.depth;
     }
     std::shared_ptr<const Plan> make();
@@ -45,6 +54,8 @@ private:
     void add_step(NodeId id);
     void outputs();
     void align_constants();
+    void device_constants();
+    void find_recordable();
     void liveness();
     void find_checks();
 
@@ -53,6 +64,7 @@ private:
     std::vector<NodeId> order_;
     std::vector<char> late_, needed_;
     std::vector<PlanStep> lowered_;  // by node
+    Target device_target_;
 };
 
 inline void Planner::sources() {
@@ -75,6 +87,7 @@ inline void Planner::sources() {
     for (std::size_t i = 0; i < g.inputs.size(); ++i) {
         p.values[g.inputs[i]].home = PlanValue::Home::input;
         p.values[g.inputs[i]].index = static_cast<int>(i);
+        if (opt_.device_io && opt_.depth == 0) p.values[g.inputs[i]].device = Device::cuda;
         p.inputs.push_back(g.inputs[i]);
     }
 }
@@ -144,10 +157,17 @@ inline void Planner::lower(NodeId id) {
                 }
             return;
         }
-        if (!n.op->lower) raise(ErrorCode::unsupported, "operator has no kernel");
+        s.device = n.device;
+        if (is_transfer(n)) {
+            s.transfer = n.device == Device::cpu ? Transfer::to_host : Transfer::to_device;
+            return;
+        }
+        auto* lower = n.device == Device::cpu ? n.op->lower : n.op->lower_device;
+        if (!lower) raise(ErrorCode::unsupported, "operator has no kernel");
         for (int v : s.in) s.late_lower = s.late_lower || (v >= 0 && !p.values[v].ranked);
+        if ((s.late_lower || s.late) && s.device != Device::cpu) raise(ErrorCode::internal, "a step whose sizes come from data was placed on the device");
         if (s.late_lower) { s.late = true; return; }
-        Target target = p.target;
+        Target target = n.device == Device::cpu ? p.target : device_target_;
         target.refusals = &s.refusals;
         LowerCtx ctx{n, n.attrs, {}, {}, target};
         std::vector<Fact> facts(s.in.size());  // constants aligned, for as long as they are packed
@@ -158,9 +178,10 @@ inline void Planner::lower(NodeId id) {
             ctx.inputs.push_back(&facts[i]);
         }
         for (int v : s.out) ctx.outputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
-        Lowered l = n.op->lower(ctx);
+        Lowered l = lower(ctx);
         s.view_of = l.view_of;
         s.kernel = std::move(l.kernel);
+        if (!n.placement.empty()) s.refusals.push_back("on the device: " + n.placement);
         if (s.kernel && s.kernel->packed_bytes()) {
             p.packed_bytes += s.kernel->packed_bytes();
             ++p.packings;
@@ -199,6 +220,7 @@ inline void Planner::add_step(NodeId id) {
         PlanValue& x = p.values[v];
         if (x.home != PlanValue::Home::unused) { v = -1; continue; }  // symbolic content: nobody reads the kernel's
         x.made = number;
+        x.device = s.device;
         x.home = s.view_of >= 0 ? PlanValue::Home::view : PlanValue::Home::arena;
         if (s.view_of >= 0) {
             x.index = s.in[s.view_of];
@@ -222,10 +244,13 @@ inline void Planner::outputs() {
             x.dims = p.values[v].dims;
             x.name = p.values[v].name;
             x.made = static_cast<int>(p.steps.size());
+            x.device = p.values[v].device;
             out = x.root = static_cast<int>(p.values.size());
             p.values.push_back(std::move(x));
             PlanStep s;
-            s.kernel = std::make_unique<Copy>();
+            s.device = p.values[v].device;
+            if (s.device == Device::cpu) s.kernel = std::make_unique<Copy>();
+            else s.transfer = Transfer::on_device;
             s.in = {v};
             s.out = {out};
             if (!p.values[out].ranked) s.late = s.late_lower = true;
@@ -242,10 +267,69 @@ inline void Planner::align_constants() {
     Plan& p = *plan_;
     for (auto& s : p.steps)
         for (std::size_t i = 0; i < s.in.size(); ++i) {
-            if (s.in[i] < 0 || (s.kernel && i < 32 && (s.kernel->unread >> i & 1u))) continue;
+            if (s.in[i] < 0 || (s.kernel && i < 32 && (s.kernel->unread >> i & 1u)) || s.device != Device::cpu) continue;
             PlanValue& x = p.values[p.values[s.in[i]].root];
             if (x.home == PlanValue::Home::constant) x.constant = x.constant.aligned();
         }
+}
+
+/// Device steps read constants from the device, but for those that they read on the host.
+inline void Planner::device_constants() {
+    Plan& p = *plan_;
+    std::vector<int> twin(p.values.size(), -1);
+    for (auto& s : p.steps) {
+        if (s.device == Device::cpu || s.transfer != Transfer::none || !s.kernel) continue;
+        for (std::size_t i = 0; i < s.in.size(); ++i) {
+            if (s.in[i] < 0 || p.values[p.values[s.in[i]].root].home != PlanValue::Home::constant) continue;
+            if (i < 32 && ((s.kernel->unread | s.kernel->host_in) >> i & 1u)) continue;
+            int& t = twin[s.in[i]];
+            if (t < 0) {
+                PlanValue x = p.values[s.in[i]];
+                x.constant = p.values[x.root].constant.aligned();
+                x.home = PlanValue::Home::constant;
+                x.device = Device::cuda;
+                x.uploaded = opt_.constants->upload(p.device, x.constant);
+                t = x.root = static_cast<int>(p.values.size());
+                p.values.push_back(std::move(x));
+            }
+            s.in[i] = t;
+        }
+        if (auto packed = s.kernel->device_weights(); !packed.empty()) {
+            s.weights = std::make_unique<DeviceWeights>();
+            for (const Tensor& t : packed) {
+                auto memory = opt_.constants->upload(p.device, t);
+                const void* data = memory.get();
+                s.weights->tensors.push_back(Tensor::borrow_device(Device::cuda, t.dtype(), t.shape(), data, std::move(memory)));
+                p.packed_bytes += t.bytes();
+            }
+            for (Tensor& t : s.weights->tensors)
+                s.weights->views.push_back({t.dtype(), static_cast<std::int32_t>(t.shape().rank()), t.shape().begin(), t.raw()});
+        }
+    }
+}
+
+/// Runs of device steps between what the host has to do. What a kernel reads on the host must not change between runs of
+/// the same shapes.
+inline void Planner::find_recordable() {
+    Plan& p = *plan_;
+    auto fits = [&](const PlanStep& s) {
+        if (s.late || s.control || s.transfer == Transfer::to_device || s.transfer == Transfer::to_host) return false;
+        if (!s.kernel) return s.view_of >= 0 || s.transfer == Transfer::on_device;
+        if (s.device == Device::cpu) return false;
+        for (std::size_t i = 0; i < s.in.size() && i < 32; ++i)
+            if (s.in[i] >= 0 && (s.kernel->host_in >> i & 1u)) {
+                auto home = p.values[p.values[s.in[i]].root].home;
+                if (home != PlanValue::Home::constant && home != PlanValue::Home::symbolic) return false;
+            }
+        return true;
+    };
+    const int n = static_cast<int>(p.steps.size());
+    for (int b = 0; b < n;) {
+        int e = b, kernels = 0;
+        while (e < n && fits(p.steps[e])) kernels += p.steps[e++].kernel != nullptr;
+        if (kernels > 1) p.recordable.emplace_back(b, e);
+        b = std::max(e, b + 1);
+    }
 }
 
 inline void Planner::liveness() {
@@ -287,6 +371,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
         if (needed_[id]) add_step(id);
     outputs();
     align_constants();
+    if (plan_->device) device_constants(), find_recordable();
     liveness();
     find_checks();
     return plan_;
@@ -357,6 +442,33 @@ QUERN_INLINE void verify_step(const Plan& p, int step, const std::int64_t* slots
     }
 }
 
+QUERN_INLINE std::shared_ptr<const void> DeviceConstants::upload(const std::shared_ptr<DeviceApi>& api, const Tensor& t) {
+    std::lock_guard<std::mutex> l(lock_);
+    std::erase_if(held_, [](const Held& h) { return h.memory.expired(); });
+    for (const Held& h : held_)
+        if (h.api == api.get() && h.bytes == t.raw() && h.size == t.bytes())
+            if (auto m = h.memory.lock()) return m;
+    void* p = api->allocate(std::max<std::size_t>(t.bytes(), 1));
+    std::shared_ptr<const void> memory(p, [api, t](const void* q) { api->release(const_cast<void*>(q)); });
+    if (t.bytes()) {
+        api->to_device(p, t.raw(), t.bytes(), nullptr);
+        api->synchronize(nullptr);
+    }
+    held_.push_back({api.get(), t.raw(), t.bytes(), memory});
+    return memory;
+}
+QUERN_INLINE std::shared_ptr<DeviceApi> DeviceConstants::open(const Backend& backend, int ordinal, const Options& options) {
+    std::lock_guard<std::mutex> l(lock_);
+    const auto key = std::make_pair(&backend, ordinal);
+    std::erase_if(open_, [](auto& o) { return o.second.expired(); });
+    for (auto& o : open_)
+        if (o.first == key)
+            if (auto api = o.second.lock()) return api;
+    auto api = backend.open(ordinal, options);
+    open_.emplace_back(key, api);
+    return api;
+}
+
 QUERN_INLINE std::unique_ptr<Kernel> make_copy(int from) { return std::make_unique<plan_detail::Copy>(from); }
 QUERN_INLINE void copy_elements(const View& from, const View& to) { plan_detail::Copy::copy_elements(from, to); }
 
@@ -375,7 +487,8 @@ QUERN_INLINE std::string describe_plan(const Plan& p) {
         }
         const Node* n = s.node >= 0 ? &p.graph.nodes[s.node] : nullptr;
         text += std::string(n ? n->op->name : "Copy") + " '" + (n ? n->name : p.values[s.out[0]].name) + "' by " +
-                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.control ? "control" : "late choice") + " ->";
+                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.control ? "control" : s.transfer != Transfer::none ? "copy" : "late choice") +
+                (p.device && s.device != Device::cpu ? " on the device" : "") + " ->";
         for (int v : s.out)
             if (v >= 0) text += " " + p.values[v].name + ":" + (v < static_cast<int>(p.graph.values.size()) ? p.graph.values[v].fact.to_string() : "");
         text += "\n";

@@ -1,8 +1,11 @@
 // The schedule of one graph: steps with their kernels, where values live, when sizes are known.
 #pragma once
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
+
+#include <quern/kernels/device.hpp>
 
 #include "../graph/graph.hpp"
 #include "../ops/op.hpp"
@@ -27,10 +30,20 @@ struct PlanValue {
     std::vector<int> dims;   ///< slots of the dim program, when ranked
     std::vector<int> content;  ///< symbolic: slots of the elements
     Tensor constant;
+    Device device = Device::cpu;           ///< where the memory is
+    std::shared_ptr<const void> uploaded;  ///< a constant on the device
     int made = -1;           ///< step that makes it; -1: before the first
     int last = -1;           ///< last step that reads the memory; steps.size() for outputs (on roots: of all views too)
     std::string name;
 };
+
+/// Weights that a device kernel packed, in device memory.
+struct DeviceWeights {
+    std::vector<Tensor> tensors;
+    std::vector<View> views;
+};
+/// What crosses between memories at a step without a kernel.
+enum class Transfer : std::uint8_t { none, to_device, to_host, on_device };
 
 struct Plan;
 
@@ -46,6 +59,9 @@ struct PlanStep {
     std::vector<std::shared_ptr<const Plan>> branches;  ///< control: the plan of each subgraph, by attribute name
     NodeId node = -1;
     std::vector<std::string> refusals;
+    Device device = Device::cpu;
+    Transfer transfer = Transfer::none;
+    std::unique_ptr<DeviceWeights> weights;
 };
 
 /// Immutable; shared by all sessions of an engine.
@@ -64,6 +80,29 @@ struct Plan {
     std::vector<const Backend*> backends;
     std::size_t packed_bytes = 0, packings = 0;
     int depth = 0;
+    std::shared_ptr<DeviceApi> device;  ///< null: everything runs on the CPU
+    /// [first, past last): steps that only enqueue on the device and depend on nothing but addresses, to be recorded as one.
+    std::vector<std::pair<int, int>> recordable;
+};
+
+/// Constants that are in device memory, shared by the engines of a model for as long as one of them lives. Thread-safe.
+class QUERN_API DeviceConstants {
+public:
+    /// The bytes of `t` on the device, uploaded now or before.
+    std::shared_ptr<const void> upload(const std::shared_ptr<DeviceApi>& api, const Tensor& t);
+    /// The device, opened now or before.
+    std::shared_ptr<DeviceApi> open(const Backend& backend, int ordinal, const Options& options);
+
+private:
+    struct Held {
+        const DeviceApi* api;
+        const void* bytes;
+        std::size_t size;
+        std::weak_ptr<const void> memory;  // keeps its host tensor alive, so that the address stays its own
+    };
+    std::mutex lock_;
+    std::vector<Held> held_;
+    std::vector<std::pair<std::pair<const Backend*, int>, std::weak_ptr<DeviceApi>>> open_;
 };
 
 struct PlanOptions {
@@ -72,6 +111,9 @@ struct PlanOptions {
     std::size_t memory_limit = 0;
     int depth = 0;
     const LogCallback* log = nullptr;
+    std::shared_ptr<DeviceApi> device;
+    DeviceConstants* constants = nullptr;  ///< with a device
+    bool device_io = false;
 };
 /// Schedules the graph and makes every kernel. Raises unsupported for nodes without one.
 QUERN_API std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options);

@@ -13,13 +13,14 @@ QUERN_INLINE bool Arena::reserve(std::size_t n) {
     if (size_) n += n / 4;  // shapes that grow step by step do not move the memory each time
     n = (n + 4095) / 4096 * 4096;
     release();
-    data_ = static_cast<std::byte*>(::operator new(n, std::align_val_t(64), std::nothrow));
+    data_ = static_cast<std::byte*>(api_ ? api_->allocate(n) : ::operator new(n, std::align_val_t(64), std::nothrow));
     if (!data_) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(n) + " bytes of activations");
     size_ = n;
     return true;
 }
 QUERN_INLINE void Arena::release() noexcept {
-    ::operator delete(data_, std::align_val_t(64));
+    if (!api_) ::operator delete(data_, std::align_val_t(64));
+    else if (data_) api_->release(data_);
     data_ = nullptr;
     size_ = 0;
 }
@@ -46,7 +47,7 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared)
         segment_end_.push_back(i + 1 < p.segments.size() ? p.segments[i + 1] : static_cast<int>(p.steps.size()));
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
-    arenas_.resize(p.segments.size());
+    for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(i < p.segments.size() ? nullptr : p.device.get());
     adopted_.resize(p.values.size());
 }
 
@@ -63,7 +64,7 @@ QUERN_INLINE void Runner::init_frame(Frame& f) {
     f.views.assign(p.values.size(), View{});
     f.offset.assign(p.values.size(), 0);
     f.segment_of.assign(p.values.size(), -1);
-    f.segment_bytes.assign(p.segments.size(), 0);
+    f.segment_bytes.assign(arenas_.size(), 0);
     f.resolved.assign(p.segments.size(), 0);
     f.strings.resize(p.values.size());
     f.contents.resize(p.values.size());
@@ -71,6 +72,7 @@ QUERN_INLINE void Runner::init_frame(Frame& f) {
     f.steps.resize(p.steps.size());
     for (auto& s : f.steps) s.key.clear(), s.late_dims.clear(), s.now.clear();
     f.placed = 0;
+    f.recordings.clear();
     for (std::size_t v = 0; v < p.values.size(); ++v) {
         f.views[v].dtype = p.values[v].home == PlanValue::Home::unused ? DType::undefined : p.values[v].dtype;
         f.views[v].rank = static_cast<std::int32_t>(p.values[v].dims.size());
@@ -131,6 +133,7 @@ QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
         if (f->views[v].data != inputs[i].data) {
             f->views[v].data = inputs[i].data;
             f->placed = 0;
+            if (p.values[v].device != Device::cpu) f->recordings.clear();
         }
     }
 }
@@ -154,7 +157,7 @@ QUERN_INLINE void Runner::evaluate_dims(int segment, int begin, int end) {
                 }
                 f.views[v].data = out;
             } else if (x.home == PlanValue::Home::constant) {
-                f.views[v].data = const_cast<void*>(x.constant.raw());
+                f.views[v].data = const_cast<void*>(x.device == Device::cpu ? x.constant.raw() : x.uploaded.get());
             }
             if (x.made < 0) set_shape(static_cast<int>(v));
         }
@@ -177,7 +180,7 @@ QUERN_INLINE void Runner::set_shape(int v) {
 }
 
 /// First fit in the order of the steps: each value where the first large enough hole is, given back after its last use.
-QUERN_INLINE void Runner::allocate(int segment, int begin, int end) {
+QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device device) {
     const Plan& p = *plan_;
     Frame& f = *frame_;
     holes_.clear();
@@ -239,7 +242,7 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end) {
         int adopted_from = -1;
         for (std::size_t o = 0; o < st.out.size(); ++o) {
             int v = st.out[o];
-            if (v < 0 || p.values[v].home != PlanValue::Home::arena) continue;
+            if (v < 0 || p.values[v].home != PlanValue::Home::arena || p.values[v].device != device) continue;
             f.segment_of[v] = segment;
             if (p.values[v].dtype == DType::string) continue;
             std::size_t n = bytes(v);
@@ -247,7 +250,7 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end) {
             if (o == 0 && k && k->inplace && n)
                 for (std::size_t i = 0; i < st.in.size() && adopted_from < 0; ++i) {
                     int r = st.in[i] < 0 ? -1 : p.values[st.in[i]].root;
-                    if (r < 0 || !(k->inplace >> i & 1u) || p.values[r].home != PlanValue::Home::arena || p.values[r].last != s || f.segment_of[r] != segment) continue;
+                    if (r < 0 || !(k->inplace >> i & 1u) || p.values[r].home != PlanValue::Home::arena || p.values[r].last != s || f.segment_of[r] != segment || p.values[r].device != device) continue;
                     if (bytes(r) != n || bytes(st.in[i]) != n || p.values[r].dtype == DType::string) continue;
                     bool twice = false;  // the same memory under another shape at another input
                     for (std::size_t j = 0; j < st.in.size(); ++j) twice = twice || (j != i && st.in[j] >= 0 && st.in[j] != st.in[i] && p.values[st.in[j]].root == r);
@@ -258,15 +261,14 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end) {
                 }
             if (adopted_from < 0 || o > 0) f.offset[v] = take(n);
         }
-        if (const Kernel* k = kernel_of(s)) {
-            (void)k;
+        if (kernel_of(s) && st.device == device) {
             f.steps[s].scratch = take(f.steps[s].booking.scratch);
             give(f.steps[s].scratch, f.steps[s].booking.scratch);
         }
         for (int r : dying_[s])
-            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].made >= begin && p.values[r].dtype != DType::string) give(f.offset[r], bytes(r));
+            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].device == device && p.values[r].made >= begin && p.values[r].dtype != DType::string) give(f.offset[r], bytes(r));
     }
-    f.segment_bytes[segment] = top;
+    f.segment_bytes[arena_of(segment, device)] = top;
 }
 
 QUERN_INLINE void Runner::book(int begin, int end) {
@@ -289,7 +291,7 @@ QUERN_INLINE void Runner::place() {
     for (std::size_t v = 0; v < p.values.size(); ++v) {
         const PlanValue& x = p.values[v];
         if (x.home == PlanValue::Home::arena && f.segment_of[v] >= 0)
-            f.views[v].data = x.dtype == DType::string ? f.strings[v].raw() : arenas_[f.segment_of[v]].data() + f.offset[v];
+            f.views[v].data = x.dtype == DType::string ? f.strings[v].raw() : arenas_[arena_of(f.segment_of[v], x.device)].data() + f.offset[v];
     }
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::view) f.views[v].data = f.views[p.values[v].root].data;
@@ -299,6 +301,8 @@ QUERN_INLINE void Runner::place() {
         for (int v : p.steps[s].out) *io++ = v < 0 ? View{} : f.views[v];
     }
     f.placed = generation_;
+    if (f.recordings.size() != p.recordable.size() || f.recorded != generation_) f.recordings.assign(p.recordable.size(), {});
+    f.recorded = generation_;
 }
 
 QUERN_INLINE void Runner::resolve(int segment) {
@@ -317,15 +321,19 @@ QUERN_INLINE void Runner::resolve(int segment) {
                 f.strings[v] = Tensor(DType::string, std::move(shape));
             }
     book(begin, end);
-    allocate(segment, begin, end);
-    std::size_t before = arenas_[segment].size();
-    std::size_t want = f.segment_bytes[segment];
-    if (want > before && shared_.memory_limit && shared_.memory_used - before + want > shared_.memory_limit)
-        raise(ErrorCode::out_of_memory, "this run needs " + std::to_string(shared_.memory_used - before + want) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
-    if (arenas_[segment].reserve(want)) ++generation_;
-    shared_.memory_used += arenas_[segment].size() - before;
+    for (Device device : {Device::cpu, Device::cuda}) {
+        if (device != Device::cpu && !plan_->device) break;
+        allocate(segment, begin, end, device);
+        const std::size_t a = arena_of(segment, device), before = arenas_[a].size(), want = f.segment_bytes[a];
+        if (want > before && shared_.memory_limit && shared_.memory_used - before + want > shared_.memory_limit)
+            raise(ErrorCode::out_of_memory, "this run needs " + std::to_string(shared_.memory_used - before + want) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
+        if (want > before && plan_->device) plan_->device->synchronize(shared_.stream);  // nothing under way uses what is given back
+        if (arenas_[a].reserve(want)) ++generation_;
+        shared_.memory_used += arenas_[a].size() - before;
+    }
     f.resolved[segment] = 1;
     f.placed = 0;
+    f.recordings.clear();
 }
 
 QUERN_INLINE void Runner::late_infer(int step, std::vector<std::vector<std::int64_t>>& dims, bool& same) {
@@ -485,40 +493,88 @@ QUERN_INLINE void Runner::execute(int step) {
         }
         return;
     }
+    if (st.transfer != Transfer::none) {
+        const View &from = in_views(step)[0], &to = out_views(step)[0];
+        const std::size_t n = to.present() ? storage_bytes(to.dtype, to.count()) : 0;
+        if (n && st.transfer == Transfer::to_device) plan_->device->to_device(to.data, from.data, n, shared_.stream);
+        if (n && st.transfer == Transfer::on_device) plan_->device->copy(to.data, from.data, n, shared_.stream);
+        if (n && st.transfer == Transfer::to_host) plan_->device->to_host(to.data, from.data, n, shared_.stream), shared_.unread = true;
+        return;
+    }
     const Kernel* k = kernel_of(step);
     if (!k) return;
     std::byte* scratch = nullptr;
     if (f.steps[step].booking.scratch) {
         int segment = static_cast<int>(std::upper_bound(plan_->segments.begin(), plan_->segments.end(), step) - plan_->segments.begin()) - 1;
-        scratch = arenas_[segment].data() + f.steps[step].scratch;
+        scratch = arenas_[arena_of(segment, st.device)].data() + f.steps[step].scratch;
     }
-    k->run(Call{in_views(step), out_views(step), scratch, f.steps[step].booking.state.get(), *shared_.workers});
+    std::span<const View> weights;
+    if (st.weights) weights = st.weights->views;
+    k->run(Call{in_views(step), out_views(step), scratch, f.steps[step].booking.state.get(), *shared_.workers, shared_.stream, weights});
+}
+
+/// Waits until what was copied to the host is there.
+QUERN_INLINE void Runner::settle() {
+    if (!shared_.unread) return;
+    plan_->device->synchronize(shared_.stream);
+    shared_.unread = false;
+}
+
+QUERN_INLINE void Runner::run_step(int s) {
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    auto now = [] { return std::chrono::steady_clock::now(); };
+    if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
+    auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
+    if (p.steps[s].device == Device::cpu && p.steps[s].transfer == Transfer::none && (kernel_of(s) || p.steps[s].late)) settle();
+    if (p.steps[s].late) {
+        late(s);
+        if (f.placed != generation_) place();
+    }
+    execute(s);
+    if (!shared_.profile || !(kernel_of(s) || p.steps[s].control || p.steps[s].transfer != Transfer::none)) return;
+    if (p.device) p.device->synchronize(shared_.stream);
+    using us = std::chrono::duration<double, std::micro>;
+    const Node* n = p.steps[s].node >= 0 ? &p.graph.nodes[p.steps[s].node] : nullptr;
+    shared_.times->push_back({n ? n->name : "copy", n ? n->op->name : "Copy", kernel_of(s) ? kernel_of(s)->name() : p.steps[s].control ? "control" : "copy",
+                              us(start - shared_.profile_start).count(), us(now() - start).count()});
+}
+
+/// Replays the steps of a recordable region; records them in the second run with the same addresses (the first one sets
+/// kernels up). False: they are to be run one by one.
+QUERN_INLINE bool Runner::run_recorded(int region) {
+    Frame::Recording& r = frame_->recordings[region];
+    if (!r.graph) {
+        if (++r.runs != 2) return false;
+        auto [begin, end] = plan_->recordable[region];
+        plan_->device->begin_capture(shared_.stream);
+        auto done = guarded([&, b = begin, e = end] {
+            for (int s = b; s < e; ++s) with_place([&] { return where(s); }, [&] { execute(s); });
+        });
+        r.graph = plan_->device->end_capture(shared_.stream);
+        if (!done) raise(done.error());
+        if (!r.graph) return false;
+    }
+    plan_->device->replay(r.graph.get(), shared_.stream);
+    return true;
 }
 
 QUERN_INLINE void Runner::run(std::span<const View> inputs) {
     bind(inputs);
     const Plan& p = *plan_;
     Frame& f = *frame_;
-    auto now = [] { return std::chrono::steady_clock::now(); };
     if (!f.resolved[0] && (p.steps.empty() || !p.steps[0].late)) resolve(0);
     else if (!f.resolved[0]) evaluate_dims(0, 0, 0);
     if (f.placed != generation_) place();
+    const bool recorded = shared_.device_graphs && !shared_.profile && !shared_.has_deadline;
+    std::size_t region = 0;
     for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
-        with_place([&] { return where(s); }, [&] {
-            if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
-            auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
-            if (p.steps[s].late) {
-                late(s);
-                if (f.placed != generation_) place();
-            }
-            execute(s);
-            if (shared_.profile && (kernel_of(s) || p.steps[s].control)) {
-                using us = std::chrono::duration<double, std::micro>;
-                const Node* n = p.steps[s].node >= 0 ? &p.graph.nodes[p.steps[s].node] : nullptr;
-                shared_.times->push_back({n ? n->name : "copy", n ? n->op->name : "Copy", kernel_of(s) ? kernel_of(s)->name() : "control",
-                                          us(start - shared_.profile_start).count(), us(now() - start).count()});
-            }
-        });
+        while (region < p.recordable.size() && p.recordable[region].first < s) ++region;
+        if (recorded && region < p.recordable.size() && p.recordable[region].first == s && run_recorded(static_cast<int>(region))) {
+            s = p.recordable[region].second - 1;
+            continue;
+        }
+        with_place([&] { return where(s); }, [&] { run_step(s); });
     }
 }
 

@@ -11,11 +11,11 @@
 
 QUERN_BEGIN
 
-/// Memory that only grows; 64-byte aligned. Counts against a budget shared by all arenas of a session.
+/// Memory that only grows, of the host or of a device; 64-byte aligned. Counts against a budget shared by all arenas of a session.
 class Arena {
 public:
-    Arena() = default;
-    Arena(Arena&& o) noexcept : data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
+    explicit Arena(DeviceApi* api = nullptr) : api_(api) {}
+    Arena(Arena&& o) noexcept : api_(o.api_), data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
     Arena(const Arena&) = delete;
     Arena& operator=(Arena&&) = delete;
     ~Arena() { release(); }
@@ -26,6 +26,7 @@ public:
     std::size_t size() const noexcept { return size_; }
 
 private:
+    DeviceApi* api_;  // null: host
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
 };
@@ -40,6 +41,9 @@ struct RunShared {
     bool profile = false;
     std::chrono::steady_clock::time_point profile_start;
     std::vector<StepTime>* times = nullptr;
+    void* stream = nullptr;       ///< of the device, for all runners of the session
+    bool device_graphs = true;
+    bool unread = false;          ///< copies to the host are under way
 };
 
 /// Everything that depends on the concrete shapes of one signature. Recycled: its vectors keep their capacity.
@@ -59,7 +63,9 @@ struct Frame {
     std::vector<View> views;           // by value
     std::vector<std::size_t> offset;   // by root value, in its segment's arena
     std::vector<int> segment_of;       // by root value
-    std::vector<std::size_t> segment_bytes;
+    std::vector<std::size_t> segment_bytes;  // host's, then the device's
+    struct Recording { std::shared_ptr<const void> graph; int runs = 0; };
+    std::vector<Recording> recordings;  // of Plan::recordable, for the addresses that views have now
     std::vector<char> resolved;        // by segment
     std::vector<Tensor> strings;       // by value: string elements live outside of the arena
     std::vector<std::vector<std::int64_t>> contents;  // symbolic values' memory
@@ -67,6 +73,7 @@ struct Frame {
     std::vector<Step> steps;
     std::uint64_t used = 0;            // for eviction
     std::uint64_t placed = 0;          // generation of the arenas that pointers were made for
+    std::uint64_t recorded = 0;        // and of the recordings
 };
 
 /// Runs one plan; not thread-safe. Subgraphs have runners of their own.
@@ -88,7 +95,11 @@ private:
     void resolve(int segment);
     void evaluate_dims(int segment, int begin, int end);
     void set_shape(int value);
-    void allocate(int segment, int begin, int end);
+    void allocate(int segment, int begin, int end, Device device);
+    std::size_t arena_of(int segment, Device device) const { return static_cast<std::size_t>(segment) + (device == Device::cpu ? 0 : plan_->segments.size()); }
+    void settle();
+    void run_step(int step);
+    bool run_recorded(int region);
     void book(int begin, int end);
     void place();
     void late(int step);
@@ -107,7 +118,7 @@ private:
     std::vector<int> segment_end_;
     std::vector<std::unique_ptr<Frame>> frames_;
     Frame* frame_ = nullptr;
-    std::vector<Arena> arenas_;  // by segment, shared by all frames
+    std::vector<Arena> arenas_;  // by segment, host's, then the device's; shared by all frames
     std::uint64_t clock_ = 0, generation_ = 1;
     std::vector<std::vector<std::unique_ptr<Runner>>> branches_;  // by step
     std::vector<int> taken_;                                      // by step: branch of the last run

@@ -27,6 +27,7 @@ struct Model::Impl {
     Graph graph;
     std::vector<PortInfo> inputs, outputs;
     std::vector<Problem> problems;
+    mutable DeviceConstants device_constants;
 };
 
 struct Engine::Impl {
@@ -34,6 +35,7 @@ struct Engine::Impl {
     std::shared_ptr<const Plan> plan;
     std::size_t memory_limit = 0;
     double deadline = 0;
+    bool device_io = false, device_graphs = true;
     std::shared_ptr<Executor> executor;
     mutable std::unique_ptr<ThreadPool> pool;
     std::vector<std::string> taps;  // in the order of the plan's outputs after the model's own
@@ -52,6 +54,7 @@ struct Session::Impl {
     std::vector<View> views;
     std::vector<StepTime> times;
     bool ran = false;
+    void* own_stream = nullptr;
 
     explicit Impl(std::shared_ptr<const Engine::Impl> e)
         : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get()), runner(engine->plan, (init(), shared)) {
@@ -60,6 +63,14 @@ struct Session::Impl {
         views.resize(owned.size());
         outputs.resize(engine->plan->outputs.size());
         bound_outputs.resize(outputs.size());
+        if (DeviceApi* api = runner.plan().device.get()) shared.stream = own_stream = api->make_stream();
+    }
+    Impl(const Impl&) = delete;
+    ~Impl() {
+        DeviceApi* api = runner.plan().device.get();
+        if (!api) return;
+        (void)guarded([&] { api->synchronize(shared.stream); });
+        api->destroy_stream(own_stream);
     }
     void init() {
         shared.workers = &workers;
@@ -67,11 +78,13 @@ struct Session::Impl {
         shared.memory_used = engine->plan->packed_bytes;
         shared.times = &times;
         shared.packings = &engine->late_packings;
+        shared.device_graphs = engine->device_graphs;
     }
     int index_of(std::string_view name, bool output) const;
     void bind(int i, const Tensor& t);
     Tensor& input(std::string_view name, const Shape* shape);
     void run();
+    void run_plan();
     const Tensor& output(int i) const;
     int tap_index(std::string_view name) const;
 };
@@ -97,8 +110,31 @@ inline Target target_of(const Options& o, std::span<const Backend* const> backen
 inline std::vector<const Backend*> backends_of(const Options& o) {
     auto linked = linked_backends();
     std::vector<const Backend*> b = o.backends.empty() ? std::vector<const Backend*>(linked.begin(), linked.end()) : o.backends;
-    if (!o.accelerated) std::erase_if(b, [](const Backend* x) { return std::string_view(x->name) != "core"; });
+    if (!o.accelerated) std::erase_if(b, [](const Backend* x) { return std::string_view(x->name) != "core" && x->device == Device::cpu; });
     return b;
+}
+/// The device that Options::device names, opened; null for the CPU. Leaves what kernels are chosen for in `target`.
+inline std::shared_ptr<DeviceApi> open_device(const Options& o, std::span<const Backend* const> backends, DeviceConstants& constants, Target& target) {
+    if (o.device == "cpu") return nullptr;
+    std::string_view name = o.device, number;
+    if (std::size_t colon = name.find(':'); colon != std::string_view::npos) number = name.substr(colon + 1), name = name.substr(0, colon);
+    const Backend* backend = nullptr;
+    std::string accepted = "cpu";
+    for (const Backend* b : backends) {
+        if (b->open) accepted += std::string(", ") + b->name;
+        if (b->open && name == b->name) backend = b;
+    }
+    if (!backend) raise(ErrorCode::unsupported, "device '" + o.device + "' is not in this build; accepted: " + accepted);
+    int ordinal = 0;
+    for (char c : number) {
+        if (c < '0' || c > '9' || number.size() > 3) raise(ErrorCode::invalid_argument, "device '" + o.device + "': accepted: cpu, " + std::string(name) + ", " + std::string(name) + ":0");
+        ordinal = 10 * ordinal + (c - '0');
+    }
+    auto api = constants.open(*backend, ordinal, o);
+    target.device = backend->device;
+    target.sm = api->sm();
+    target.tf32 = o.tf32;
+    return api;
 }
 inline Error problem_error(const std::vector<Problem>& problems) {
     const Problem& p = problems[0];
@@ -134,6 +170,7 @@ inline Graph graph_at(const Model::Impl& m, std::string_view stage, const Option
     Graph g = m.graph.clone();
     auto backends = backends_of(o);
     Target t = target_of(o, backends);
+    auto device = open_device(o, backends, m.device_constants, t);
     run_passes(g, PassContext{o, t}, stage);
     return g;
 }
@@ -151,11 +188,13 @@ inline void add_taps(Graph& g, const std::vector<std::string>& taps) {
 inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::Impl> m, const Options& o) {
     return with_place([&] { return m->path.empty() ? std::string("model from bytes") : "model '" + m->path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
         if (!m->problems.empty()) raise(problem_error(m->problems));
-        if (o.device != "cpu") raise(ErrorCode::unsupported, "device '" + o.device + "' is not in this build; accepted: cpu");
         if (o.threads < 0 || o.threads > 1024) raise(ErrorCode::invalid_argument, "threads is " + std::to_string(o.threads) + "; accepted: 0 to 1024");
         auto backends = backends_of(o);
         PlanOptions po;
         po.target = target_of(o, backends);
+        po.device = open_device(o, backends, m->device_constants, po.target);
+        po.constants = &m->device_constants;
+        po.device_io = o.device_io && po.device;
         po.memory_limit = o.memory_limit;
         Graph g = m->graph.clone();
         add_taps(g, o.taps);
@@ -168,6 +207,8 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
             raise(ErrorCode::out_of_memory, "the packed weights take " + std::to_string(e->plan->packed_bytes) + " bytes; memory_limit is " + std::to_string(o.memory_limit));
         e->memory_limit = o.memory_limit;
         e->deadline = o.deadline;
+        e->device_io = po.device_io;
+        e->device_graphs = o.device_graphs;
         e->executor = o.executor;
         int threads = o.threads ? o.threads : usable_cpus();
         if (!o.executor && threads > 1) e->pool = std::make_unique<ThreadPool>(threads);
@@ -236,6 +277,7 @@ QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->pa
 
 QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<NamedTensor>& in) const noexcept {
     return guarded([&] {
+        if (p_->device_io) raise(ErrorCode::invalid_argument, "Engine::run() gives host memory: use a Session with Options::device_io");
         std::unique_ptr<Session::Impl> s;
         {
             std::lock_guard<std::mutex> l(p_->lock);
@@ -265,6 +307,9 @@ QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
     if (i < 0 || i >= static_cast<int>(bound.size())) raise(ErrorCode::invalid_argument, "the port is not an input of this model");
     const PortInfo& port = engine->model->inputs[i];
     if (t.defined()) {
+        const Device home = engine->device_io ? Device::cuda : Device::cpu;
+        if (t.device() != home)
+            raise(ErrorCode::invalid_argument, "input '" + port.name + (home == Device::cpu ? "' must be in host memory (Options::device_io takes device memory)" : "' must be in device memory, for Options::device_io was set"));
         if (t.dtype() != port.dtype)
             raise(ErrorCode::invalid_argument, "input '" + port.name + "' is " + dtype_name(port.dtype) + "; the tensor given is " + dtype_name(t.dtype()));
         bool fits = !port.ranked || port.dims.size() == t.shape().rank();
@@ -283,6 +328,7 @@ QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
 QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* shape) {
     int i = index_of(name, false);
     const PortInfo& port = engine->model->inputs[i];
+    if (engine->device_io) raise(ErrorCode::invalid_argument, "with Options::device_io inputs are given by bind() as device tensors");
     Shape s;
     if (shape) s = *shape;
     else
@@ -293,6 +339,19 @@ QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* sh
     if (!owned[i].defined() || !(owned[i].shape() == s)) owned[i] = Tensor(port.dtype, s);
     bind(i, owned[i]);
     return owned[i];
+}
+QUERN_INLINE void Session::Impl::run_plan() {
+    DeviceApi* api = runner.plan().device.get();
+    if (!api) return runner.run(views);
+    const int before = api->enter();
+    shared.unread = false;
+    auto done = guarded([&] {
+        runner.run(views);
+        if (!engine->device_io) api->synchronize(shared.stream);
+    });
+    if (!done) (void)guarded([&] { api->synchronize(shared.stream); });  // what was enqueued reads the caller's memory
+    api->leave(before);
+    if (!done) raise(done.error());
 }
 QUERN_INLINE void Session::Impl::run() {
     const auto& ports = engine->model->inputs;
@@ -306,17 +365,19 @@ QUERN_INLINE void Session::Impl::run() {
     shared.has_deadline = engine->deadline > 0;
     if (shared.has_deadline)
         shared.deadline = shared.profile_start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(engine->deadline));
-    with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { runner.run(views); });
+    with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { run_plan(); });
     for (std::size_t o = 0; o < outputs.size(); ++o) {
         const View& v = runner.output(o);
         if (outputs[o].raw() != v.data || outputs[o].dtype() != v.dtype || !std::equal(v.dims, v.dims + v.rank, outputs[o].shape().begin(), outputs[o].shape().end()))
-            outputs[o] = Tensor::borrow(v.dtype, Shape(v.shape()), v.data);
+            outputs[o] = engine->device_io ? Tensor::borrow_device(Device::cuda, v.dtype, Shape(v.shape()), v.data) : Tensor::borrow(v.dtype, Shape(v.shape()), v.data);
         Tensor& to = bound_outputs[o];
         if (!to.defined()) continue;
         const std::string& name = o < engine->outputs.size() ? engine->outputs[o].name : engine->taps[o - engine->outputs.size()];
         if (to.dtype() != v.dtype || !(to.shape() == outputs[o].shape()))
             raise(ErrorCode::shape_mismatch, "output '" + name + "' came out as " + dtype_name(v.dtype) + outputs[o].shape().to_string() + "; the tensor bound to it is " + dtype_name(to.dtype()) + to.shape().to_string());
-        if (v.dtype == DType::string) std::copy(outputs[o].strings().begin(), outputs[o].strings().end(), to.strings().begin());
+        if (to.device() != outputs[o].device()) raise(ErrorCode::invalid_argument, "the tensor bound to output '" + name + "' is in other memory than the output");
+        if (to.device() != Device::cpu) { if (to.bytes()) runner.plan().device->copy(to.raw(), v.data, to.bytes(), shared.stream); }
+        else if (v.dtype == DType::string) std::copy(outputs[o].strings().begin(), outputs[o].strings().end(), to.strings().begin());
         else if (to.bytes()) std::memcpy(to.raw(), v.data, to.bytes());
     }
     ran = true;
@@ -357,6 +418,8 @@ QUERN_INLINE Result<Tensor> Session::try_output(std::string_view name) const noe
 QUERN_INLINE Result<Tensor> Session::try_tap(std::string_view name) const noexcept {
     return guarded([&] { return p_->output(p_->tap_index(name)); });
 }
+QUERN_INLINE void Session::stream(void* stream) noexcept { p_->shared.stream = stream ? stream : p_->own_stream; }
+QUERN_INLINE void* Session::stream() const noexcept { return p_->shared.stream; }
 QUERN_INLINE void Session::profile(bool on) noexcept { p_->shared.profile = on; }
 QUERN_INLINE std::vector<StepTime> Session::times() const { return p_->times; }
 QUERN_INLINE std::string Session::profile_table() const {

@@ -1,0 +1,186 @@
+// The twin of the runtime's streams, asynchronous copies and graphs. On a stream other than the null one nothing happens before
+// something waits: then the streams' work is done in a random legal order, as late as CUDA would allow. A host that reads too
+// early, or reuses memory that a copy to the host still writes, sees it. What a copy from pageable memory reads is taken at the
+// call, as CUDA stages it.
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "runtime.hpp"
+#include "simt_emul.hpp"
+
+namespace {
+
+using Work = std::function<cudaError_t()>;
+struct Stream {
+    std::deque<Work> work;
+    std::vector<Work>* capture = nullptr;
+    cudaError_t error = cudaSuccess;  // of work that nobody has waited for yet
+};
+struct Graph {
+    std::vector<Work> work;
+};
+
+struct Runtime {
+    std::recursive_mutex lock;
+    std::vector<Stream*> streams;
+    std::uint64_t random = 0x9E3779B97F4A7C15ull;
+};
+Runtime& runtime() {
+    static Runtime* r = new Runtime;
+    return *r;
+}
+thread_local int current = 0;
+
+std::size_t draw(std::size_t n) {
+    std::uint64_t& x = runtime().random;
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    return static_cast<std::size_t>(x % n);
+}
+cudaError_t enqueue(cudaStream_t stream, Work w) {
+    std::lock_guard l(runtime().lock);
+    auto* s = reinterpret_cast<Stream*>(stream);
+    if (!s) return w();
+    if (s->capture) s->capture->push_back(std::move(w));
+    else s->work.push_back(std::move(w));
+    return cudaSuccess;
+}
+void step(Stream& s) {
+    Work w = std::move(s.work.front());
+    s.work.pop_front();
+    if (cudaError_t e = w(); e != cudaSuccess && s.error == cudaSuccess) s.error = e;
+}
+cudaError_t drain(Stream* until) {
+    std::lock_guard l(runtime().lock);
+    auto& all = runtime().streams;
+    auto unfinished = [&] { return until ? !until->work.empty() : std::any_of(all.begin(), all.end(), [](Stream* s) { return !s->work.empty(); }); };
+    while (unfinished()) {
+        std::vector<Stream*> ready;
+        for (Stream* s : all)
+            if (!s->work.empty()) ready.push_back(s);
+        step(*ready[draw(ready.size())]);
+    }
+    cudaError_t e = simt::faulted() ? cudaErrorLaunchFailure : cudaSuccess;
+    if (until) e = until->error != cudaSuccess ? until->error : e;
+    return e;
+}
+
+}  // namespace
+
+namespace simt {
+
+cudaError_t submit(cudaStream_t stream, const Launch& l) {
+    if (!stream) return run(l);
+    // The arguments are trivially copyable; the launch gets a copy of its own.
+    std::vector<std::max_align_t> copy((l.argument_bytes + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    std::memcpy(copy.data(), l.arguments, l.argument_bytes);
+    return enqueue(stream, [copy = std::move(copy), l]() mutable {
+        Launch own = l;
+        own.arguments = copy.data();
+        return run(own);
+    });
+}
+
+}  // namespace simt
+
+extern "C" {
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s) { return drain(reinterpret_cast<Stream*>(s)); }
+cudaError_t cudaDeviceSynchronize() { return drain(nullptr); }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
+    std::lock_guard l(runtime().lock);
+    auto* made = new Stream;
+    runtime().streams.push_back(made);
+    *s = reinterpret_cast<cudaStream_t>(made);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    auto* s = reinterpret_cast<Stream*>(stream);
+    cudaError_t e = drain(s);
+    std::lock_guard l(runtime().lock);
+    std::erase(runtime().streams, s);
+    delete s;
+    return e;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind kind, cudaStream_t s) {
+    if (kind == cudaMemcpyHostToDevice) {
+        std::vector<unsigned char> staged(static_cast<const unsigned char*>(from), static_cast<const unsigned char*>(from) + n);
+        return enqueue(s, [to, staged = std::move(staged)] { return std::memcpy(to, staged.data(), staged.size()), cudaSuccess; });
+    }
+    if (kind == cudaMemcpyDeviceToHost && s) std::memset(to, 0xFF, n);  // not there before the stream is waited for
+    return enqueue(s, [=] { return std::memcpy(to, from, n), cudaSuccess; });
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    std::lock_guard l(runtime().lock);
+    auto* s = reinterpret_cast<Stream*>(stream);
+    if (!s || s->capture) return cudaErrorStreamCaptureUnsupported;
+    s->capture = new std::vector<Work>;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* g) {
+    std::lock_guard l(runtime().lock);
+    auto* s = reinterpret_cast<Stream*>(stream);
+    *g = nullptr;
+    if (!s || !s->capture) return cudaErrorStreamCaptureUnmatched;
+    *g = reinterpret_cast<cudaGraph_t>(new Graph{std::move(*s->capture)});
+    delete s->capture;
+    s->capture = nullptr;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* x, cudaGraph_t g, unsigned long long) {
+    *x = reinterpret_cast<cudaGraphExec_t>(new Graph(*reinterpret_cast<Graph*>(g)));
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    delete reinterpret_cast<Graph*>(g);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
+    delete reinterpret_cast<Graph*>(x);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
+    return enqueue(s, [work = reinterpret_cast<Graph*>(x)->work] {
+        for (auto& w : work)
+            if (cudaError_t e = Work(w)(); e != cudaSuccess) return e;
+        return cudaSuccess;
+    });
+}
+
+// The device: one, of the architecture that kernels are checked for.
+cudaError_t cudaGetDevice(int* d) { return *d = current, cudaSuccess; }
+cudaError_t cudaSetDevice(int d) { return d ? cudaErrorInvalidDevice : (current = d, cudaSuccess); }
+cudaError_t cudaDriverGetVersion(int* v) { return *v = CUDART_VERSION, cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion(int* v) { return *v = CUDART_VERSION, cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* v, cudaDeviceAttr a, int) {
+    switch (a) {
+        case cudaDevAttrComputeCapabilityMajor: *v = 8; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = 99 * 1024; break;
+        case cudaDevAttrMultiProcessorCount: *v = 4; break;
+        default: *v = 0;
+    }
+    return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+    *p = cudaDeviceProp{};
+    std::strcpy(p->name, "emulated device");
+    return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) { return *free = *total = size_t{1} << 32, cudaSuccess; }
+cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return posix_memalign(p, 64, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
+cudaError_t cudaFreeHost(void* p) { return std::free(p), cudaSuccess; }
+// No memory pools here (the attribute above says so): allocations are exact.
+cudaError_t cudaMemPoolCreate(cudaMemPool_t*, const cudaMemPoolProps*) { return cudaErrorNotSupported; }
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t) { return cudaErrorNotSupported; }
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaErrorNotSupported; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaErrorNotSupported; }
+cudaError_t cudaMallocFromPoolAsync(void**, size_t, cudaMemPool_t, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t cudaFreeAsync(void*, cudaStream_t) { return cudaErrorNotSupported; }
+}
