@@ -113,7 +113,7 @@ private:
         } else if (nhwc()) {
             q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
             q.tile_p = up(pixels, q.tiles_p);
-            std::int64_t tn = std::max<std::int64_t>(target / (q.tile_p * k), 128);
+            std::int64_t tn = std::max<std::int64_t>(target / 3 / (q.tile_p * k), g.s.taps() == 1 ? t_.panel : 128);
             q.tiles_n = up(m, tn);
             q.tile_n = up(up(m, q.tiles_n), t_.panel) * t_.panel;
             q.tiles_n = up(m, q.tile_n);

@@ -146,9 +146,9 @@ private:
         std::int64_t rows = g.s.out[first], row_x = g.s.in_channels, row_y = g.s.out_channels, size = g.s.in[first];
         if (g.s.in_channels == 0 || size == 0) return false;
         for (int d = first + 1; d < 3; ++d) row_x *= g.s.in[d], row_y *= g.s.out[d];
-        // a tile is worth some 12 M multiply-adds and at least 4 rows, so that the halo stays small
-        std::int64_t work = g.s.pixels_out() * g.s.out_channels * g.k();
-        std::int64_t tiles = std::clamp<std::int64_t>(work / (12 << 20) + (work > (6 << 20) ? 1 : 0), 1, std::max<std::int64_t>(1, rows / 4));
+        // A tile is worth some 10 us of arithmetic and memory traffic; where rows overlap it has at least 4.
+        std::int64_t work = g.s.pixels_out() * g.s.out_channels * g.k() + 4 * (g.x_image() + g.y_image()), least = p_.window.kernel[0] > p_.window.strides[0] ? 4 : 2;
+        std::int64_t tiles = std::clamp<std::int64_t>((work + (1 << 19)) >> 20, 1, std::max<std::int64_t>(1, rows / least));
         std::int64_t stride = p_.window.strides[0], reach = (p_.window.kernel[0] - 1) * p_.window.dilations[0] + 1, pad = g.s.pad[first];
         for (std::int64_t t = 0; t < tiles; ++t) {
             std::int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles, i0 = r0 * stride - pad, i1 = (r1 - 1) * stride - pad + reach;

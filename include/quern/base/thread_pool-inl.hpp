@@ -36,16 +36,16 @@ inline void cpu_pause() noexcept {
     __builtin_ia32_pause();
 #endif
 }
-/// Spins until ready() or the time is over; true when ready.
-template <class F>
-bool spin(std::chrono::microseconds limit, F&& ready) {
-    auto end = std::chrono::steady_clock::now() + limit;
+/// Spins until ready() or the time is over; true when ready. longer(): the time is 1 ms, else 50 us.
+template <class F, class L>
+bool spin(F&& ready, L&& longer) {
+    auto start = std::chrono::steady_clock::now();
     for (;;) {
         for (int i = 0; i < 64; ++i) {
             if (ready()) return true;
             cpu_pause();
         }
-        if (std::chrono::steady_clock::now() >= end) return ready();
+        if (std::chrono::steady_clock::now() - start >= std::chrono::microseconds(longer() ? 1000 : 50)) return ready();
     }
 }
 }  // namespace detail
@@ -62,10 +62,13 @@ QUERN_INLINE void ThreadPool::start() {
 }
 QUERN_INLINE void ThreadPool::drain(int worker) {
     const Job job = job_;
-    for (;;) {
-        std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-        if (i >= job.n) return;
-        job.tile(job.context, i, worker);
+    for (int k = 0; k < width_; ++k) {
+        Part& part = parts_[static_cast<std::size_t>((worker + k) % width_)];
+        while (part.next.load(std::memory_order_relaxed) < part.end) {
+            std::int64_t i = part.next.fetch_add(1, std::memory_order_relaxed);
+            if (i >= part.end) break;
+            job.tile(job.context, i, worker);
+        }
     }
 }
 QUERN_INLINE void ThreadPool::leave() {
@@ -74,7 +77,7 @@ QUERN_INLINE void ThreadPool::leave() {
 QUERN_INLINE void ThreadPool::work(int worker) {
     std::uint32_t seen = 0;
     for (;;) {
-        bool news = detail::spin(std::chrono::microseconds(50), [&] { return epoch_.load(std::memory_order_acquire) != seen; });
+        bool news = detail::spin([&] { return epoch_.load(std::memory_order_acquire) != seen; }, [&] { return runs_.load(std::memory_order_relaxed) > 0; });
         if (!news) {
             sleepers_.fetch_add(1);
             epoch_.wait(seen);
@@ -97,13 +100,17 @@ QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* con
     }
     if (threads_.empty()) start();
     job_ = Job{n, tile, context};
-    next_.store(0, std::memory_order_relaxed);
+    for (int w = 0; w < width_; ++w) {
+        Part& part = parts_[static_cast<std::size_t>(w)];
+        part.next.store(n / width_ * w + std::min<std::int64_t>(w, n % width_), std::memory_order_relaxed);
+        part.end = n / width_ * (w + 1) + std::min<std::int64_t>(w + 1, n % width_);
+    }
     open_.store(1);
     epoch_.fetch_add(1);
     if (sleepers_.load()) epoch_.notify_all();
     drain(0);
     open_.store(0);
-    if (inside_.load() && !detail::spin(std::chrono::microseconds(50), [&] { return inside_.load() == 0; })) {
+    if (inside_.load() && !detail::spin([&] { return inside_.load() == 0; }, [] { return false; })) {
         waiting_.store(1);
         for (int v = inside_.load(); v; v = inside_.load()) inside_.wait(v);
         waiting_.store(0);

@@ -14,21 +14,31 @@ QUERN_BEGIN
 QUERN_API int usable_cpus() noexcept;
 
 /// A fixed number of threads, started at the first parallel work. One job at a time: a caller that finds
-/// the pool busy does its work alone. Between jobs workers spin for at most 50 us, then sleep.
+/// the pool busy does its work alone. Between jobs workers spin, for at most 1 ms while a run is on (waking a sleeping core takes
+/// as long as a small step) and for 50 us otherwise, then sleep.
+/// Each worker begins with its own part of the tiles, the same part in each job, and helps the others when that is done: what
+/// one step leaves in a core's cache the next step finds there.
 class QUERN_API ThreadPool {
 public:
-    explicit ThreadPool(int width) : width_(width < 1 ? 1 : width) {}
+    explicit ThreadPool(int width) : width_(width < 1 ? 1 : width), parts_(static_cast<std::size_t>(width_)) {}
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
     int width() const noexcept { return width_; }
     void run(std::int64_t n, Executor::Tile tile, void* context);
+    /// More work is coming: between begin_run and end_run workers stay awake longer.
+    void begin_run() noexcept { runs_.fetch_add(1, std::memory_order_relaxed); }
+    void end_run() noexcept { runs_.fetch_sub(1, std::memory_order_relaxed); }
 
 private:
     struct Job {
         std::int64_t n = 0;
         Executor::Tile tile = nullptr;
         void* context = nullptr;
+    };
+    struct alignas(64) Part {
+        std::atomic<std::int64_t> next{0};
+        std::int64_t end = 0;
     };
     void start();
     void work(int worker);
@@ -39,10 +49,11 @@ private:
     std::vector<std::thread> threads_;
     std::atomic<bool> busy_{false}, stop_{false};
     Job job_;
-    alignas(64) std::atomic<std::int64_t> next_{0};
+    std::vector<Part> parts_;  ///< by worker
     alignas(64) std::atomic<std::uint32_t> epoch_{0};
     std::atomic<std::uint32_t> open_{0};
     std::atomic<int> inside_{0}, sleepers_{0}, waiting_{0};
+    alignas(64) std::atomic<int> runs_{0};
 };
 
 /// The Workers of one run: a pool, the caller's executor, or only the calling thread. Collects the
@@ -52,6 +63,17 @@ public:
     RunWorkers(ThreadPool* pool, Executor* executor) : pool_(pool), executor_(executor) {}
     int width() const noexcept override { return executor_ ? executor_->width() : pool_ ? pool_->width() : 1; }
     void run(std::int64_t n, Tile tile, void* context) override;
+    /// As long as it lives the pool's threads expect work.
+    class QUERN_API Busy {
+    public:
+        explicit Busy(const RunWorkers& w) noexcept : pool_(w.executor_ ? nullptr : w.pool_) { if (pool_) pool_->begin_run(); }
+        ~Busy() { if (pool_) pool_->end_run(); }
+        Busy(const Busy&) = delete;
+        Busy& operator=(const Busy&) = delete;
+
+    private:
+        ThreadPool* pool_;
+    };
 
 private:
     ThreadPool* pool_;

@@ -365,6 +365,7 @@ QUERN_INLINE void Session::Impl::run() {
     shared.has_deadline = engine->deadline > 0;
     if (shared.has_deadline)
         shared.deadline = shared.profile_start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(engine->deadline));
+    RunWorkers::Busy busy(workers);
     with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { run_plan(); });
     for (std::size_t o = 0; o < outputs.size(); ++o) {
         const View& v = runner.output(o);
