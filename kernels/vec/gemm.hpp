@@ -70,8 +70,8 @@ template <int R> QUERN_VEC_INL void micro_end(F (&s)[R][2], float* c, i64 ldc, c
 
 /// C[R, panel] (+)= A x B for one micro-tile. S > 0: A[r, k] at a[r * S + k]; S = 0: at a[k * as + r];
 /// S = in_place: at a[r * as + k], through one pointer for each 3 rows (as and 2 * as are address modes).
-/// B rows are `bs` apart. One line of what comes next is fetched at each step of k: pf, pf + pfs, ...
-template <class T, int R, int S>
+/// B rows are `bs` apart. `Fetch`: B is packed, and one line of what comes next is fetched at each step of k: pf, pf + pfs, ...
+template <class T, int R, int S, bool Fetch = true>
 QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs, const End* end) {
     constexpr int L = lanes<T>;
     using V = typename Lanes<T>::V;
@@ -91,11 +91,13 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
     QUERN_UNROLL
     for (int p = 0; p < P; ++p) at[p] = a + 3 * p * as;
     for (i64 i = 0; i < k; ++i) {
-        __builtin_prefetch(pf, 0, 2);
-        pf += pfs;
         V b0 = load(b), b1 = load(b + L);
-        __builtin_prefetch(b + 512, 0, 3);
-        __builtin_prefetch(b + 512 + L, 0, 3);
+        if constexpr (Fetch) {
+            __builtin_prefetch(pf, 0, 2);
+            pf += pfs;
+            __builtin_prefetch(b + 512, 0, 3);
+            __builtin_prefetch(b + 512 + L, 0, 3);
+        }
         QUERN_UNROLL
         for (int r = 0; r < R; ++r) {
             V x = splat(S == in_place ? at[r / 3][r % 3 * as] : S ? a[r * S] : a[r]);
@@ -122,10 +124,10 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
         store(c + r * ldc + L, s[r][1]);
     }
 }
-template <class T, int S, int R = rows_max<T>>
+template <class T, int S, int R = rows_max<T>, bool Fetch = true>
 QUERN_VEC_INL typename Micro<T>::Fn micro_for(i64 rows) {
-    if constexpr (R == 1) return &micro<T, 1, S>;
-    else return rows == R ? &micro<T, R, S> : micro_for<T, S, R - 1>(rows);
+    if constexpr (R == 1) return &micro<T, 1, S, Fetch>;
+    else return rows == R ? &micro<T, R, S, Fetch> : micro_for<T, S, R - 1, Fetch>(rows);
 }
 /// Rows are cut evenly: `i`-th of `blocks` pieces starts here.
 QUERN_VEC_INL i64 piece(i64 n, i64 blocks, i64 i) { return n / blocks * i + lesser(i, n % blocks); }
@@ -305,6 +307,21 @@ QUERN_VEC_FN void pack_panel(i64 kc, i64 cols, const T* b, i64 ldb, bool trans, 
                 store(dst + lanes<T>, load(s + lanes<T>));
             } else {
                 for (i64 j = 0; j < N; ++j) dst[j] = j < cols ? s[j] : T(0);
+            }
+        }
+        return;
+    }
+    if constexpr (sizeof(T) == 4) {
+        for (i64 i0 = 0; i0 < kc; i0 += W) {
+            i64 n = lesser(W, kc - i0);
+            for (i64 j0b = 0; j0b < N; j0b += W) {
+                F t[W];
+                for (i64 j = 0; j < W; ++j) {
+                    const float* s = b + (j0 + j0b + j) * ldb + k0 + i0;
+                    t[j] = j0b + j >= cols ? F{} : n == W ? load(s) : load_n(s, n);
+                }
+                transpose(t);
+                for (i64 i = 0; i < n; ++i) store(dst + (i0 + i) * N + j0b, t[i]);
             }
         }
         return;

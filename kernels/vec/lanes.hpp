@@ -207,10 +207,63 @@ QUERN_VEC_INL float sum_lanes(F v) {
     return t[0];
 }
 
-/// 2^n * x with n in [-300, 300], right for subnormal results and overflow.
-QUERN_VEC_INL F scale2(F x, I n) {
-    I h = n >> 1, l = n - h;
+/// 2^n * x for whole n in [-300, 300], right for subnormal results and overflow.
+QUERN_VEC_INL F scale2(F x, F n) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_maskz_scalef_ps(0xffff, (__m512)x, (__m512)n);
+#else
+    I i = to_int(n), h = i >> 1, l = i - h;
     return x * as_float((h + 127) << 23) * as_float((l + 127) << 23);
+#endif
+}
+/// Rows become columns.
+QUERN_VEC_INL void transpose(F (&r)[W]) {
+#if QUERN_VEC_BYTES == 64
+    __m512 t[16], u[16];
+    QUERN_UNROLL
+    for (int i = 0; i < 8; ++i) {
+        t[2 * i] = _mm512_maskz_unpacklo_ps(0xffff, (__m512)r[2 * i], (__m512)r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_maskz_unpackhi_ps(0xffff, (__m512)r[2 * i], (__m512)r[2 * i + 1]);
+    }
+    QUERN_UNROLL
+    for (int i = 0; i < 4; ++i)
+        for (int j = 0; j < 2; ++j) {  // u[4 * i + c]: in each 128 bits l, column 4 * l + c of rows 4 * i to 4 * i + 3
+            u[4 * i + 2 * j] = (__m512)_mm512_maskz_unpacklo_pd(0xff, (__m512d)t[4 * i + j], (__m512d)t[4 * i + 2 + j]);
+            u[4 * i + 2 * j + 1] = (__m512)_mm512_maskz_unpackhi_pd(0xff, (__m512d)t[4 * i + j], (__m512d)t[4 * i + 2 + j]);
+        }
+    QUERN_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        __m512 a = _mm512_maskz_shuffle_f32x4(0xffff, u[j], u[4 + j], 0x88), b = _mm512_maskz_shuffle_f32x4(0xffff, u[8 + j], u[12 + j], 0x88);
+        __m512 c = _mm512_maskz_shuffle_f32x4(0xffff, u[j], u[4 + j], 0xdd), d = _mm512_maskz_shuffle_f32x4(0xffff, u[8 + j], u[12 + j], 0xdd);
+        r[j] = (F)_mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x88);
+        r[4 + j] = (F)_mm512_maskz_shuffle_f32x4(0xffff, c, d, 0x88);
+        r[8 + j] = (F)_mm512_maskz_shuffle_f32x4(0xffff, a, b, 0xdd);
+        r[12 + j] = (F)_mm512_maskz_shuffle_f32x4(0xffff, c, d, 0xdd);
+    }
+#elif QUERN_VEC_BYTES == 32
+    __m256 t[8], u[8];
+    QUERN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        t[2 * i] = _mm256_unpacklo_ps((__m256)r[2 * i], (__m256)r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps((__m256)r[2 * i], (__m256)r[2 * i + 1]);
+    }
+    QUERN_UNROLL
+    for (int i = 0; i < 2; ++i)
+        for (int j = 0; j < 2; ++j) {
+            u[4 * i + 2 * j] = (__m256)_mm256_unpacklo_pd((__m256d)t[4 * i + j], (__m256d)t[4 * i + 2 + j]);
+            u[4 * i + 2 * j + 1] = (__m256)_mm256_unpackhi_pd((__m256d)t[4 * i + j], (__m256d)t[4 * i + 2 + j]);
+        }
+    QUERN_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        r[j] = (F)_mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
+        r[4 + j] = (F)_mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
+    }
+#else
+    F t[W] = {};
+    for (int i = 0; i < W; ++i)
+        for (int j = 0; j < W; ++j) t[i][j] = r[j][i];
+    for (int i = 0; i < W; ++i) r[i] = t[i];
+#endif
 }
 /// e^x, at most 1.5 ULP.
 QUERN_VEC_INL F exp(F x) {
@@ -224,7 +277,7 @@ QUERN_VEC_INL F exp(F x) {
     p = fma(p, r, splat(0.166665734f));
     p = fma(p, r, splat(0.500000003f));
     p = fma(p, r * r, r) + 1.f;
-    return scale2(p, to_int(n));
+    return scale2(p, n);
 }
 /// ln x, at most 2 ULP; -inf at 0, NaN below.
 QUERN_VEC_INL F log(F x) {

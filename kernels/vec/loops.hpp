@@ -1,5 +1,6 @@
 // The table of one instruction set: loops over contiguous memory, made of the functions of lanes.hpp.
 #pragma once
+#include <quern/kernels/vec/attention.hpp>
 #include <quern/kernels/vec/conv.hpp>
 #include <quern/kernels/vec/gemm.hpp>
 #include <quern/kernels/vec/gemm_8.hpp>
@@ -249,6 +250,9 @@ constexpr Table make_table(Isa isa, const char* name) {
         .pack_b_f32 = pack_b_f32,
         .gemm_packed_f32 = gemm_packed_f32,
         .dot_f32 = dot_f32,
+        .attention_f32 = attention_f32,
+        .attention_work_bytes = attention_work_bytes,
+        .attention_queries = tile_queries,
         .conv_nhwc_f32 = conv_nhwc_f32,
         .row_block = rows_max<float>,
         .packed_rows_floats = packed_rows_floats,

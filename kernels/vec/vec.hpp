@@ -25,7 +25,7 @@ struct Epilogue {
     const float* bias_col = nullptr;  ///< one value for each row of C
     const float* residual = nullptr;  ///< same layout and leading dimension as C, added before `post`
     Post post = Post::none;
-    float alpha = 0, beta = 0;        ///< clip: [alpha, beta]; leaky_relu: alpha; hard_sigmoid: alpha * x + beta
+    float alpha = 0, beta = 0;        ///< clip: [alpha, beta]; leaky_relu: alpha; hard_sigmoid: alpha * x + beta; silu: x * sigmoid(alpha * x), 0 is 1
     float scale = 1;
 };
 
@@ -39,6 +39,23 @@ struct ConvShape {
     std::int64_t pixels_in() const { return in[0] * in[1] * in[2]; }
     std::int64_t pixels_out() const { return out[0] * out[1] * out[2]; }
     std::int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+};
+
+/// Some queries of one head: y = softmax(scale * q k^T + masks) v. Rows of q and k hold d values, of v and y dv; each
+/// `_row` is the distance of neighbouring rows.
+struct AttentionTile {
+    /// Added to the score of query i and key j: data[i * query + j * key]. key is 0 or 1; null: absent.
+    struct Mask {
+        const float* data = nullptr;
+        std::int64_t query = 0, key = 1;
+    };
+    std::int64_t queries = 0, keys = 0, d = 0, dv = 0;  ///< at most attention_queries; any; any
+    const float *q = nullptr, *k = nullptr, *v = nullptr;
+    float* y = nullptr;
+    std::int64_t q_row = 0, k_row = 0, v_row = 0, y_row = 0;
+    float scale = 1;
+    Mask mask[2];
+    bool closed_is_zero = false;  ///< what a query gives whose scores are all -inf: zeros, else NaN
 };
 
 /// Loops over contiguous memory of one instruction set. All pointers may be aligned to the element
@@ -62,6 +79,10 @@ struct Table {
     void (*gemm_packed_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, bool ta,
                             const float* packed, float* c, std::int64_t ldc, const Epilogue&, void* work);
     float (*dot_f32)(const float* x, const float* y, std::int64_t n);
+    /// `work` holds attention_work_bytes(d, dv), 64-byte aligned. No keys give zeros.
+    void (*attention_f32)(const AttentionTile&, void* work);
+    std::size_t (*attention_work_bytes)(std::int64_t d, std::int64_t dv);
+    std::int64_t attention_queries;
     /// Output pixels [p0, p1) of n output channels, nhwc. `x` is the group's first channel of the image, `packed` the
     /// weights [taps, channels] x n packed as B, `y` the first pixel's first value, ldy floats from pixel to pixel.
     void (*conv_nhwc_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t p0, std::int64_t p1,

@@ -1,4 +1,5 @@
 #pragma once
+#include "attention-inl.hpp"
 #include "conv-inl.hpp"
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
@@ -78,6 +79,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"promote", passes_detail::promote, false, true},
         {"fold_promoted", passes_detail::fold_constants, false, true},
         {"convolutions", passes_detail::convolutions, false, false},
+        {"attention", passes_detail::attention_blocks, false, false},
         {"fuse", passes_detail::fuse, false, false},
         {"layout", passes_detail::layout, false, false},
         {"place", passes_detail::place, false, true},

@@ -1,0 +1,75 @@
+// FusedAttention: what the attention pass makes of products, softmax and everything that only moves their operands.
+#pragma once
+#include <quern/kernels/attention/fused.hpp>
+
+#include "op.hpp"
+
+QUERN_BEGIN
+namespace ops_fused_attention {
+
+/// Layouts as attributes "q", "k", "v", "y", "mask", "mask2": dim, role, size, index of each factor, one after the other.
+inline attention::Layout layout_of(const Attrs& a, const char* name) {
+    std::vector<std::int64_t> v = a.ints(name);
+    if (v.size() % 4) raise(ErrorCode::invalid_model, std::string(name) + " has " + std::to_string(v.size()) + " numbers; accepted are four for each factor");
+    attention::Layout l;
+    for (std::size_t i = 0; i < v.size(); i += 4) l.push_back({v[i], v[i + 1], v[i + 2], v[i + 3]});
+    return l;
+}
+inline attention::FusedProblem problem(const Attrs& a) {
+    attention::FusedProblem p;
+    p.scale = a.f("scale", 1);
+    p.closed_is_zero = a.i("closed_is_zero", 0) != 0;
+    p.q = layout_of(a, "q");
+    p.k = layout_of(a, "k");
+    p.v = layout_of(a, "v");
+    p.y = layout_of(a, "y");
+    p.mask[0] = layout_of(a, "mask");
+    p.mask[1] = layout_of(a, "mask2");
+    return p;
+}
+/// The size of a factor in the dims of its operand.
+inline Dim size_of(const attention::Layout& l, const attention::Factor& f, const std::vector<Dim>& dims) {
+    if (f.size >= 0) return Dim(f.size);
+    std::int64_t others = 1;
+    for (auto& o : l)
+        if (o.dim == f.dim && o.size >= 0) others *= o.size;
+    return floor_div(dims[static_cast<std::size_t>(f.dim)], Dim(std::max<std::int64_t>(1, others)));
+}
+inline void infer(InferCtx& c) {
+    for (int i = 0; i < 5; ++i)
+        if (c.has(i)) c.need_type(i, {DType::f32});
+    const attention::FusedProblem p = problem(c.attrs);
+    std::vector<std::optional<Dim>> sizes(attention::roles);
+    const attention::Layout* layouts[] = {&p.q, &p.v};
+    for (int i : {0, 2}) {
+        if (!c.ranked(i)) return c.set_unranked(0, DType::f32);
+        const attention::Layout& l = *layouts[i / 2];
+        for (auto& f : l) {
+            if (f.dim < 0 || f.dim >= c.in(i).rank() || f.role < -1 || f.role >= attention::roles)
+                raise(ErrorCode::invalid_model, "a factor of dimension " + std::to_string(f.dim) + ", role " + std::to_string(f.role) + " for " + c.in(i).to_string());
+            if (f.role >= 0 && (i == 0 || !sizes[static_cast<std::size_t>(f.role)] || f.role == attention::Factor::inner))
+                sizes[static_cast<std::size_t>(f.role)] = size_of(l, f, c.in(i).dims);
+        }
+    }
+    std::vector<Dim> y;
+    for (auto& f : p.y) {
+        while (static_cast<std::int64_t>(y.size()) <= f.dim) y.emplace_back(1);
+        if (f.role < 0 || f.role >= attention::roles || !sizes[static_cast<std::size_t>(f.role)])
+            raise(ErrorCode::invalid_model, "role " + std::to_string(f.role) + " of the result is none of Q and V");
+        y[static_cast<std::size_t>(f.dim)] *= f.size >= 0 ? Dim(f.size) : *sizes[static_cast<std::size_t>(f.role)];
+    }
+    for (std::int64_t rank = c.attrs.i("rank", 0); static_cast<std::int64_t>(y.size()) < rank;) y.emplace_back(1);
+    c.set(0, DType::f32, std::move(y));
+}
+inline Lowered lower(const LowerCtx& c) {
+    return Lowered(std::make_unique<attention::FusedKernel>(problem(c.attrs), vec::table(c.target.isa)));
+}
+
+}  // namespace ops_fused_attention
+
+QUERN_INLINE const OpDef& op_quern_FusedAttention() {
+    static constexpr OpDef def{.domain = "quern", .name = "FusedAttention", .min_in = 3, .max_in = 5, .newest = 1, .infer = ops_fused_attention::infer,
+                               .lower = ops_fused_attention::lower, .compute = Compute::f32};
+    return def;
+}
+QUERN_END

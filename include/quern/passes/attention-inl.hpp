@@ -1,0 +1,493 @@
+// Attention blocks: softmax(scale * Q K^T + masks) V with all that only moves operands and result becomes one node that reads
+// the projections where they lie. What may lie between: transposes, reshapes, splits, slices and picks along one axis,
+// repeated heads, and scalar factors.
+#pragma once
+#include <map>
+
+#include <quern/kernels/attention/fused.hpp>
+
+#include "match-inl.hpp"
+
+QUERN_BEGIN
+namespace passes_detail {
+
+/// Dimensions cut into atoms. An axis of a value is a list of atoms, outermost first; cutting an atom cuts it everywhere.
+class Atoms {
+public:
+    using Axis = std::vector<int>;
+    using Axes = std::vector<Axis>;
+    struct Atom {
+        Dim size;
+        std::int64_t fixed = -1;  ///< >= 0: only this index is meant
+        int first = -1, second = -1;
+    };
+    std::vector<Atom> all;
+
+    int add(Dim size, std::int64_t fixed = -1) {
+        all.push_back({std::move(size), fixed, -1, -1});
+        return static_cast<int>(all.size()) - 1;
+    }
+    /// An axis of one atom; none where the size is 1.
+    Axis axis(const Dim& size) { return size.is(1) ? Axis{} : Axis{add(size)}; }
+    /// The uncut atoms.
+    void leaves(int a, Axis& to) const {
+        const Atom& x = all[static_cast<std::size_t>(a)];
+        if (x.first < 0) return to.push_back(a);
+        leaves(x.first, to);
+        leaves(x.second, to);
+    }
+    Axis leaves(const Axis& axis) const {
+        Axis r;
+        for (int a : axis) leaves(a, r);
+        return r;
+    }
+    /// The same elements in the same order under other dimensions; false where the atoms cannot be cut so.
+    bool regroup(const Axes& from, const std::vector<Dim>& dims, Axes& to) {
+        Axis flat;
+        for (const Axis& a : from)
+            for (int leaf : leaves(a)) flat.push_back(leaf);
+        to.clear();
+        std::size_t at = 0;
+        for (const Dim& d : dims) {
+            Axis axis;
+            Dim rest = d;
+            while (!rest.is(1)) {
+                if (at >= flat.size()) return false;
+                int a = flat[at];
+                Dim size = all[static_cast<std::size_t>(a)].size, q;
+                if (divides(size, rest, q)) {
+                    axis.push_back(a);
+                    ++at;
+                    rest = q;
+                } else if (all[static_cast<std::size_t>(a)].fixed < 0 && divides(rest, size, q)) {
+                    int outer = add(rest), inner = add(q);
+                    all[static_cast<std::size_t>(a)].first = outer;
+                    all[static_cast<std::size_t>(a)].second = inner;
+                    axis.push_back(outer);
+                    flat[at] = inner;
+                    rest = Dim(1);
+                } else {
+                    return false;
+                }
+            }
+            to.push_back(std::move(axis));
+        }
+        return at == flat.size();
+    }
+
+private:
+    static bool divides(const Dim& part, const Dim& whole, Dim& q) {
+        if (part.is_const() && part.value() < 1) return false;
+        if (whole.is_const() && whole.value() < 1) return false;
+        if (part == whole) return q = Dim(1), true;
+        if (part.is_const() && whole.is_const()) {
+            if (whole.value() % part.value()) return false;
+            return q = Dim(whole.value() / part.value()), true;
+        }
+        if (whole.is_const()) return false;
+        q = floor_div(whole, part);
+        return q * part == whole;
+    }
+};
+
+/// Where an operand of attention comes from: a value, and what its axes are.
+struct Source {
+    ValueId value = no_value;
+    Atoms::Axes axes;
+    double scale = 1;
+};
+
+class AttentionMatcher {
+public:
+    explicit AttentionMatcher(Matcher& m) : m_(m), g_(m.g) {}
+
+    /// `id` is the product of probabilities and V.
+    bool match(NodeId id) {
+        const Node& n = g_.nodes[id];
+        if (!is_op(&n, "MatMul") || g_.fact(n.out[0]).dtype != DType::f32) return false;
+        inside_ = {id};
+        const Node* soft = softmax_behind(n.in[0]);
+        if (!soft || !ranked(n.in[0], 2) || !ranked(n.in[1], 2) || g_.fact(n.in[1]).rank() > g_.fact(n.in[0]).rank()) return false;
+        const std::vector<Dim>& p = g_.fact(n.in[0]).dims;
+        if (!(g_.fact(n.out[0]).rank() == static_cast<int>(p.size()))) return false;
+        Atoms::Axes scores;
+        for (const Dim& d : p) scores.push_back(atoms_.axis(d));
+        Source q, k, v;
+        if (!find_product(soft->in[0], scores, q, k)) return false;
+        // P's last axis and V's rows: the same length.
+        const std::vector<Dim>& dv = g_.fact(n.in[1]).dims;
+        Atoms::Axis inner = atoms_.axis(dv.back());
+        if (!(dv[dv.size() - 2] == keys_) || !operand(n.in[1], scores, p, key_axis_, inner, inner, false, v)) return false;
+        Atoms::Axes y(scores.begin(), scores.end() - 1);
+        y.push_back(inner);
+        for (NodeId i : inside_)
+            if (i != id && !swallowed(g_.nodes[i])) return false;
+        return finish(id, q, k, v, y, inner);
+    }
+
+private:
+    bool ranked(ValueId v, int least) const { return v != no_value && g_.fact(v).ranked && g_.fact(v).rank() >= least; }
+    bool swallowed(const Node& n) const {
+        for (ValueId v : n.out)
+            if (v != no_value && !m_.swallowed(v, inside_)) return false;
+        return true;
+    }
+    /// The softmax over the last axis that makes v, or whose NaNs v replaces by zeros.
+    const Node* softmax_behind(ValueId v) {
+        if (const Node* w = m_.made_by(v, "Where")) {
+            const Node* nan = m_.made_by(w->in[0], "IsNaN");
+            auto zero = m_.scalar(w->in[1]);
+            if (!nan || nan->in[0] != w->in[2] || !zero || *zero != 0) return nullptr;
+            inside_.push_back(m_.id_of(*w));
+            inside_.push_back(m_.id_of(*nan));
+            closed_is_zero_ = true;
+            v = w->in[2];
+        }
+        const Node* s = m_.made_by(v, "Softmax");
+        if (!s || !ranked(v, 2)) return nullptr;
+        std::int64_t axis = s->attrs.i("axis", -1);
+        if (axis != -1 && axis != g_.fact(v).rank() - 1) return nullptr;
+        inside_.push_back(m_.id_of(*s));
+        return s;
+    }
+    bool is_view(const Node& n) const { return is_op(&n, "Reshape") || is_op(&n, "Unsqueeze") || is_op(&n, "Squeeze") || is_op(&n, "Flatten") || is_op(&n, "Identity"); }
+
+    /// From the softmax's input to Q K^T: masks, factors, and reshapes of the leading axes.
+    bool find_product(ValueId s, const Atoms::Axes& axes, Source& q, Source& k, int depth = 0) {
+        const Node* n = s == no_value ? nullptr : g_.producer(s);
+        if (!n || !n->op || *n->op->domain || depth > 8 || !ranked(s, 2)) return false;
+        if (is_op(n, "MatMul")) return product(*n, axes, q, k);
+        ValueId inner;
+        double factor;
+        if (m_.scaled(s, inner, factor)) {
+            inside_.push_back(m_.id_of(*n));
+            scale_ *= factor;
+            return same_dims(s, inner) && find_product(inner, axes, q, k, depth + 1);
+        }
+        if (is_op(n, "Add")) {
+            inside_.push_back(m_.id_of(*n));
+            if (scale_ != 1) return false;  // a factor around a mask
+            for (int side = 0; side < 2; ++side) {
+                ValueId mask = n->in[side], scores = n->in[1 - side];
+                if (!leads_to_product(scores, 0) || masks_.size() >= 2 || !ranked(scores, 2) || g_.fact(scores).rank() != g_.fact(s).rank()) continue;
+                Source x;
+                if (!mask_axes(mask, scores, axes, x)) return false;
+                masks_.push_back(std::move(x));
+                return find_product(scores, axes, q, k, depth + 1);
+            }
+            return false;
+        }
+        if (is_view(*n)) {
+            ValueId from = n->in[0];
+            if (!ranked(from, 2)) return false;
+            inside_.push_back(m_.id_of(*n));
+            Atoms::Axes to;
+            return atoms_.regroup(axes, g_.fact(from).dims, to) && find_product(from, to, q, k, depth + 1);
+        }
+        return false;
+    }
+    bool same_dims(ValueId a, ValueId b) const { return g_.fact(a).dims == g_.fact(b).dims; }
+    bool leads_to_product(ValueId v, int depth) const {
+        const Node* n = v == no_value ? nullptr : g_.producer(v);
+        if (!n || !n->op || depth > 8) return false;
+        if (is_op(n, "MatMul")) return m_.sole_reader(v) >= 0;
+        ValueId inner;
+        double f;
+        if (m_.scaled(v, inner, f)) return leads_to_product(inner, depth + 1);
+        if (is_op(n, "Add")) return leads_to_product(n->in[0], depth + 1) || leads_to_product(n->in[1], depth + 1);
+        return is_view(*n) && leads_to_product(n->in[0], depth + 1);
+    }
+    /// The mask's axes; each is the scores' or of size 1. Its key axis may be of unknown size: that is verified when running.
+    bool mask_axes(ValueId mask, ValueId scores, const Atoms::Axes& axes, Source& x) {
+        const Fact &f = g_.fact(mask), &s = g_.fact(scores);
+        if (!f.ranked || f.dtype != DType::f32 || f.rank() > s.rank()) return false;
+        x.value = mask;
+        std::size_t skip = static_cast<std::size_t>(s.rank() - f.rank());
+        for (std::size_t i = 0; i < f.dims.size(); ++i) {
+            const Dim &d = f.dims[i], &full = s.dims[skip + i];
+            bool key = i + 1 == f.dims.size();
+            if (d.is(1)) x.axes.emplace_back();
+            else if (d == full || (key && !(d.is_const() && full.is_const()))) x.axes.push_back(axes[skip + i]);
+            else return false;
+        }
+        return true;
+    }
+    bool product(const Node& n, const Atoms::Axes& axes, Source& q, Source& k) {
+        if (axes.size() < 2 || !ranked(n.in[0], 2) || !ranked(n.in[1], 2)) return false;
+        const std::vector<Dim>&a = g_.fact(n.in[0]).dims, &b = g_.fact(n.in[1]).dims, &s = g_.fact(n.out[0]).dims;
+        if (s.size() != axes.size() || a.size() > s.size() || b.size() > s.size() || !(a.back() == b[b.size() - 2])) return false;
+        inside_.push_back(m_.id_of(n));
+        leading_.assign(axes.begin(), axes.end() - 2);
+        query_axis_ = axes[axes.size() - 2];
+        key_axis_ = axes.back();
+        keys_ = s.back();
+        // A mask may have given the keys another name.
+        Atoms::Axis key = atoms_.leaves(key_axis_);
+        if (key.size() > 1 || key.empty() != keys_.is(1)) return false;
+        if (!key.empty()) atoms_.all[static_cast<std::size_t>(key[0])].size = keys_;
+        depth_ = atoms_.axis(a.back());
+        return operand(n.in[0], axes, s, query_axis_, depth_, depth_, true, q) && operand(n.in[1], axes, s, depth_, key_axis_, depth_, true, k);
+    }
+    /// An operand of a product whose result has these axes and dims, traced to where it lies. `inner`: which axis is a row.
+    bool operand(ValueId v, const Atoms::Axes& axes, const std::vector<Dim>& dims, const Atoms::Axis& rows, const Atoms::Axis& columns,
+                 const Atoms::Axis& inner, bool scalable, Source& x) {
+        const std::vector<Dim>& d = g_.fact(v).dims;
+        std::size_t skip = axes.size() - d.size();
+        x.value = v;
+        for (std::size_t i = 0; i + 2 < d.size(); ++i) {
+            if (d[i].is(1)) x.axes.emplace_back();
+            else if (d[i] == dims[skip + i]) x.axes.push_back(axes[skip + i]);
+            else return false;
+        }
+        x.axes.push_back(rows);
+        x.axes.push_back(columns);
+        return trace(x, inner, scalable);
+    }
+
+    /// The roles of the atoms, once all are cut as far as they will be.
+    struct Roles {
+        Atoms::Axis lead;
+        int query = -1, key = -1, depth = -1, inner = -1;  ///< -1: size 1
+    };
+    static bool one(const Atoms& atoms, const Atoms::Axis& axis, int& atom) {
+        Atoms::Axis l = atoms.leaves(axis);
+        if (l.size() > 1) return false;
+        atom = l.empty() ? -1 : l[0];
+        return true;
+    }
+    /// Whether the value, laid out as its axes say, can be an operand whose innermost row is `inner`. Writes the layout if asked for.
+    bool layout(const Source& x, const Roles& roles, int inner, std::vector<std::int64_t>* out) const {
+        int last = -1;
+        for (std::size_t dim = 0; dim < x.axes.size(); ++dim) {
+            int open = 0;
+            for (int a : atoms_.leaves(x.axes[dim])) {
+                const Atoms::Atom& atom = atoms_.all[static_cast<std::size_t>(a)];
+                std::int64_t role = attention::Factor::fixed;
+                if (atom.fixed < 0) {
+                    auto at = std::find(roles.lead.begin(), roles.lead.end(), a);
+                    if (at != roles.lead.end()) role = at - roles.lead.begin();
+                    else if (a == roles.query) role = attention::Factor::query;
+                    else if (a == roles.key) role = attention::Factor::key;
+                    else if (a == inner) role = attention::Factor::inner;
+                    else return false;
+                } else if (!atom.size.is_const()) {
+                    return false;
+                }
+                open += !atom.size.is_const();
+                last = a;
+                if (out) out->insert(out->end(), {static_cast<std::int64_t>(dim), role, atom.size.is_const() ? atom.size.value() : -1, std::max<std::int64_t>(0, atom.fixed)});
+            }
+            if (open > 1) return false;
+        }
+        if (inner == mask_row) return last == roles.key || std::none_of(x.axes.begin(), x.axes.end(), [&](const Atoms::Axis& axis) {
+            Atoms::Axis l = atoms_.leaves(axis);
+            return std::find(l.begin(), l.end(), roles.key) != l.end();
+        });
+        // A row of one value needs no place; it must be named, though.
+        if (inner < 0) {
+            if (out && !x.axes.empty()) out->insert(out->end(), {static_cast<std::int64_t>(x.axes.size()) - 1, attention::Factor::inner, 1, 0});
+            return true;
+        }
+        return last == inner;
+    }
+    static constexpr int mask_row = -2;
+    bool settle(Roles& roles, const Atoms::Axis& inner) const {
+        roles = {};
+        for (const Atoms::Axis& a : leading_)
+            for (int leaf : atoms_.leaves(a)) roles.lead.push_back(leaf);
+        return roles.lead.size() <= static_cast<std::size_t>(attention::max_lead) && one(atoms_, query_axis_, roles.query) && one(atoms_, key_axis_, roles.key) &&
+               one(atoms_, depth_, roles.depth) && one(atoms_, inner, roles.inner);
+    }
+
+    /// Whether a layout can describe the operand as far as atoms are cut now.
+    bool usable(const Source& x, const Atoms::Axis& inner) const {
+        Roles r;
+        if (!settle(r, inner)) return false;
+        return layout(x, r, r.inner, nullptr);
+    }
+    /// Follows x back through everything that only moves or scales it, to the farthest place that a layout can describe.
+    bool trace(Source& x, const Atoms::Axis& inner, bool scalable) {
+        Source at = x;
+        bool found = usable(x, inner);
+        Atoms good = atoms_;
+        for (int i = 0; i < 32 && step(at, scalable); ++i)
+            if (usable(at, inner)) x = at, good = atoms_, found = true;
+        atoms_ = std::move(good);
+        return found;
+    }
+    bool step(Source& x, bool scalable) {
+        const Node* n = g_.producer(x.value);
+        if (!n || !n->op || *n->op->domain || n->in.empty() || n->in[0] == no_value) return false;
+        ValueId inner;
+        double factor;
+        if (m_.scaled(x.value, inner, factor)) {
+            if (!scalable || !same_dims(x.value, inner)) return false;
+            x.value = inner, x.scale *= factor;
+            return true;
+        }
+        ValueId from = n->in[0];
+        if (!g_.fact(from).ranked) return false;
+        const std::vector<Dim>&in = g_.fact(from).dims, &out = g_.fact(x.value).dims;
+        Atoms::Axes axes;
+        if (is_view(*n)) {
+            if (!atoms_.regroup(x.axes, in, axes)) return false;
+        } else if (is_op(n, "Transpose")) {
+            std::vector<std::int64_t> perm = n->attrs.ints("perm");
+            axes.resize(in.size());
+            for (std::size_t i = 0; i < in.size(); ++i) axes[perm.empty() ? in.size() - 1 - i : static_cast<std::size_t>(perm[i])] = x.axes[i];
+        } else if (is_op(n, "Expand")) {
+            if (in.size() > out.size()) return false;
+            for (std::size_t i = 0; i < in.size(); ++i) {
+                std::size_t o = out.size() - in.size() + i;
+                if (in[i] == out[o]) axes.push_back(x.axes[o]);
+                else if (in[i].is(1)) axes.emplace_back();
+                else return false;
+            }
+        } else if (is_op(n, "Gather")) {
+            const Tensor& index = n->in.size() > 1 && n->in[1] != no_value ? g_.fact(n->in[1]).value : Tensor();
+            auto picked = index.defined() && index.shape().rank() == 0 ? detail::small_ints(index) : std::nullopt;
+            std::int64_t axis = n->attrs.i("axis", 0);
+            if (axis < 0) axis += static_cast<std::int64_t>(in.size());
+            if (!picked || !in[static_cast<std::size_t>(axis)].is_const()) return false;
+            axes = x.axes;
+            axes.insert(axes.begin() + axis, part(in[static_cast<std::size_t>(axis)].value(), (*picked)[0]));
+        } else if (is_op(n, "Split") || is_op(n, "Slice")) {
+            std::size_t axis;
+            std::int64_t start;
+            if (!contiguous_part(*n, x.value, axis, start)) return false;
+            std::int64_t whole_size = in[axis].value(), size = out[axis].value();
+            if (size < 1 || whole_size % size || start % size) return false;
+            axes = x.axes;
+            if (whole_size != size) {
+                Atoms::Axis outer = part(whole_size / size, start / size);
+                axes[axis].insert(axes[axis].begin(), outer.begin(), outer.end());
+            }
+        } else {
+            return false;
+        }
+        x.value = from;
+        x.axes = std::move(axes);
+        return true;
+    }
+    Atoms::Axis part(std::int64_t parts, std::int64_t index) {
+        if (index < 0) index += parts;
+        return {atoms_.add(Dim(parts), index)};
+    }
+    /// The one axis along which output v of a Split or Slice with step 1 is a piece of the input, and where it begins.
+    bool contiguous_part(const Node& n, ValueId v, std::size_t& axis, std::int64_t& start) const {
+        const std::vector<Dim>&in = g_.fact(n.in[0]).dims, &out = g_.fact(v).dims;
+        int found = -1;
+        for (std::size_t i = 0; i < in.size(); ++i) {
+            if (in[i] == out[i]) continue;
+            if (found >= 0 || !in[i].is_const() || !out[i].is_const()) return false;
+            found = static_cast<int>(i);
+        }
+        if (found < 0) return false;
+        axis = static_cast<std::size_t>(found);
+        if (is_op(&n, "Split")) {
+            start = 0;
+            for (ValueId o : n.out) {
+                if (o == v) return true;
+                if (o == no_value || !g_.fact(o).ranked || !g_.fact(o).dims[axis].is_const()) return false;
+                start += g_.fact(o).dims[axis].value();
+            }
+            return false;
+        }
+        auto constant = [&](std::size_t i) { return i < n.in.size() && n.in[i] != no_value && g_.fact(n.in[i]).is_const() ? detail::small_ints(g_.fact(n.in[i]).value) : std::nullopt; };
+        auto starts = constant(1), axes = constant(3), steps = constant(4);
+        if (!starts || (n.in.size() > 4 && n.in[4] != no_value && !steps)) return false;
+        for (std::size_t i = 0; i < starts->size(); ++i) {
+            std::int64_t a = axes && i < axes->size() ? (*axes)[i] : static_cast<std::int64_t>(i);
+            if (a < 0) a += static_cast<std::int64_t>(in.size());
+            if (a != found) continue;
+            if (steps && (*steps)[i] != 1) return false;
+            start = (*starts)[i];
+            if (start < 0) start += in[axis].value();
+            return start >= 0 && start + out[axis].value() <= in[axis].value();
+        }
+        return false;
+    }
+
+    bool finish(NodeId id, Source& q, Source& k, Source& v, const Atoms::Axes& y_axes, const Atoms::Axis& inner) {
+        Source y{g_.nodes[id].out[0], y_axes, 1};
+        double scale = scale_ * q.scale * k.scale;
+        std::vector<std::vector<std::int64_t>> layouts;
+        if (!std::isfinite(scale) || !describe(q, k, v, y, inner, layouts)) return false;
+        // The result may go straight to where transposes and reshapes would bring it.
+        for (Source to = y; forward(to);) {
+            std::vector<std::vector<std::int64_t>> further;
+            if (describe(q, k, v, to, inner, further)) y = to, layouts = std::move(further);
+        }
+        Attrs a;
+        a.set("scale", static_cast<float>(scale));
+        if (closed_is_zero_) a.set("closed_is_zero", std::int64_t{1});
+        const char* names[] = {"q", "k", "v", "y", "mask", "mask2"};
+        for (std::size_t i = 0; i < layouts.size(); ++i) a.set(names[i], std::move(layouts[i]));
+        a.set("rank", static_cast<std::int64_t>(g_.fact(y.value).rank()));
+        std::vector<ValueId> in{q.value, k.value, v.value};
+        for (const Source& mask : masks_) in.push_back(mask.value);
+        m_.replace(y.value, "quern::FusedAttention", std::move(in), std::move(a));
+        return true;
+    }
+    bool describe(const Source& q, const Source& k, const Source& v, const Source& y, const Atoms::Axis& inner, std::vector<std::vector<std::int64_t>>& to) const {
+        Roles r;
+        if (!settle(r, inner)) return false;
+        to.assign(4 + masks_.size(), {});
+        // Every leading index must have a place in Q and in the result.
+        if (!layout(q, r, r.depth, &to[0]) || !layout(k, r, r.depth, &to[1]) || !layout(v, r, r.inner, &to[2]) || !layout(y, r, r.inner, &to[3])) return false;
+        for (const Source* x : {&q, &y})
+            for (int a : r.lead)
+                if (!holds(*x, a)) return false;
+        for (std::size_t i = 0; i < masks_.size(); ++i)
+            if (!layout(masks_[i], r, mask_row, &to[4 + i])) return false;
+        return true;
+    }
+    bool holds(const Source& x, int atom) const {
+        for (const Atoms::Axis& axis : x.axes)
+            for (int a : atoms_.leaves(axis))
+                if (a == atom) return true;
+        return false;
+    }
+    /// One step towards the readers of the result, where there is only one.
+    bool forward(Source& y) {
+        NodeId r = m_.sole_reader(y.value);
+        if (r < 0) return false;
+        const Node& n = g_.nodes[r];
+        if (!n.op || n.in.empty() || n.in[0] != y.value || n.out.size() != 1 || !g_.fact(n.out[0]).ranked) return false;
+        Atoms::Axes axes;
+        if (is_op(&n, "Transpose")) {
+            std::vector<std::int64_t> perm = n.attrs.ints("perm");
+            for (std::size_t i = 0; i < y.axes.size(); ++i) axes.push_back(y.axes[perm.empty() ? y.axes.size() - 1 - i : static_cast<std::size_t>(perm[i])]);
+        } else if (!is_view(n) || !atoms_.regroup(y.axes, g_.fact(n.out[0]).dims, axes)) {
+            return false;
+        }
+        y.value = n.out[0];
+        y.axes = std::move(axes);
+        return true;
+    }
+
+    Matcher& m_;
+    Graph& g_;
+    Atoms atoms_;
+    std::vector<NodeId> inside_;
+    std::vector<Source> masks_;
+    Atoms::Axes leading_;
+    Atoms::Axis query_axis_, key_axis_, depth_;
+    Dim keys_;
+    double scale_ = 1;
+    bool closed_is_zero_ = false;
+};
+
+inline bool attention_blocks(Graph& g, const PassContext&) {
+    bool changed = false;
+    Matcher m(g);
+    for (NodeId id : g.order()) {
+        if (!g.nodes[id].op) continue;
+        AttentionMatcher one(m);
+        if (one.match(id)) changed = true;
+    }
+    return changed;
+}
+
+}  // namespace passes_detail
+QUERN_END

@@ -1,0 +1,267 @@
+// Attention of a few queries over many keys: softmax(scale * Q K^T + masks) V, without the scores ever leaving the cache.
+//
+// Scores lie transposed, queries in the lanes of vectors: keys are read where they are, one broadcast for each of their
+// values, maxima and sums need no work across lanes, and the second product reads the probabilities as its packed A.
+#pragma once
+#include <quern/kernels/vec/gemm.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+QUERN_BEGIN
+namespace vec {
+namespace QUERN_VEC_NS {
+
+constexpr i64 tile_queries = panel<float>;
+constexpr i64 key_block = 128;
+/// Up to so many queries go one after the other, keys in the lanes.
+constexpr i64 few_queries = W / 2;
+constexpr i64 upto(i64 n, i64 step) { return (n + step - 1) / step * step; }
+
+QUERN_VEC_FN std::size_t attention_work_bytes(i64 d, i64 dv) {
+    i64 q = d * tile_queries, s = key_block * tile_queries, y = tile_queries * upto(dv, panel<float>), v = key_block * upto(dv, panel<float>);
+    return static_cast<std::size_t>(q + s + y + v + key_block * (d + 16) + 4 * W) * sizeof(float);
+}
+/// dst[c * N + r] = scale * src[r * stride + c], N = tile_queries; zero from row `rows` on.
+QUERN_VEC_FN void pack_queries(const float* src, i64 stride, i64 rows, i64 cols, float scale, float* dst) {
+    for (i64 r0 = 0; r0 < tile_queries; r0 += W)
+        for (i64 c0 = 0; c0 < cols; c0 += W) {
+            i64 n = lesser(W, cols - c0);
+            F t[W];
+            for (i64 i = 0; i < W; ++i) {
+                const float* p = src + (r0 + i) * stride + c0;
+                t[i] = r0 + i >= rows ? F{} : (n == W ? load(p) : load_n(p, n)) * scale;
+            }
+            transpose(t);
+            for (i64 i = 0; i < n; ++i) store(dst + (c0 + i) * tile_queries + r0, t[i]);
+        }
+}
+/// Adds a mask to the scores s [n, tile_queries] of keys from t0 on.
+QUERN_VEC_FN void add_mask(const AttentionTile::Mask& m, i64 queries, i64 t0, i64 n, float* s) {
+    if (!m.data) return;
+    const float* p = m.data + t0 * m.key;
+    if (m.query == 0) {
+        for (i64 t = 0; t < n; ++t) {
+            F x = splat(p[t * m.key]);
+            store(s + t * tile_queries, load(s + t * tile_queries) + x);
+            store(s + t * tile_queries + W, load(s + t * tile_queries + W) + x);
+        }
+        return;
+    }
+    for (i64 r0 = 0; r0 < queries; r0 += W) {
+        i64 rows = lesser(W, queries - r0);
+        for (i64 c0 = 0; c0 < n; c0 += W) {
+            i64 cols = lesser(W, n - c0);
+            F x[W];
+            for (i64 i = 0; i < W; ++i) {
+                const float* row = p + (r0 + i) * m.query + c0 * m.key;
+                x[i] = i >= rows ? F{} : m.key == 0 ? splat(*row) : cols == W ? load(row) : load_n(row, cols);
+            }
+            transpose(x);
+            for (i64 i = 0; i < cols; ++i) {
+                float* to = s + (c0 + i) * tile_queries + r0;
+                store(to, load(to) + x[i]);
+            }
+        }
+    }
+}
+/// exp(x) for what follows a maximum: -inf gives 0, whatever the maximum was.
+QUERN_VEC_INL F finite_top(F top) { return select(top == -splat(__builtin_inff()), F{}, top); }
+QUERN_VEC_INL float blank(const AttentionTile& a) { return a.closed_is_zero || a.keys <= 0 ? 0.f : __builtin_nanf(""); }
+
+/// Up to tile_queries queries at a time.
+QUERN_VEC_FN void attention_panel(const AttentionTile& a, float* work) {
+    constexpr int N = panel<float>, R = rows_max<float>;
+    i64 wide = upto(a.dv, N), n = a.queries;
+    float* q = work;
+    float* s = q + a.d * N;
+    float* y = s + key_block * N;
+    float* vcopy = y + N * wide;
+    float* kcopy = vcopy + key_block * wide;
+    pack_queries(a.q, a.q_row, n, a.d, a.scale, q);
+    bool copy_k = a.k_row * static_cast<i64>(sizeof(float)) % 4096 == 0, copy_v = a.dv != wide;
+    F top[2] = {-splat(__builtin_inff()), -splat(__builtin_inff())}, sum[2] = {F{}, F{}};
+    i64 blocks = blocks_of(a.keys, key_block);
+    for (i64 ib = 0; ib < blocks; ++ib) {
+        i64 t0 = piece(a.keys, blocks, ib), m = piece(a.keys, blocks, ib + 1) - t0;
+        const float* k = a.k + t0 * a.k_row;
+        i64 k_row = a.k_row;
+        if (copy_k) {
+            k_row = a.d + 16;
+            for (i64 t = 0; t < m; ++t) memcpy(kcopy + t * k_row, k + t * a.k_row, static_cast<std::size_t>(a.d) * sizeof(float));
+            k = kcopy;
+        }
+        i64 pieces = blocks_of(m, R);
+        for (i64 i = 0; i < pieces; ++i) {
+            i64 r0 = piece(m, pieces, i), r = piece(m, pieces, i + 1) - r0;
+            micro_for<float, in_place, R, false>(r)(k + r0 * k_row, k_row, q, N, s + r0 * N, N, a.d, false, nullptr, 0, nullptr);
+        }
+        for (const auto& mask : a.mask) add_mask(mask, n, t0, m, s);
+        F old[2] = {top[0], top[1]};
+        for (i64 t = 0; t < m; ++t) {
+            top[0] = max_nan(top[0], load(s + t * N));
+            top[1] = max_nan(top[1], load(s + t * N + W));
+        }
+        F base[2] = {finite_top(top[0]), finite_top(top[1])}, part[2] = {F{}, F{}};
+        for (i64 t = 0; t < m; ++t) {
+            F e0 = exp(load(s + t * N) - base[0]), e1 = exp(load(s + t * N + W) - base[1]);
+            store(s + t * N, e0);
+            store(s + t * N + W, e1);
+            part[0] += e0;
+            part[1] += e1;
+        }
+        float shrink[N];
+        for (int h = 0; h < 2; ++h) {
+            F c = exp(old[h] - base[h]);
+            sum[h] = fma(sum[h], c, part[h]);
+            store(shrink + h * W, c);
+        }
+        const float* v = a.v + t0 * a.v_row;
+        i64 v_row = a.v_row;
+        if (copy_v) {
+            v_row = wide;
+            for (i64 t = 0; t < m; ++t) {
+                float* to = vcopy + t * wide;
+                memcpy(to, v + t * a.v_row, static_cast<std::size_t>(a.dv) * sizeof(float));
+                for (i64 j = a.dv; j < wide; ++j) to[j] = 0;
+            }
+            v = vcopy;
+        }
+        if (ib > 0)
+            for (i64 r = 0; r < n; ++r) {
+                F c = splat(shrink[r]);
+                for (i64 j = 0; j < wide; j += W) store(y + r * wide + j, load(y + r * wide + j) * c);
+            }
+        pieces = blocks_of(n, R);
+        for (i64 j = 0; j < wide; j += N)
+            for (i64 i = 0; i < pieces; ++i) {
+                i64 r0 = piece(n, pieces, i), r = piece(n, pieces, i + 1) - r0;
+                micro_for<float, 0, R, false>(r)(s + r0, N, v + j, v_row, y + r0 * wide + j, wide, m, ib > 0, nullptr, 0, nullptr);
+            }
+    }
+    float total[N];
+    store(total, sum[0]);
+    store(total + W, sum[1]);
+    for (i64 r = 0; r < n; ++r) {
+        bool closed = total[r] == 0.f;
+        F c = splat(closed ? blank(a) : 1.f / total[r]);
+        float* to = a.y + r * a.y_row;
+        i64 j = 0;
+        for (; j + W <= a.dv; j += W) store(to + j, closed ? c : load(y + r * wide + j) * c);
+        if (j < a.dv) store_n(to + j, closed ? c : load(y + r * wide + j) * c, a.dv - j);
+    }
+}
+/// Products of one query with W keys from k on, of which the first n exist.
+QUERN_VEC_INL F dots(const float* q, const float* k, i64 k_row, i64 n, i64 d) {
+    F r[W];
+    QUERN_UNROLL
+    for (int i = 0; i < W; ++i) r[i] = F{};
+    const float* at[W];
+    QUERN_UNROLL
+    for (int i = 0; i < W; ++i) at[i] = k + lesser(i, n - 1) * k_row;
+    i64 c = 0;
+    for (; c + W <= d; c += W) {
+        F x = load(q + c);
+        QUERN_UNROLL
+        for (int i = 0; i < W; ++i) r[i] = fma(x, load(at[i] + c), r[i]);
+    }
+    if (c < d) {
+        F x = load_n(q + c, d - c);
+        for (int i = 0; i < W; ++i) r[i] = fma(x, load_n(at[i] + c, d - c), r[i]);
+    }
+    transpose(r);
+    QUERN_UNROLL
+    for (int h = W / 2; h > 0; h /= 2)
+        for (int i = 0; i < h; ++i) r[i] += r[i + h];
+    return r[0];
+}
+/// y [dv] = shrink * y + p [n] x v.
+QUERN_VEC_INL void weighted_rows(const float* p, const float* v, i64 v_row, i64 n, i64 dv, float shrink, float* y) {
+    F c = splat(shrink);
+    i64 j = 0;
+    for (; j + 4 * W <= dv; j += 4 * W) {
+        F a0 = load(y + j) * c, a1 = load(y + j + W) * c, a2 = load(y + j + 2 * W) * c, a3 = load(y + j + 3 * W) * c;
+        for (i64 t = 0; t < n; ++t) {
+            const float* x = v + t * v_row + j;
+            F w = splat(p[t]);
+            a0 = fma(w, load(x), a0);
+            a1 = fma(w, load(x + W), a1);
+            a2 = fma(w, load(x + 2 * W), a2);
+            a3 = fma(w, load(x + 3 * W), a3);
+        }
+        store(y + j, a0);
+        store(y + j + W, a1);
+        store(y + j + 2 * W, a2);
+        store(y + j + 3 * W, a3);
+    }
+    for (; j < dv; j += W) {
+        i64 part = lesser(W, dv - j);
+        F a = load(y + j) * c;  // the row of the work area is wide enough
+        for (i64 t = 0; t < n; ++t) a = fma(splat(p[t]), part == W ? load(v + t * v_row + j) : load_n(v + t * v_row + j, part), a);
+        store(y + j, a);
+    }
+}
+QUERN_VEC_FN void attention_rows(const AttentionTile& a, float* work) {
+    float* s = work;
+    float* y = s + key_block;
+    i64 wide = upto(a.dv, panel<float>);
+    for (i64 r = 0; r < a.queries; ++r) {
+        for (i64 j = 0; j < wide; ++j) y[j] = 0;
+        float top = -__builtin_inff(), sum = 0;
+        for (i64 t0 = 0; t0 < a.keys; t0 += key_block) {
+            i64 m = lesser(key_block, a.keys - t0);
+            F high = -splat(__builtin_inff()), scale = splat(a.scale);
+            for (i64 t = 0; t < m; t += W) {
+                i64 part = lesser(W, m - t);
+                F x = dots(a.q + r * a.q_row, a.k + (t0 + t) * a.k_row, a.k_row, part, a.d) * scale;
+                for (const auto& mask : a.mask) {
+                    if (!mask.data) continue;
+                    const float* p = mask.data + r * mask.query + (t0 + t) * mask.key;
+                    x += mask.key == 0 ? splat(*p) : part == W ? load(p) : load_n(p, part);
+                }
+                if (part < W) {  // lanes without a key
+                    float lanes[W];
+                    store(lanes, x);
+                    for (i64 i = part; i < W; ++i) lanes[i] = -__builtin_inff();
+                    x = load(lanes);
+                }
+                store(s + t, x);
+                high = max_nan(high, x);
+            }
+            float lanes[W], before = top;
+            store(lanes, high);
+            for (int i = 0; i < W; ++i) top = lanes[i] > top || lanes[i] != lanes[i] ? lanes[i] : top;
+            F base = finite_top(splat(top)), part = F{};
+            for (i64 t = 0; t < m; t += W) {
+                F e = exp(load(s + t) - base);
+                store(s + t, e);
+                part += e;
+            }
+            float shrink = exp(splat(before) - base)[0];
+            sum = fma1(sum, shrink, sum_lanes(part));
+            weighted_rows(s, a.v + t0 * a.v_row, a.v_row, m, a.dv, shrink, y);
+        }
+        float* to = a.y + r * a.y_row;
+        float c = 1.f / sum;
+        for (i64 j = 0; j < a.dv; j += W) {
+            i64 part = lesser(W, a.dv - j);
+            F x = sum == 0.f ? splat(blank(a)) : load(y + j) * c;
+            if (part == W) store(to + j, x);
+            else store_n(to + j, x, part);
+        }
+    }
+}
+QUERN_VEC_FN void attention_f32(const AttentionTile& a, void* work) {
+    if (a.queries <= 0 || a.dv <= 0) return;
+    if (a.queries <= few_queries || a.keys <= 0) attention_rows(a, static_cast<float*>(work));
+    else attention_panel(a, static_cast<float*>(work));
+}
+
+}  // namespace QUERN_VEC_NS
+}  // namespace vec
+QUERN_END
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -1,0 +1,209 @@
+// Fused attention against a reference in double: layouts, masks, sizes around the tiles, rows without an open key.
+#include <cmath>
+
+#include <quern/kernels/attention/fused.hpp>
+#include "support/kernel_harness.hpp"
+
+namespace {
+using namespace quern;
+using namespace quern_test;
+using attention::Factor;
+using attention::Layout;
+
+/// Offsets of a layout by role, from the sizes alone.
+std::int64_t at(const Layout& layout, const std::int64_t* index, const std::int64_t* sizes) {
+    std::int64_t o = 0;
+    for (const Factor& f : layout) {
+        std::int64_t n = f.role == Factor::fixed ? f.size : sizes[f.role];
+        o = o * n + (f.role == Factor::fixed ? f.index : index[f.role]);
+    }
+    return o;
+}
+Dims dims_of(const Layout& layout, const std::int64_t* sizes) {
+    Dims d;
+    for (const Factor& f : layout) {
+        while (static_cast<std::int64_t>(d.size()) <= f.dim) d.push_back(1);
+        d[static_cast<std::size_t>(f.dim)] *= f.role == Factor::fixed ? f.size : sizes[f.role];
+    }
+    return d;
+}
+Factor lead(std::int64_t dim, std::int64_t i, std::int64_t size = -1) { return {dim, i, size, 0}; }
+Factor role(std::int64_t dim, std::int64_t r, std::int64_t size = -1) { return {dim, r, size, 0}; }
+Factor fixed(std::int64_t dim, std::int64_t size, std::int64_t index) { return {dim, Factor::fixed, size, index}; }
+
+struct Case {
+    std::int64_t b = 1, h = 1, s = 1, t = 1, d = 1, dv = 1;
+    attention::FusedProblem p;
+    double closed = 0;  ///< part of the masks' elements that are -inf
+    bool close_first_query = false;
+};
+constexpr double inf = INFINITY;
+
+void check(Case c, std::mt19937& rng) {
+    std::int64_t sizes[attention::roles] = {c.b, c.h, 1, 1, 1, 1, 0, 0, c.s, c.t, c.d};
+    std::int64_t sizes_v[attention::roles];
+    std::copy(sizes, sizes + attention::roles, sizes_v);
+    sizes_v[Factor::inner] = c.dv;
+    auto values = [&](const Layout& l, const std::int64_t* n) { return random_values(rng, count_of(dims_of(l, n)), -2, 2); };
+    auto q = values(c.p.q, sizes), k = values(c.p.k, sizes), v = values(c.p.v, sizes_v);
+    std::vector<double> mask[2];
+    for (int m = 0; m < 2; ++m) {
+        if (c.p.mask[m].empty()) continue;
+        mask[m] = values(c.p.mask[m], sizes);
+        for (double& x : mask[m])
+            if (double(rng() % 1000) < 1000 * c.closed) x = -inf;
+    }
+    if (c.close_first_query)
+        for (std::int64_t b = 0; b < c.b; ++b)
+            for (std::int64_t t = 0; t < c.t; ++t) {
+                std::int64_t i[attention::roles] = {b, 0, 0, 0, 0, 0, 0, 0, 0, t, 0};
+                mask[0][static_cast<std::size_t>(at(c.p.mask[0], i, sizes))] = -inf;
+            }
+    Guarded gq(DType::f32, dims_of(c.p.q, sizes), q), gk(DType::f32, dims_of(c.p.k, sizes), k), gv(DType::f32, dims_of(c.p.v, sizes_v), v);
+    Guarded m0(DType::f32, dims_of(c.p.mask[0], sizes), mask[0]), m1(DType::f32, dims_of(c.p.mask[1], sizes), mask[1]), y(DType::f32, dims_of(c.p.y, sizes_v));
+    std::vector<double> want(static_cast<std::size_t>(count_of(y.dims)));
+    for (std::int64_t b = 0; b < c.b; ++b)
+        for (std::int64_t h = 0; h < c.h; ++h)
+            for (std::int64_t s = 0; s < c.s; ++s) {
+                std::vector<double> p(static_cast<std::size_t>(c.t));
+                double top = -inf, sum = 0;
+                for (std::int64_t t = 0; t < c.t; ++t) {
+                    double x = 0;
+                    for (std::int64_t d = 0; d < c.d; ++d) {
+                        std::int64_t i[attention::roles] = {b, h, 0, 0, 0, 0, 0, 0, s, t, d};
+                        x += q[static_cast<std::size_t>(at(c.p.q, i, sizes))] * k[static_cast<std::size_t>(at(c.p.k, i, sizes))];
+                    }
+                    x *= static_cast<double>(c.p.scale);
+                    std::int64_t i[attention::roles] = {b, h, 0, 0, 0, 0, 0, 0, s, t, 0};
+                    for (int m = 0; m < 2; ++m)
+                        if (!mask[m].empty()) x += mask[m][static_cast<std::size_t>(at(c.p.mask[m], i, sizes))];
+                    p[static_cast<std::size_t>(t)] = x;
+                    top = std::max(top, x);
+                }
+                for (double& x : p) sum += x = top == -inf ? (c.p.closed_is_zero ? 0 : NAN) : std::exp(x - top);
+                for (std::int64_t j = 0; j < c.dv; ++j) {
+                    double r = 0;
+                    std::int64_t i[attention::roles] = {b, h, 0, 0, 0, 0, 0, 0, s, 0, j};
+                    for (std::int64_t t = 0; t < c.t; ++t) {
+                        i[Factor::key] = t;
+                        r += p[static_cast<std::size_t>(t)] * v[static_cast<std::size_t>(at(c.p.v, i, sizes_v))];
+                    }
+                    want[static_cast<std::size_t>(at(c.p.y, i, sizes_v))] = c.t == 0 || (c.p.closed_is_zero && top == -inf) ? 0 : r / sum;
+                }
+            }
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        if (isa > best_isa()) continue;
+        SCOPED_TRACE(testing::Message() << isa_name(isa) << " s " << c.s << " t " << c.t << " d " << c.d << " dv " << c.dv);
+        attention::FusedKernel kernel(c.p, vec::table(isa));
+        View absent;
+        std::vector<View> in{gq.view(), gk.view(), gv.view(), c.p.mask[0].empty() ? absent : m0.view(), c.p.mask[1].empty() ? absent : m1.view()};
+        run_kernel(kernel, in, y);
+        for (std::size_t i = 0; i < want.size(); ++i) {
+            if (std::isnan(want[i])) ASSERT_TRUE(std::isnan(y.get(i))) << i;
+            else ASSERT_NEAR(y.get(i), want[i], 4e-6 * 2) << i;
+        }
+    }
+}
+/// [B, H, L, D] and, as projections give it, [B, L, H * D].
+Layout split(std::int64_t r) { return {lead(0, 0), lead(1, 1), role(2, r), role(3, Factor::inner)}; }
+Layout joined(std::int64_t r, const Case& c, std::int64_t d) { return {lead(0, 0), role(1, r), lead(2, 1, c.h), role(2, Factor::inner, d)}; }
+/// Part `i` of [L, B, 3 * H * D].
+Layout packed(std::int64_t r, const Case& c, std::int64_t d, std::int64_t i) { return {role(0, r), lead(1, 0), fixed(2, 3, i), lead(2, 1, c.h), role(2, Factor::inner, d)}; }
+
+void shapes(Case& c, int form) {
+    if (form == 0) c.p.q = split(Factor::query), c.p.k = split(Factor::key), c.p.v = split(Factor::key), c.p.y = split(Factor::query);
+    else if (form == 1) c.p.q = joined(Factor::query, c, c.d), c.p.k = joined(Factor::key, c, c.d), c.p.v = joined(Factor::key, c, c.dv), c.p.y = joined(Factor::query, c, c.dv);
+    else c.p.q = packed(Factor::query, c, c.d, 0), c.p.k = packed(Factor::key, c, c.d, 1), c.p.v = packed(Factor::key, c, c.dv, 2), c.p.y = joined(Factor::query, c, c.dv);
+}
+
+TEST(FusedAttention, SizesAndLayouts) {
+    std::mt19937 rng(seed());
+    for (int form = 0; form < 3; ++form)
+        for (std::int64_t s : {1, 3, 9, 17, 33, 50})
+            for (std::int64_t t : {1, 16, 50, 129, 300}) {
+                Case c{2, 3, s, t, 64, 64};
+                if (form == 1) c.d = 40, c.dv = 24;
+                c.p.scale = 0.125f;
+                shapes(c, form);
+                check(c, rng);
+            }
+}
+TEST(FusedAttention, OddSizes) {
+    std::mt19937 rng(seed());
+    for (std::int64_t d : {1, 7, 33})
+        for (std::int64_t dv : {1, 5, 70})
+            for (std::int64_t s : {2, 20})
+                for (std::int64_t t : {0, 1, 131}) {
+                    Case c{1, 2, s, t, d, dv};
+                    c.p.scale = 0.5f;
+                    shapes(c, 1);
+                    check(c, rng);
+                }
+    Case whole_pages{1, 1, 20, 40, 64, 64};  // rows of K whole pages apart
+    whole_pages.h = 16;
+    whole_pages.p.scale = 0.1f;
+    shapes(whole_pages, 1);
+    check(whole_pages, rng);
+}
+TEST(FusedAttention, MasksOfEachForm) {
+    std::mt19937 rng(seed());
+    const Layout forms[] = {
+        {role(0, Factor::query), role(1, Factor::key)},
+        {lead(0, 0), role(1, Factor::key)},
+        {lead(0, 0), lead(1, 1), role(2, Factor::query), role(3, Factor::key)},
+        {lead(0, 1), role(1, Factor::query)},
+        {role(0, Factor::key)},
+        {lead(0, 0)},
+    };
+    for (std::int64_t s : {1, 5, 21, 40})
+        for (const Layout& a : forms)
+            for (const Layout& b : {Layout{}, forms[2], forms[1]}) {
+                Case c{2, 2, s, 150, 32, 32};
+                c.p.scale = 0.2f;
+                c.p.mask[0] = a, c.p.mask[1] = b;
+                c.closed = b.empty() ? 0.3 : 0;
+                c.p.closed_is_zero = true;
+                shapes(c, 1);
+                check(c, rng);
+            }
+}
+TEST(FusedAttention, AQueryWithoutAnOpenKey) {
+    std::mt19937 rng(seed());
+    for (bool zero : {false, true})
+        for (std::int64_t s : {1, 30}) {
+            Case c{2, 2, s, 200, 32, 32};
+            c.p.closed_is_zero = zero;
+            c.close_first_query = true;
+            c.p.mask[0] = {lead(0, 0), role(1, Factor::query), role(2, Factor::key)};
+            shapes(c, 0);
+            check(c, rng);
+        }
+}
+TEST(FusedAttention, SharedHeads) {
+    std::mt19937 rng(seed());
+    for (std::int64_t s : {1, 40}) {
+        Case c{2, 3, s, 60, 64, 64};
+        c.p.scale = 0.125f;
+        shapes(c, 0);
+        c.p.k = c.p.v = {lead(0, 0), role(1, Factor::key), role(2, Factor::inner)};  // no head of their own
+        check(c, rng);
+    }
+}
+TEST(FusedAttention, DisagreeingSizesAreRefused) {
+    attention::FusedProblem p;
+    p.q = p.y = {role(0, Factor::query), role(1, Factor::inner)};
+    p.k = p.v = {role(0, Factor::key), role(1, Factor::inner)};
+    p.mask[0] = {role(0, Factor::key)};
+    attention::FusedKernel kernel(p, vec::table(Isa::baseline));
+    Guarded q(DType::f32, {4, 8}), k(DType::f32, {6, 8}), narrow(DType::f32, {6, 7}), v(DType::f32, {6, 8}), few(DType::f32, {5, 8}), mask(DType::f32, {6}), wide(DType::f32, {7});
+    auto book = [&](Guarded& kk, Guarded& vv, Guarded& mm) {
+        std::vector<View> in{q.view(), kk.view(), vv.view(), mm.view()}, out{q.view()};
+        kernel.book(in, out, 1);
+    };
+    EXPECT_NO_THROW(book(k, v, mask));
+    EXPECT_THROW(book(narrow, v, mask), Error);
+    EXPECT_THROW(book(k, few, mask), Error);
+    EXPECT_THROW(book(k, v, wide), Error);
+}
+
+}  // namespace
