@@ -1,8 +1,9 @@
-// Convolutions of 8-bit tensors: blocks of output pixels as matrix products.
+// Convolutions of 8-bit tensors.
 #pragma once
-#include <quern/kernels/conv/conv.hpp>
-#include <quern/kernels/quant/common.hpp>
-#include <quern/kernels/vec/vec.hpp>
+#include <memory>
+
+#include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/quant/packed_8.hpp>
 
 QUERN_BEGIN
 namespace quant {
@@ -11,162 +12,297 @@ namespace quant {
 struct ConvProblem {
     conv::Window window;
     std::int64_t group = 1;
+    conv::Layout layout = conv::Layout::nchw;  ///< of X and Y
     int x = 0, x_scale = -1, x_zero = -1, w = 1, w_scale = -1, w_zero = -1, y_scale = -1, y_zero = -1, bias = -1;
     DType out = DType::i32;  ///< i32: sums of (x - zx)(w - zw); u8, i8: quantized again
+    std::int32_t low = -128, high = 255;  ///< bounds of quantized results
+    Tensor w_value, w_zero_value;  ///< W and its zero point when constant: packed once
 };
 
 /// https://onnx.ai/onnx/operators/onnx__QLinearConv.html, https://onnx.ai/onnx/operators/onnx__ConvInteger.html: X [N, C, d...],
-/// W [M, C/group, k...], Y [N, M, o...]. Padding stands for zero.
+/// W [M, C/group, k...], Y [N, M, o...], X and Y in the layout. Padding stands for zero. Sums are of 32 bits and exact. Pixels are rows of a
+/// product whose pieces are the channels under each tap; where those are no multiple of 4 bytes they are gathered first.
 class ConvKernel final : public Kernel {
 public:
-    ConvKernel(const ConvProblem& p, const vec::Table& t) : p_(p), t_(t) {}
-    const char* name() const noexcept override { return "conv.gemm_8"; }
+    ConvKernel(const ConvProblem& p, Isa isa) : p_(p), l_(loops(isa)) {
+        bool zero_known = p.w_zero < 0 || p.w_zero_value.defined();
+        if (p.w_value.defined() && zero_known) {
+            View w = view_of(p_.w_value), z = p_.w_zero_value.defined() ? view_of(p_.w_zero_value) : View();
+            check_zero(z.present() ? &z : nullptr, w.dims[0]);
+            Weights s = weights(w);
+            packed_ = Tensor::uninitialized(DType::u8, {static_cast<std::int64_t>(s.bytes)});
+            for (std::int64_t i = 0; i < s.parts(); ++i) pack(s, w, z.present() ? &z : nullptr, i, static_cast<std::byte*>(packed_.raw()));
+            unread = 1u << p.w;
+        }
+        p_.w_value = p_.w_zero_value = Tensor();
+    }
+    const char* name() const noexcept override { return "conv.bytes"; }
+    std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
+        auto s = std::make_shared<Plan>(plan(in, out[0]));
         Booking b;
-        b.scratch = sizes(in[static_cast<std::size_t>(p_.w)], out[0]).worker_bytes * static_cast<std::size_t>(workers);
+        b.scratch = s->x_bytes + s->y_bytes + s->column_bytes + s->border_bytes + (packed_.defined() ? 0 : s->w.bytes) + static_cast<std::size_t>(workers) * s->worker_bytes;
+        b.state = std::move(s);
         return b;
     }
     void run(const Call& c) const override {
         const View &x = *given(c, p_.x), &w = *given(c, p_.w), &y = c.out[0];
         if (y.count() == 0) return;
-        Sizes s = sizes(w, y);
+        const Plan& q = *static_cast<const Plan*>(c.state);
         need_single(given(c, p_.x_scale), "the input's scale");
         need_single(given(c, p_.x_zero), "the input's zero point");
         need_single(given(c, p_.y_scale), "the output's scale");
         need_single(given(c, p_.y_zero), "the output's zero point");
         need_single_or(given(c, p_.w_scale), w.dims[0], "the weights' scale");
-        need_single_or(given(c, p_.w_zero), w.dims[0], "the weights' zero point");
-        c.workers.for_each(x.dims[0] * p_.group * s.blocks * s.row_blocks, [&](std::int64_t i, int worker) {
+        check_zero(given(c, p_.w_zero), w.dims[0]);
+        Job j{c, q, x.in<std::uint8_t>(), static_cast<std::byte*>(y.data), nullptr, nullptr, nullptr};
+        std::byte* at = c.scratch;
+        if (q.x_bytes) {
+            auto* to = reinterpret_cast<std::uint8_t*>(at);
+            turn(c, j.x, to, q.g.images, q.g.s.in_channels, q.g.s.pixels_in());
+            j.x = to;
+        }
+        if (q.y_bytes) j.y = at + q.x_bytes;
+        j.columns = reinterpret_cast<std::int32_t*>(at += q.x_bytes + q.y_bytes);
+        auto* border = reinterpret_cast<std::uint8_t*>(at += q.column_bytes);
+        std::fill_n(border, q.border_bytes, static_cast<std::uint8_t>(zero_at(given(c, p_.x_zero), 0)));
+        j.border = border;
+        j.weights = packed_.defined() ? static_cast<const std::byte*>(packed_.raw()) : at += q.border_bytes;
+        if (packed_.defined()) at += q.border_bytes;
+        else {
+            c.workers.for_each(q.w.parts(), [&](std::int64_t i) { pack(q.w, w, given(c, p_.w_zero), i, at); });
+            at += q.w.bytes;
+        }
+        columns(j);
+        c.workers.for_each(q.g.images * q.tiles_p * q.groups * q.tiles_n, [&](std::int64_t i, int worker) {
             Tile t;
-            t.m0 = i % s.row_blocks * s.rows;
-            t.rows = std::min(s.rows, s.m - t.m0);
-            t.p0 = i / s.row_blocks % s.blocks * s.block;
-            t.count = std::min(s.block, s.pixels - t.p0);
-            t.group = i / s.row_blocks / s.blocks % p_.group;
-            t.n = i / s.row_blocks / s.blocks / p_.group;
-            tile(c, s, t, c.scratch + static_cast<std::size_t>(worker) * s.worker_bytes);
+            std::int64_t rest = i / q.tiles_n;
+            t.n0 = i % q.tiles_n * q.tile_n;
+            t.cols = std::min(q.tile_n, q.per_group - t.n0);
+            t.group = rest % q.groups;
+            t.p0 = rest / q.groups % q.tiles_p * q.tile_p;
+            t.count = std::min(q.tile_p, q.g.s.pixels_out() - t.p0);
+            t.image = rest / q.groups / q.tiles_p;
+            tile(j, t, at + static_cast<std::size_t>(worker) * q.worker_bytes);
         });
+        if (!q.y_bytes) return;
+        if (p_.out == DType::i32) turn(c, reinterpret_cast<const std::int32_t*>(j.y), y.out<std::int32_t>(), q.g.images, q.g.s.pixels_out(), q.g.s.out_channels);
+        else turn(c, reinterpret_cast<const std::uint8_t*>(j.y), y.out<std::uint8_t>(), q.g.images, q.g.s.pixels_out(), q.g.s.out_channels);
     }
 
 private:
-    struct Sizes {
-        std::int64_t m, c, taps, k, pixels;            // m, c: channels of a group
-        std::int64_t block, blocks, rows, row_blocks;  // of pixels; of output channels
-        std::size_t col_bytes, worker_bytes;
+    /// Packed weights: depthwise: pairs of 16 bits [(taps + 1) / 2, channels] without the zero points, then their sums [channels]; else for
+    /// each group its panels, then the sums and zero points of its columns.
+    struct Weights {
+        bool depthwise;
+        std::int64_t group, m, channels, taps, panels, padded_m;
+        std::size_t panel_bytes, group_bytes, bytes;
+        std::int64_t parts() const { return depthwise ? 1 : group * panels; }
+    };
+    struct Plan {
+        conv::Geometry g;
+        Weights w;
+        bool gather;
+        std::int64_t groups, per_group, tile_p, tiles_p, tile_n, tiles_n;  ///< a depthwise convolution is one group here
+        std::size_t x_bytes, y_bytes, column_bytes, border_bytes, worker_bytes;
+    };
+    struct Job {
+        const Call& call;
+        const Plan& q;
+        const std::uint8_t* x;  ///< channels last
+        std::byte* y;
+        std::int32_t* columns;  ///< of all groups: what is added, zero points, scales
+        const std::uint8_t* border;
+        const std::byte* weights;
     };
     struct Tile {
-        std::int64_t n, group, m0, rows, p0, count;
+        std::int64_t image, group, p0, count, n0, cols;
     };
-    /// Tiles of some million products; where pixels alone give few tiles, output channels are cut too.
-    Sizes sizes(const View& w, const View& y) const {
-        Sizes s;
-        s.m = w.dims[0] / p_.group;
-        s.c = w.dims[1];
+    static void check_zero(const View* z, std::int64_t m) { need_single_or(z, m, "the weights' zero point"); }
+
+    Weights weights(const View& w) const {
+        Weights s;
+        s.group = std::max<std::int64_t>(1, p_.group);
+        s.m = w.dims[0] / s.group;
+        s.channels = w.dims[1];
         s.taps = w.count(2, w.rank);
-        s.k = s.c * s.taps;
-        s.pixels = y.count(2, y.rank);
-        std::int64_t k = std::max<std::int64_t>(1, s.k), m = std::max<std::int64_t>(1, s.m);
-        std::int64_t most = std::clamp<std::int64_t>(524288 / k, 32, 4096);
-        std::int64_t want = std::clamp<std::int64_t>((std::int64_t{1} << 22) / k / m, std::min<std::int64_t>(64, most), most);
-        s.blocks = (s.pixels + want - 1) / want;
-        s.block = ((s.pixels + s.blocks - 1) / std::max<std::int64_t>(1, s.blocks) + 31) / 32 * 32;
-        s.blocks = s.block ? (s.pixels + s.block - 1) / s.block : 0;
-        s.rows = s.blocks * p_.group * y.dims[0] < 16 ? std::min<std::int64_t>(m, 128) : m;
-        s.row_blocks = (s.m + s.rows - 1) / s.rows;
-        s.col_bytes = up(static_cast<std::size_t>(s.k * s.block) * 2);
-        s.worker_bytes = s.col_bytes + up(static_cast<std::size_t>(s.rows * s.block) * 4);
+        s.depthwise = s.channels == 1 && s.m == 1;
+        s.panels = panels_of(l_, s.m);
+        s.padded_m = padded(s.depthwise ? s.group : s.m, l_.panel);
+        s.panel_bytes = up(static_cast<std::size_t>(s.depthwise ? (s.taps + 1) / 2 * s.group * 4 : packed_size(l_, s.m, s.channels * s.taps)));
+        s.group_bytes = s.panel_bytes + up(static_cast<std::size_t>(s.padded_m) * 8);
+        s.bytes = s.group_bytes * static_cast<std::size_t>(s.depthwise ? 1 : s.group);
         return s;
     }
-    void tile(const Call& call, const Sizes& s, const Tile& t, std::byte* mine) const {
-        const View &x = *given(call, p_.x), &w = *given(call, p_.w), &y = call.out[0];
-        auto* col = reinterpret_cast<std::int16_t*>(mine);
-        auto* acc = reinterpret_cast<std::int32_t*>(mine + s.col_bytes);
-        std::int64_t plane = x.count(2, x.rank), first = t.group * s.m + t.m0;
-        const std::uint8_t* from = x.in<std::uint8_t>() + (t.n * p_.group + t.group) * s.c * plane;
-        std::int32_t xz = zero_at(given(call, p_.x_zero), 0);
-        for (std::int64_t c = 0; c < s.c; ++c) {
-            if (x.dtype == DType::u8) columns(x, y, from + c * plane, xz, t.p0, t.count, col + c * s.taps * t.count);
-            else columns(x, y, reinterpret_cast<const std::int8_t*>(from) + c * plane, xz, t.p0, t.count, col + c * s.taps * t.count);
-        }
-        const View* wz = given(call, p_.w_zero);
-        const std::uint8_t* weights = w.in<std::uint8_t>() + first * s.k;
-        bool w_unsigned = w.dtype == DType::u8;
-        for (std::int64_t r0 = 0; r0 < t.rows;) {  // runs of rows with one zero point
-            std::int64_t r1 = r0 + 1;
-            std::int32_t z = zero_at(wz, first + r0);
-            while (r1 < t.rows && zero_at(wz, first + r1) == z) ++r1;
-            t_.gemm_8(r1 - r0, t.count, s.k, weights + r0 * s.k, w_unsigned, z, s.k, col, t.count, acc + r0 * t.count, t.count);
-            r0 = r1;
-        }
-        for (std::int64_t r = 0; r < t.rows; ++r) finish(call, first + r, (t.n * y.dims[1] + first + r) * s.pixels + t.p0, t.count, acc + r * t.count);
-    }
-    void finish(const Call& call, std::int64_t channel, std::int64_t at, std::int64_t count, std::int32_t* acc) const {
-        const View& y = call.out[0];
-        if (const View* b = given(call, p_.bias)) {
-            std::uint32_t add = static_cast<std::uint32_t>(b->in<std::int32_t>()[channel]);
-            for (std::int64_t i = 0; i < count; ++i) acc[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(acc[i]) + add);
-        }
-        if (p_.out == DType::i32) {
-            std::copy_n(acc, count, y.out<std::int32_t>() + at);
-            return;
-        }
-        float scale = scale_at(*given(call, p_.x_scale), 0) * scale_at(*given(call, p_.w_scale), channel) / scale_at(*given(call, p_.y_scale), 0);
-        std::int32_t zero = zero_at(given(call, p_.y_zero), 0);
-        if (p_.out == DType::u8) requantize(acc, &scale, 0, zero, y.out<std::uint8_t>() + at, count);
-        else requantize(acc, &scale, 0, zero, y.out<std::int8_t>() + at, count);
-    }
-    /// col [taps, count]: what each tap sees of one channel at output pixels [p0, p0 + count), without the zero point.
-    template <class T>
-    void columns(const View& x, const View& y, const T* from, std::int32_t zero, std::int64_t p0, std::int64_t count, std::int16_t* col) const {
-        const conv::Window& w = p_.window;
-        int n = w.spatial(), last = n - 1;
-        std::int64_t width = x.dim(-1), out_width = y.dim(-1), taps = 1, s = w.strides[last], begin = w.pad_begin(last, width);
-        for (std::int64_t k : w.kernel) taps *= k;
-        if (taps == 1 && plain(x, y)) {
-            for (std::int64_t p = 0; p < count; ++p) col[p] = static_cast<std::int16_t>(from[p0 + p] - zero);
-            return;
-        }
-        for (std::int64_t p = 0; p < count;) {  // runs along one output row
-            std::int64_t o = (p0 + p) % out_width, row = (p0 + p) / out_width, run = std::min(out_width - o, count - p);
-            for (std::int64_t t = 0; t < taps; ++t) {
-                std::int64_t kw = t % w.kernel[last], at = row_of(x, y, row, t / w.kernel[last]);
-                std::int64_t off = kw * w.dilations[last] - begin;  // input = o * s + off
-                std::int64_t lo = off >= 0 ? 0 : (-off + s - 1) / s, hi = off >= width ? 0 : (width - 1 - off) / s + 1;
-                lo = std::clamp(at >= 0 ? lo : o + run, o, o + run);
-                hi = std::clamp(at >= 0 ? hi : o, lo, o + run);
-                std::int16_t* to = col + t * count + p - o;
-                const T* src = from + std::max<std::int64_t>(at, 0) * width + off;
-                for (std::int64_t i = o; i < lo; ++i) to[i] = 0;
-                if (s == 1) for (std::int64_t i = lo; i < hi; ++i) to[i] = static_cast<std::int16_t>(src[i] - zero);
-                else for (std::int64_t i = lo; i < hi; ++i) to[i] = static_cast<std::int16_t>(src[i * s] - zero);
-                for (std::int64_t i = hi; i < o + run; ++i) to[i] = 0;
+    void pack(const Weights& s, const View& w, const View* z, std::int64_t part, std::byte* all) const {
+        const std::uint8_t* from = w.in<std::uint8_t>();
+        bool is_unsigned = w.dtype == DType::u8;
+        if (s.depthwise) {
+            auto* pairs = reinterpret_cast<std::int32_t*>(all);
+            auto* sums = reinterpret_cast<std::int32_t*>(all + s.panel_bytes);
+            for (std::int64_t c = 0; c < s.group; ++c) {
+                std::int32_t sum = 0;
+                for (std::int64_t t = 0; t < s.taps; t += 2) {
+                    std::uint32_t pair = 0;
+                    for (std::int64_t i = t; i < std::min(t + 2, s.taps); ++i) {
+                        std::uint8_t b = from[c * s.taps + i];
+                        std::int32_t v = (is_unsigned ? std::int32_t{b} : std::int32_t{static_cast<std::int8_t>(b)}) - zero_at(z, c);
+                        pair |= static_cast<std::uint32_t>(static_cast<std::uint16_t>(v)) << (16 * (i - t));
+                        sum += v;
+                    }
+                    pairs[t / 2 * s.group + c] = static_cast<std::int32_t>(pair);
+                }
+                sums[c] = sum;
             }
-            p += run;
+            return;
+        }
+        std::int64_t g = part / s.panels, p = part % s.panels, depth = s.channels * s.taps;
+        std::byte* at = all + static_cast<std::size_t>(g) * s.group_bytes;
+        auto* sums = reinterpret_cast<std::int32_t*>(at + s.panel_bytes);
+        Columns c{from + g * s.m * depth, is_unsigned, s.m, depth, depth, std::max<std::int64_t>(1, s.channels), 1, s.taps};
+        pack_panels(l_, c, p, p + 1, reinterpret_cast<std::int8_t*>(at), sums);
+        for (std::int64_t i = p * l_.panel; i < std::min(s.m, (p + 1) * l_.panel); ++i)
+            sums[s.padded_m + i] = zero_at(z, g * s.m + i) - (is_unsigned ? 128 : 0);
+    }
+    Plan plan(std::span<const View> in, const View& y) const {
+        Plan q;
+        conv::Problem shape;
+        shape.layout = p_.layout;
+        shape.window = p_.window;
+        shape.group = p_.group;
+        const View& x = in[static_cast<std::size_t>(p_.x)];
+        q.g = conv::resolve(shape, {&x, 1}, y);
+        q.w = weights(in[static_cast<std::size_t>(p_.w)]);
+        const auto& s = q.g.s;
+        std::int64_t depth = q.w.depthwise ? s.taps() : q.g.k(), pixels = s.pixels_out();
+        q.gather = !q.w.depthwise && s.channels % 4 != 0;
+        q.groups = q.w.depthwise ? 1 : q.g.group;
+        q.per_group = q.w.depthwise ? s.out_channels : q.g.m;
+        constexpr std::int64_t target = 2 << 20;  // products of a tile
+        q.tile_p = std::clamp<std::int64_t>(q.w.depthwise ? target / 8 / std::max<std::int64_t>(1, depth * q.per_group) : 96, 8, std::max<std::int64_t>(8, pixels));
+        q.tiles_p = (pixels + q.tile_p - 1) / q.tile_p;
+        q.tile_p = q.tiles_p ? (pixels + q.tiles_p - 1) / q.tiles_p : 1;
+        q.tile_n = q.w.depthwise ? q.per_group : std::max<std::int64_t>(1, target / std::max<std::int64_t>(1, q.tile_p * depth * l_.panel)) * l_.panel;
+        q.tiles_n = q.per_group ? (q.per_group + q.tile_n - 1) / q.tile_n : 0;
+        bool first = p_.layout == conv::Layout::nchw;
+        q.x_bytes = first ? up(static_cast<std::size_t>(x.count())) : 0;
+        q.y_bytes = first ? up(static_cast<std::size_t>(y.count()) * dtype_bits(p_.out) / 8) : 0;
+        q.column_bytes = up(static_cast<std::size_t>(q.groups * q.w.padded_m * 3) * 4);
+        q.border_bytes = up(static_cast<std::size_t>(q.gather ? s.kernel[2] * s.channels : q.w.depthwise ? s.in_channels : s.channels));
+        q.worker_bytes = up(static_cast<std::size_t>(q.tile_p * (q.gather ? 1 : s.taps())) * 8) + up(static_cast<std::size_t>(q.tile_p) * 4) +
+                         (q.gather ? up(static_cast<std::size_t>(q.tile_p * padded(depth, 4))) : 0);
+        return q;
+    }
+    /// What is added to the sums of each output channel, its zero point and its scale.
+    void columns(const Job& j) const {
+        const Plan& q = j.q;
+        const View &x = *given(j.call, p_.x), *bias = given(j.call, p_.bias), *xs = given(j.call, p_.x_scale), *ws = given(j.call, p_.w_scale), *ys = given(j.call, p_.y_scale);
+        std::int64_t width = q.w.padded_m, xz = zero_at(given(j.call, p_.x_zero), 0) + (!q.w.depthwise && x.dtype == DType::i8 ? 128 : 0);
+        for (std::int64_t g = 0; g < q.groups; ++g) {
+            std::int32_t *add = j.columns + g * 3 * width, *zeros = add + width;
+            auto* scale = reinterpret_cast<float*>(zeros + width);
+            auto* sums = reinterpret_cast<const std::int32_t*>(j.weights + static_cast<std::size_t>(g) * q.w.group_bytes + q.w.panel_bytes);
+            for (std::int64_t i = 0; i < q.per_group; ++i) {
+                std::int64_t channel = g * q.per_group + i;
+                zeros[i] = q.w.depthwise ? 0 : sums[width + i];
+                add[i] = wrapped((bias ? bias->in<std::int32_t>()[channel] : 0) + (q.w.depthwise ? 0 : q.g.k() * xz * zeros[i]) - xz * sums[i]);
+                scale[i] = ws ? scale_at(*xs, 0) * scale_at(*ws, channel) / scale_at(*ys, 0) : 0;
+            }
+            for (std::int64_t i = q.per_group; i < width; ++i) add[i] = zeros[i] = 0, scale[i] = 0;
         }
     }
-    /// The input row (all spatial dimensions but the last) that tap `k` sees at output row `row`; -1: padding.
-    std::int64_t row_of(const View& x, const View& y, std::int64_t row, std::int64_t k) const {
-        const conv::Window& w = p_.window;
-        std::int64_t at = 0, stride = 1;
-        for (int d = w.spatial() - 2; d >= 0; --d) {
-            bool outer = d == 0;  // nothing left to divide by
-            std::int64_t i = (outer ? row : row % y.dims[d + 2]) * w.strides[d] + (outer ? k : k % w.kernel[d]) * w.dilations[d] - w.pad_begin(d, x.dims[d + 2]);
-            if (i < 0 || i >= x.dims[d + 2]) return -1;
-            row /= y.dims[d + 2];
-            k /= w.kernel[d];
-            at += i * stride;
-            stride *= x.dims[d + 2];
+    void tile(const Job& j, const Tile& t, std::byte* mine) const {
+        const Plan& q = j.q;
+        const auto& s = q.g.s;
+        bool is_signed = given(j.call, p_.x)->dtype == DType::i8;
+        auto** pointers = reinterpret_cast<const std::uint8_t**>(mine);
+        auto* sums = reinterpret_cast<std::int32_t*>(mine += up(static_cast<std::size_t>(q.tile_p * (q.gather ? 1 : s.taps())) * 8));
+        auto* copy = reinterpret_cast<std::uint8_t*>(mine + up(static_cast<std::size_t>(q.tile_p) * 4));
+        const std::uint8_t* image = j.x + t.image * q.g.x_image() + (q.w.depthwise ? 0 : t.group * s.channels);
+        if (q.gather) gather(j, image, t, is_signed ? 0x80 : 0, copy, pointers);
+        else point(s, image, j.border, t, q.tile_p, pointers);
+        Rows rows{pointers, q.tile_p, t.count, q.gather ? 1 : s.taps(), q.gather ? padded(q.g.k(), 4) / 4 : s.channels / 4, is_signed && !q.gather};
+        const std::int32_t* add = j.columns + t.group * 3 * q.w.padded_m + t.n0;
+        std::int64_t at = (t.image * s.pixels_out() + t.p0) * s.out_channels + t.group * q.per_group + t.n0;
+        Finish f{p_.out, add, nullptr, nullptr, reinterpret_cast<const float*>(add + 2 * q.w.padded_m), nullptr, zero_at(given(j.call, p_.y_zero), 0), 0, 0,
+                 j.y + static_cast<std::size_t>(at) * (dtype_bits(p_.out) / 8), s.out_channels};
+        limits(p_.out, f.low, f.high);
+        f.low = std::max(f.low, p_.low), f.high = std::min(f.high, p_.high);
+        const std::byte* weights = j.weights + static_cast<std::size_t>(t.group) * q.w.group_bytes;
+        if (q.w.depthwise) return l_.depthwise(rows, s.out_channels, reinterpret_cast<const std::int32_t*>(weights), is_signed, f);
+        const std::int32_t* zeros = add + q.w.padded_m;
+        bool any = std::any_of(zeros, zeros + t.cols, [](std::int32_t z) { return z != 0; });
+        if (any) {
+            l_.row_sums(rows, sums);
+            f.b_zero = zeros;
+            f.row_sums = sums;
         }
-        return at;
+        l_.product(rows, reinterpret_cast<const std::int8_t*>(weights + t.n0 * padded(q.g.k(), 4)), t.cols, f);
     }
-    /// A kernel of one tap that neither strides nor pads: output pixels are input pixels.
-    bool plain(const View& x, const View& y) const {
-        for (int d = 0; d < p_.window.spatial(); ++d)
-            if (p_.window.strides[d] != 1 || x.dims[d + 2] != y.dims[d + 2] || p_.window.pad_begin(d, x.dims[d + 2]) != 0) return false;
-        return true;
+    /// Where each tap of each pixel of the tile reads: pointers[tap * ld + pixel]; `border` outside.
+    static void point(const vec::ConvShape& s, const std::uint8_t* image, const std::uint8_t* border, const Tile& t, std::int64_t ld, const std::uint8_t** pointers) {
+        std::int64_t ow = t.p0 % s.out[2], oh = t.p0 / s.out[2] % s.out[1], od = t.p0 / (s.out[2] * s.out[1]);
+        for (std::int64_t p = 0; p < t.count; ++p) {
+            const std::uint8_t** to = pointers + p;
+            for (std::int64_t a = 0; a < s.kernel[0]; ++a)
+                for (std::int64_t b = 0; b < s.kernel[1]; ++b) {
+                    std::int64_t d = od * s.stride[0] - s.pad[0] + a * s.dilation[0], h = oh * s.stride[1] - s.pad[1] + b * s.dilation[1], w = ow * s.stride[2] - s.pad[2];
+                    bool inside = d >= 0 && d < s.in[0] && h >= 0 && h < s.in[1];
+                    const std::uint8_t* row = image + ((d * s.in[1] + h) * s.in[2]) * s.in_channels;
+                    for (std::int64_t c = 0; c < s.kernel[2]; ++c, w += s.dilation[2], to += ld)
+                        *to = inside && w >= 0 && w < s.in[2] ? row + w * s.in_channels : border;
+                }
+            if (++ow == s.out[2]) {
+                ow = 0;
+                if (++oh == s.out[1]) oh = 0, ++od;
+            }
+        }
+    }
+    /// The bytes under all taps of each pixel one after the other, filled up with 0 to a multiple of 4.
+    void gather(const Job& j, const std::uint8_t* image, const Tile& t, std::uint8_t flip, std::uint8_t* copy, const std::uint8_t** pointers) const {
+        const auto& s = j.q.g.s;
+        std::int64_t depth = j.q.g.k(), width = padded(depth, 4), row_bytes = s.kernel[2] * s.channels;
+        for (std::int64_t p = 0; p < t.count; ++p, copy += width) {
+            std::int64_t at = t.p0 + p, ow = at % s.out[2], oh = at / s.out[2] % s.out[1], od = at / (s.out[2] * s.out[1]);
+            std::uint8_t* to = copy;
+            for (std::int64_t a = 0; a < s.kernel[0]; ++a)
+                for (std::int64_t b = 0; b < s.kernel[1]; ++b, to += row_bytes) {
+                    std::int64_t d = od * s.stride[0] - s.pad[0] + a * s.dilation[0], h = oh * s.stride[1] - s.pad[1] + b * s.dilation[1], w = ow * s.stride[2] - s.pad[2];
+                    if (d < 0 || d >= s.in[0] || h < 0 || h >= s.in[1]) {
+                        std::memcpy(to, j.border, static_cast<std::size_t>(row_bytes));
+                        continue;
+                    }
+                    const std::uint8_t* row = image + ((d * s.in[1] + h) * s.in[2]) * s.in_channels;
+                    if (w >= 0 && w + s.kernel[2] <= s.in[2] && s.dilation[2] == 1 && s.channels == s.in_channels) {
+                        std::memcpy(to, row + w * s.in_channels, static_cast<std::size_t>(row_bytes));
+                        continue;
+                    }
+                    for (std::int64_t c = 0; c < s.kernel[2]; ++c, w += s.dilation[2])
+                        std::memcpy(to + c * s.channels, w >= 0 && w < s.in[2] ? row + w * s.in_channels : j.border, static_cast<std::size_t>(s.channels));
+                }
+            if (flip)
+                for (std::int64_t i = 0; i < depth; ++i) copy[i] ^= flip;
+            std::fill(copy + depth, copy + width, std::uint8_t{0});
+            pointers[p] = copy;
+        }
+    }
+    /// [n, rows, cols] to [n, cols, rows].
+    template <class T>
+    static void turn(const Call& c, const T* from, T* to, std::int64_t n, std::int64_t rows, std::int64_t cols) {
+        constexpr std::int64_t block = 32;
+        std::int64_t down = (rows + block - 1) / block;
+        c.workers.for_each(n * down, [&](std::int64_t i) {
+            std::int64_t r0 = i % down * block, r1 = std::min(rows, r0 + block);
+            const T* f = from + i / down * rows * cols;
+            T* t = to + i / down * rows * cols;
+            for (std::int64_t c0 = 0; c0 < cols; c0 += block)
+                for (std::int64_t col = c0; col < std::min(cols, c0 + block); ++col)
+                    for (std::int64_t r = r0; r < r1; ++r) t[col * rows + r] = f[r * cols + col];
+        });
     }
     ConvProblem p_;
-    const vec::Table& t_;
+    const Loops& l_;
+    Tensor packed_;
 };
 
 }  // namespace quant

@@ -1,6 +1,7 @@
 // Elementwise, softmax and mean over 8-bit tensors.
 #pragma once
 #include <quern/kernels/quant/common.hpp>
+#include <quern/kernels/quant/loops.hpp>
 #include <quern/kernels/rnn/activation.hpp>
 #include <quern/kernels/vec/vec.hpp>
 
@@ -11,23 +12,20 @@ namespace quant {
 /// with numpy's broadcasting. u8 or i8, all of one type.
 class BinaryKernel final : public Kernel {
 public:
-    explicit BinaryKernel(bool mul) : mul_(mul) {}
+    BinaryKernel(bool mul, Isa isa) : mul_(mul), l_(loops(isa)) {}
     const char* name() const noexcept override { return "elementwise.binary_8"; }
     void run(const Call& c) const override {
         const View &a = c.in[0], &b = c.in[3], &y = c.out[0];
         if (y.count() == 0) return;
         for (int i : {1, 2, 4, 5, 6, 7}) need_single(given(c, i), "a scale or zero point");
-        if (y.dtype == DType::u8) go<std::uint8_t>(c, a, b, y);
-        else go<std::int8_t>(c, a, b, y);
-    }
-
-private:
-    template <class T>
-    void go(const Call& c, const View& a, const View& b, const View& y) const {
         float sa = scale_at(c.in[1], 0), sb = scale_at(c.in[4], 0), down = scale_at(c.in[6], 0);
-        auto za = static_cast<float>(zero_at(given(c, 2), 0)), zb = static_cast<float>(zero_at(given(c, 5), 0));
-        float ka = mul_ ? sa * sb / down : sa / down, kb = sb / down;
-        std::int32_t zero = zero_at(given(c, 7), 0);
+        Pairwise k;
+        k.za = static_cast<float>(zero_at(given(c, 2), 0)), k.zb = static_cast<float>(zero_at(given(c, 5), 0));
+        k.ka = mul_ ? sa * sb / down : sa / down, k.kb = sb / down;
+        k.k0 = -(k.za * k.ka + k.zb * k.kb);
+        k.zero = zero_at(given(c, 7), 0);
+        k.product = mul_;
+        k.is_unsigned = y.dtype == DType::u8;
         // A trailing run that neither operand broadcasts is one row.
         int tail = y.rank;
         auto full = [&](const View& v, int d) { return d - y.rank + v.rank >= 0 && v.dims[d - y.rank + v.rank] == y.dims[d]; };
@@ -39,19 +37,13 @@ private:
         c.workers.ranges(rows * pieces, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, length)), [&](std::int64_t from, std::int64_t to) {
             for (std::int64_t i = from; i < to; ++i) {
                 std::int64_t r = i / pieces, first = i % pieces * length, count = std::min(length, n - first);
-                const T* pa = a.in<T>() + offset(a, y, tail, r) + step_a * first;
-                const T* pb = b.in<T>() + offset(b, y, tail, r) + step_b * first;
-                T* py = y.out<T>() + r * n + first;
-                // By value: bytes written might be any captured variable.
-                auto f = [mul = mul_, za, zb, ka, kb, zero](T p, T q) {
-                    float v = static_cast<float>(p) - za, w = static_cast<float>(q) - zb;
-                    return saturate<T>(mul ? v * w * ka : v * ka + w * kb, zero);
-                };
-                if (step_a && step_b) for (std::int64_t j = 0; j < count; ++j) py[j] = f(pa[j], pb[j]);
-                else for (std::int64_t j = 0; j < count; ++j) py[j] = f(pa[j * step_a], pb[j * step_b]);
+                l_.pairwise(k, a.in<std::uint8_t>() + offset(a, y, tail, r) + step_a * first, step_a, b.in<std::uint8_t>() + offset(b, y, tail, r) + step_b * first, step_b,
+                            y.out<std::uint8_t>() + r * n + first, count);
             }
         });
     }
+
+private:
     static bool full_tail(const View& v, const View& y, int tail) {
         for (int d = tail; d < y.rank; ++d) {
             int e = d - y.rank + v.rank;
@@ -75,6 +67,7 @@ private:
         return at;
     }
     bool mul_;
+    const Loops& l_;
 };
 
 /// com.microsoft QLinearLeakyRelu, QLinearSigmoid: X, its scale and zero point, scale and zero point of Y. A table of 256 bytes.
@@ -89,6 +82,9 @@ public:
         std::uint8_t table[256];
         dequantized(u, scale_at(c.in[1], 0), zero_at(given(c, 2), 0), x);
         for (int i = 0; i < 256; ++i) table[i] = quantized(f_.one(x[i]) / down, u, zero_at(given(c, 4), 0));
+        look_up(c, table);
+    }
+    static void look_up(const Call& c, const std::uint8_t* table) {
         c.workers.ranges(c.out[0].count(), 65536, [&](std::int64_t from, std::int64_t to) {
             const std::uint8_t* s = c.in[0].in<std::uint8_t>();
             std::uint8_t* d = c.out[0].out<std::uint8_t>();
@@ -98,6 +94,17 @@ public:
 
 private:
     rnn::Activation f_;
+};
+
+/// in[0] as indices into the 256 bytes of in[1].
+class LookupKernel final : public Kernel {
+public:
+    LookupKernel() { inplace = 1; }
+    const char* name() const noexcept override { return "elementwise.table_8"; }
+    void run(const Call& c) const override {
+        if (c.in[1].count() != 256) raise(ErrorCode::shape_mismatch, "the table has " + std::to_string(c.in[1].count()) + " bytes; 256 are needed");
+        UnaryKernel::look_up(c, c.in[1].in<std::uint8_t>());
+    }
 };
 
 /// com.microsoft QLinearSoftmax over `axis`, or over all dimensions from it on (`flat`). Inputs as UnaryKernel.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/quant/loops.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #include <quern/tensor/half.hpp>
 
@@ -228,7 +229,7 @@ private:
 /// https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
 class DynamicQuantizeKernel final : public Kernel {
 public:
-    explicit DynamicQuantizeKernel(Isa isa) : table_(&vec::table(isa)) {}
+    explicit DynamicQuantizeKernel(Isa isa) : table_(&vec::table(isa)), loops_(&loops(isa)) {}
     const char* name() const noexcept override { return "quant.dynamic"; }
     Booking book(std::span<const View> in, std::span<const View>, int) const override {
         Booking b;
@@ -240,8 +241,7 @@ public:
         auto* x = c.in[0].in<float>();
         float* range = reinterpret_cast<float*>(c.scratch);
         c.workers.ranges(n, piece, [&](std::int64_t b, std::int64_t e) {
-            range[b / piece * 2] = table_->reduce_f32[static_cast<int>(vec::Reduce::min)](x + b, e - b);
-            range[b / piece * 2 + 1] = table_->reduce_f32[static_cast<int>(vec::Reduce::max)](x + b, e - b);
+            loops_->range(x + b, e - b, &range[b / piece * 2], &range[b / piece * 2 + 1]);
         });
         float low = 0, high = 0;
         for (std::int64_t i = 0; i < parts; ++i) {
@@ -262,6 +262,7 @@ public:
 private:
     static constexpr std::int64_t piece = 16384;
     const vec::Table* table_;
+    const Loops* loops_;
 };
 
 }  // namespace quant

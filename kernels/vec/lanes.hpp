@@ -14,10 +14,18 @@
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__FMA__)
+#if defined(__AVX512VNNI__)
+#define QUERN_VEC_NS isa_avx512vnni
+#else
 #define QUERN_VEC_NS isa_avx512
+#endif
 #define QUERN_VEC_BYTES 64
 #elif defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVXVNNI__)
+#define QUERN_VEC_NS isa_avx2vnni
+#else
 #define QUERN_VEC_NS isa_avx2
+#endif
 #define QUERN_VEC_BYTES 32
 #else
 #define QUERN_VEC_NS isa_baseline

@@ -3,7 +3,6 @@
 #include <quern/kernels/vec/attention.hpp>
 #include <quern/kernels/vec/conv.hpp>
 #include <quern/kernels/vec/gemm.hpp>
-#include <quern/kernels/vec/gemm_8.hpp>
 #include <quern/kernels/vec/lanes.hpp>
 #include <quern/kernels/vec/winograd.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
@@ -284,7 +283,6 @@ constexpr Table make_table(Isa isa, const char* name) {
         .depthwise_f32 = depthwise_f32,
         .quantize_8 = quantize_8,
         .dequantize_8 = dequantize_8,
-        .gemm_8 = gemm_8,
     };
 }
 

@@ -139,10 +139,6 @@ struct Table {
     void (*quantize_8)(const float* x, float scale, std::int32_t zero, bool is_unsigned, void* y, std::int64_t n);
     /// y = (x - zero) * scale.
     void (*dequantize_8)(const void* x, float scale, std::int32_t zero, bool is_unsigned, float* y, std::int64_t n);
-    /// C[m,n] (int32) = sum_k (A - a_zero)[m,k] * B[k,n]; A is u8 or i8, B is i16 (widened and zero point taken
-    /// off while packing), n columns contiguous.
-    void (*gemm_8)(std::int64_t m, std::int64_t n, std::int64_t k, const void* a, bool a_unsigned, std::int32_t a_zero,
-                   std::int64_t lda, const std::int16_t* b, std::int64_t ldb, std::int32_t* c, std::int64_t ldc);
 };
 
 /// The best table that is built in, the machine has, and `cap` allows.

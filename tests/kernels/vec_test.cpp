@@ -196,28 +196,6 @@ TEST(VecQuantize, RoundsHalfToEvenAndSaturates) {
         for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(back[i], static_cast<float>(s[i] - 3) * 0.5f);
     }
 }
-TEST(VecGemm8, IsExact) {
-    std::mt19937 rng(quern_test::seed());
-    for (const vec::Table* t : tables())
-        for (auto [m, n, k] : {std::array<int, 3>{1, 1, 1}, {5, 37, 19}, {4, 64, 33}, {3, 9, 0}, {9, 130, 7}})
-            for (bool is_unsigned : {false, true}) {
-                std::vector<std::uint8_t> a(m * k + 1);
-                std::vector<std::int16_t> b(k * n + 1);
-                std::vector<std::int32_t> c(m * n + 1, 77);
-                for (auto& v : a) v = static_cast<std::uint8_t>(rng());
-                for (auto& v : b) v = static_cast<std::int16_t>(static_cast<int>(rng() % 511) - 255);
-                int zero = is_unsigned ? 131 : -7;
-                t->gemm_8(m, n, k, a.data(), is_unsigned, zero, k, b.data(), n, c.data(), n);
-                for (int i = 0; i < m; ++i)
-                    for (int j = 0; j < n; ++j) {
-                        int want = 0;
-                        for (int l = 0; l < k; ++l)
-                            want += ((is_unsigned ? a[i * k + l] : static_cast<std::int8_t>(a[i * k + l])) - zero) * b[l * n + j];
-                        ASSERT_EQ(c[i * n + j], want) << t->name;
-                    }
-                EXPECT_EQ(c[m * n], 77);
-            }
-}
 TEST(VecTable, CapIsRespected) {
     EXPECT_EQ(vec::table(Isa::baseline).isa, Isa::baseline);
     EXPECT_LE(vec::table(Isa::avx2).isa, Isa::avx2);

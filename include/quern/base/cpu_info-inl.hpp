@@ -1,5 +1,8 @@
 #pragma once
 #include "cpu_info.hpp"
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 QUERN_BEGIN
 
@@ -20,6 +23,16 @@ QUERN_INLINE Isa machine_isa() noexcept {
     if (two) return Isa::avx2;
 #endif
     return Isa::baseline;
+}
+QUERN_INLINE bool machine_vnni(Isa isa) noexcept {
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+    if (isa == Isa::baseline || machine_isa() < isa) return false;
+    unsigned a = 0, b = 0, c = 0, d = 0, leaf = isa == Isa::avx512 ? 0 : 1;
+    if (!__get_cpuid_count(7, leaf, &a, &b, &c, &d)) return false;
+    return isa == Isa::avx512 ? (c >> 11 & 1) != 0 : (a >> 4 & 1) != 0;
+#else
+    return (void)isa, false;
+#endif
 }
 QUERN_INLINE Isa best_isa() noexcept {
 #if defined(QUERN_HEADER_ONLY) || !defined(QUERN_X86_UNITS)

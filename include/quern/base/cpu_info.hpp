@@ -15,6 +15,8 @@ inline constexpr Isa compiled_isa = Isa::baseline;
 
 /// The best instruction set of the machine, as far as the operating system keeps its registers.
 QUERN_API Isa machine_isa() noexcept;
+/// Whether the machine multiplies bytes and adds four products at once in vectors of `isa` (AVX512-VNNI, AVX-VNNI).
+QUERN_API bool machine_vnni(Isa isa) noexcept;
 
 QUERN_END
 #if defined(QUERN_HEADER_ONLY)

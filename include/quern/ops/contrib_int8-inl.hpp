@@ -53,32 +53,32 @@ inline Lowered lower_gemm(const LowerCtx& ctx) {
     p.alpha = ctx.attrs.f("alpha", 1);
     p.out = ctx.out(0).dtype;
     p.b_value = ctx.constant(3);
-    p.b_zero_value = ctx.constant(5);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, vec::table(ctx.target.isa)));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
 }
 
-/// MatMulIntegerToFloat: A, B, their scales, their zero points, and a bias that import takes off.
-inline void import_to_float(ImportCtx& ctx) {
-    if (!ctx.has(6)) return;
-    std::vector<ValueId> in(ctx.in.begin(), ctx.in.begin() + 6);
-    ctx.finish("Add", {ctx.add("com.microsoft::MatMulIntegerToFloat", std::move(in))[0], ctx.in[6]});
-}
+/// MatMulIntegerToFloat: A, B, their scales, their zero points, bias.
 inline void infer_to_float(InferCtx& ctx) {
     need_8(ctx, 0);
     need_8(ctx, 1);
     need_parameters(ctx, 2, 4, 0);
     need_parameters(ctx, 3, 5, 1);
+    if (ctx.has(6)) ctx.need_type(6, {DType::f32});
     if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_unranked(0, DType::f32);
-    ctx.set(0, DType::f32, ops_matmul::product(ctx, ctx.in(0).dims, ctx.in(1).dims));
+    std::vector<Dim> y = ops_matmul::product(ctx, ctx.in(0).dims, ctx.in(1).dims);
+    if (ctx.has(6) && ctx.ranked(6)) {
+        ctx.need_rank(6, 1, 1);
+        if (y.empty()) ctx.fail("a bias for a product that is one number");
+        ops_window::same(ctx, ctx.in(6).dims[0], y.back(), "length of the bias and columns of B");
+    }
+    ctx.set(0, DType::f32, std::move(y));
 }
 inline Lowered lower_to_float(const LowerCtx& ctx) {
     quant::ProductProblem p;
     p.a_scale = 2, p.b_scale = 3;
-    p.a_zero = ctx.has(4) ? 4 : -1, p.b_zero = ctx.has(5) ? 5 : -1;
+    p.a_zero = ctx.has(4) ? 4 : -1, p.b_zero = ctx.has(5) ? 5 : -1, p.bias = ctx.has(6) ? 6 : -1;
     p.out = DType::f32;
     p.b_value = ctx.constant(1);
-    p.b_zero_value = ctx.constant(5);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, vec::table(ctx.target.isa)));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
 }
 
 inline void infer_binary(InferCtx& ctx) {
@@ -90,8 +90,8 @@ inline void infer_binary(InferCtx& ctx) {
     if (!ctx.ranked(0) || !ctx.ranked(3)) return ctx.set_unranked(0, ctx.in(0).dtype);
     ctx.set(0, ctx.in(0).dtype, broadcast(ctx.in(0).dims, ctx.in(3).dims));
 }
-inline Lowered lower_add(const LowerCtx&) { return Lowered(std::make_unique<quant::BinaryKernel>(false)); }
-inline Lowered lower_mul(const LowerCtx&) { return Lowered(std::make_unique<quant::BinaryKernel>(true)); }
+inline Lowered lower_add(const LowerCtx& ctx) { return Lowered(std::make_unique<quant::BinaryKernel>(false, ctx.target.isa)); }
+inline Lowered lower_mul(const LowerCtx& ctx) { return Lowered(std::make_unique<quant::BinaryKernel>(true, ctx.target.isa)); }
 
 inline void infer_unary(InferCtx& ctx) {
     need_8(ctx, 0);
@@ -100,6 +100,14 @@ inline void infer_unary(InferCtx& ctx) {
     if (!ctx.ranked(0)) return ctx.set_unranked(0, ctx.in(0).dtype);
     ctx.set(0, ctx.in(0).dtype, ctx.in(0).dims);
 }
+/// quern::Lookup8: y = table[x], a table of 256 bytes.
+inline void infer_lookup(InferCtx& ctx) {
+    need_8(ctx, 0);
+    ctx.need_type(1, {DType::u8});
+    if (!ctx.ranked(0)) return ctx.set_unranked(0, ctx.in(0).dtype);
+    ctx.set(0, ctx.in(0).dtype, ctx.in(0).dims);
+}
+inline Lowered lower_lookup(const LowerCtx&) { return Lowered(std::make_unique<quant::LookupKernel>()); }
 inline Lowered lower_leaky_relu(const LowerCtx& ctx) {
     return Lowered(std::make_unique<quant::UnaryKernel>(rnn::Activation{rnn::Activation::leaky_relu, ctx.attrs.f("alpha", 0.01f), 0}));
 }
@@ -180,8 +188,7 @@ QUERN_INLINE const OpDef& op_com_microsoft_QGemm() {
 }
 QUERN_INLINE const OpDef& op_com_microsoft_MatMulIntegerToFloat() {
     static constexpr OpDef def{.domain = "com.microsoft", .name = "MatMulIntegerToFloat", .min_in = 4, .max_in = 7, .newest = 1,
-                               .import = ops_contrib_int8::import_to_float, .infer = ops_contrib_int8::infer_to_float,
-                               .lower = ops_contrib_int8::lower_to_float};
+                               .infer = ops_contrib_int8::infer_to_float, .lower = ops_contrib_int8::lower_to_float};
     return def;
 }
 QUERN_INLINE const OpDef& op_com_microsoft_QLinearAdd() {
@@ -222,6 +229,11 @@ QUERN_INLINE const OpDef& op_com_microsoft_QLinearAveragePool() {
 QUERN_INLINE const OpDef& op_com_microsoft_QLinearConcat() {
     static constexpr OpDef def{.domain = "com.microsoft", .name = "QLinearConcat", .min_in = 5, .newest = 1,
                                .import = ops_contrib_int8::import_concat};
+    return def;
+}
+QUERN_INLINE const OpDef& op_quern_Lookup8() {
+    static constexpr OpDef def{.domain = "quern", .name = "Lookup8", .min_in = 2, .max_in = 2, .newest = 1, .infer = ops_contrib_int8::infer_lookup,
+                               .lower = ops_contrib_int8::lower_lookup};
     return def;
 }
 

@@ -30,8 +30,7 @@ inline Lowered lower_matmul_integer(const LowerCtx& ctx) {
     if (ctx.has(2)) p.a_zero = 2;
     if (ctx.has(3)) p.b_zero = 3;
     p.b_value = ctx.constant(1);
-    p.b_zero_value = ctx.constant(3);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, vec::table(ctx.target.isa)));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
 }
 inline void infer_qlinear_matmul(InferCtx& ctx) {
     need_8(ctx, 0);
@@ -48,8 +47,7 @@ inline Lowered lower_qlinear_matmul(const LowerCtx& ctx) {
     p.a_scale = 1, p.a_zero = 2, p.b = 3, p.b_scale = 4, p.b_zero = 5, p.y_scale = 6, p.y_zero = 7;
     p.out = ctx.out(0).dtype;
     p.b_value = ctx.constant(3);
-    p.b_zero_value = ctx.constant(5);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, vec::table(ctx.target.isa)));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
 }
 
 /// X at 0, W at `w`, the bias at `bias`.
@@ -93,7 +91,9 @@ inline Lowered lower_conv_integer(const LowerCtx& ctx) {
     p.group = ctx.attrs.i("group", 1);
     if (ctx.has(2)) p.x_zero = 2;
     if (ctx.has(3)) p.w_zero = 3;
-    return Lowered(std::make_unique<quant::ConvKernel>(p, vec::table(ctx.target.isa)));
+    p.w_value = ctx.constant(1);
+    p.w_zero_value = ctx.constant(3);
+    return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target.isa));
 }
 inline Lowered lower_qlinear_conv(const LowerCtx& ctx) {
     quant::ConvProblem p;
@@ -102,7 +102,30 @@ inline Lowered lower_qlinear_conv(const LowerCtx& ctx) {
     p.x_scale = 1, p.x_zero = 2, p.w = 3, p.w_scale = 4, p.w_zero = 5, p.y_scale = 6, p.y_zero = 7;
     if (ctx.has(8)) p.bias = 8;
     p.out = ctx.out(0).dtype;
-    return Lowered(std::make_unique<quant::ConvKernel>(p, vec::table(ctx.target.isa)));
+    p.w_value = ctx.constant(3);
+    p.w_zero_value = ctx.constant(5);
+    if (ctx.attrs.s("layout", "nchw") == "nhwc") p.layout = conv::Layout::nhwc;
+    p.low = static_cast<std::int32_t>(ctx.attrs.i("low", -128));
+    p.high = static_cast<std::int32_t>(ctx.attrs.i("high", 255));
+    return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target.isa));
+}
+
+/// quern::QLinearConv: QLinearConv with layout "nchw" or "nhwc" of X and Y, and bounds low and high of the quantized results.
+inline void infer_layout_conv(InferCtx& ctx) {
+    if (ctx.attrs.s("layout", "nchw") != "nhwc" || !ctx.ranked(0)) return infer_qlinear_conv(ctx);
+    ctx.need_rank(0, 3);
+    const Fact* given = ctx.inputs[0];  // QLinearConv's inference on the nchw order, then back
+    Fact x = *given;
+    x.value = Tensor();
+    x.dims.insert(x.dims.begin() + 1, x.dims.back());
+    x.dims.pop_back();
+    ctx.inputs[0] = &x;
+    infer_qlinear_conv(ctx);
+    ctx.inputs[0] = given;
+    auto& y = ctx.outputs[0].dims;
+    if (y.size() < 3) return;
+    y.push_back(y[1]);
+    y.erase(y.begin() + 1);
 }
 
 }  // namespace ops_int8
@@ -124,6 +147,11 @@ QUERN_INLINE const OpDef& op_ConvInteger() {
 }
 QUERN_INLINE const OpDef& op_QLinearConv() {
     static constexpr OpDef def{.name = "QLinearConv", .min_in = 8, .max_in = 9, .newest = 10, .infer = ops_int8::infer_qlinear_conv,
+                               .lower = ops_int8::lower_qlinear_conv};
+    return def;
+}
+QUERN_INLINE const OpDef& op_quern_QLinearConv() {
+    static constexpr OpDef def{.domain = "quern", .name = "QLinearConv", .min_in = 8, .max_in = 9, .newest = 1, .infer = ops_int8::infer_layout_conv,
                                .lower = ops_int8::lower_qlinear_conv};
     return def;
 }

@@ -41,7 +41,8 @@ inline bool fold_constants(Graph& g, const PassContext& ctx) {
         }
         if (all_const && n.op->pure && !n.op->control) {
             // Never grows the model by more than 1 MiB per node: a hostile shape stays a node. Weights are widened once.
-            std::size_t most = (std::string_view(n.op->name) == "Cast" ? 4 : 1) * in_bytes + (1u << 20);
+            std::string_view widens = n.op->name;
+            std::size_t most = (widens == "Cast" ? 4 : widens == "DequantizeLinear" ? 8 : 1) * in_bytes + (1u << 20);
             auto r = guarded([&] { return evaluate(g, n, ctx.target, most); });
             if (r && !(*r).empty()) results = std::move(*r);
         } else if (n.out.size() == 1 && n.out[0] != no_value) {

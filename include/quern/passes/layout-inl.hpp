@@ -45,7 +45,9 @@ struct Layout {
         a.set("perm", std::move(perm));
         return node(op_named("Transpose"), {v}, std::move(a), origin, g.values[v].name);
     }
+    static bool of_bytes(const Node& n) { return is_op(&n, "QLinearConv") || is_op(&n, "QLinearConv", "quern"); }
     bool prefers_last(const Node& n) {
+        if (of_bytes(n)) return g.fact(n.in[0]).ranked && g.fact(n.in[0]).rank() >= 3 && g.fact(n.in[3]).is_const() && n.attrs.s("layout", "nchw") == "nchw";
         const Fact &x = g.fact(n.in[0]), &w = g.fact(n.in[1]);
         if (x.dtype != DType::f32 || !x.ranked || x.rank() < 3 || !w.is_const() || n.attrs.s("layout", "nchw") != "nchw") return false;
         LowerCtx lower{n, n.attrs, {}, {}, ctx.target};
@@ -63,12 +65,13 @@ struct Layout {
         ValueId x = transpose(g.nodes[id].in[0], to_last(rank), origin);
         std::vector<ValueId> in = g.nodes[id].in;
         in[0] = x;
-        if (in.size() > 3 && in[3] != no_value) in[3] = transpose(in[3], to_last(rank), origin);
+        bool bytes = of_bytes(g.nodes[id]);
+        if (!bytes && in.size() > 3 && in[3] != no_value) in[3] = transpose(in[3], to_last(rank), origin);
         ValueId out = g.nodes[id].out[0];
         Attrs a = g.nodes[id].attrs;
         a.set("layout", std::string("nhwc"));
         std::string name = g.nodes[id].name;
-        ValueId y = node(op_named("quern::FusedConv"), in, std::move(a), origin, name);
+        ValueId y = node(op_named(bytes ? "quern::QLinearConv" : "quern::FusedConv"), in, std::move(a), origin, name);
         g.nodes[g.values[y].producer].name = name;
         ValueId back = transpose(y, to_first(rank), origin);
         g.replace_uses(out, back);
@@ -136,6 +139,18 @@ struct Layout {
             if (v == no_value) return false;
         }
         return true;
+    }
+    /// Operators on 8 bits: values at inputs 0 and 3, their parameters between.
+    bool bytes(Moved& m, int rank) {
+        if (m.op == "com.microsoft::QLinearAdd" || m.op == "com.microsoft::QLinearMul") {
+            for (std::size_t i : {std::size_t{0}, std::size_t{3}})
+                if (!g.fact(m.in[i]).ranked || g.fact(m.in[i]).rank() != rank) return false;
+            if (behind(m.in[0], rank) == no_value && behind(m.in[3], rank) == no_value) return false;
+            return (m.in[0] = cheap_last(m.in[0], rank)) != no_value && (m.in[3] = cheap_last(m.in[3], rank)) != no_value;
+        }
+        if ((m.in[0] = behind(m.in[0], rank)) == no_value) return false;
+        if (m.op == "com.microsoft::QLinearGlobalAveragePool" && !m.attrs.i("channels_last", 0)) return m.attrs.set("channels_last", std::int64_t{1}), true;
+        return m.op == "com.microsoft::QLinearSigmoid" || m.op == "com.microsoft::QLinearLeakyRelu" || m.op == "quern::Lookup8";
     }
     bool concat(Moved& m, int rank) {
         for (ValueId& v : m.in)
@@ -229,12 +244,14 @@ struct Layout {
         static constexpr std::string_view several[] = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"};
         if (std::find(std::begin(several), std::end(several), m.op) != std::end(several)) return elementwise(m, rank);
         if (m.op == "Concat") return concat(m, rank);
+        if (m.op.find("::") != std::string::npos) return rank >= 3 && x.ranked && x.rank() == rank && bytes(m, rank);
         if (!x.ranked || x.rank() != rank) {
             if (m.op.substr(0, 6) != "Reduce" || !x.ranked || m.attrs.i("keepdims", 1)) return false;
             rank = x.rank();
         }
         if (rank < 3 || (m.in[0] = behind(m.in[0], rank)) == no_value) return false;
         if (std::find(std::begin(unary), std::end(unary), m.op) != std::end(unary)) return true;
+        if (m.op == "QuantizeLinear" || m.op == "DequantizeLinear") return g.fact(m.in[1]).ranked && g.fact(m.in[1]).rank() == 0;
         if (m.op == "Softmax" || m.op == "LogSoftmax") return m.attrs.set("axis", axis_last(m.attrs.i("axis", -1), rank)), true;
         if (m.op == "GlobalAveragePool" || m.op == "GlobalMaxPool") return global_pool(m, rank);
         if (m.op.substr(0, 6) == "Reduce") return reduce(m, rank, m.attrs.i("keepdims", 1) != 0);
@@ -248,12 +265,14 @@ struct Layout {
     /// Moves the transposes above node `id` below it. True when done.
     bool sink(NodeId id) {
         const Node& n = g.nodes[id];
-        if (n.out.size() != 1 || n.out[0] == no_value || *n.op->domain || n.in.empty() || n.in[0] == no_value) return false;
+        std::string_view domain = n.op->domain, plain = n.op->name;
+        bool bytes = domain == "com.microsoft" || (domain == "quern" && plain == "Lookup8");
+        if (n.out.size() != 1 || n.out[0] == no_value || (!domain.empty() && !bytes) || n.in.empty() || n.in[0] == no_value) return false;
         const Fact x = g.fact(n.in[0]), y = g.fact(n.out[0]);
         if (!y.ranked || y.rank() < 1) return false;
         // What grows is transposed before where nobody wants channels last after.
         if (std::string_view(n.op->name) == "Resize" && std::find(g.outputs.begin(), g.outputs.end(), n.out[0]) != g.outputs.end()) return false;
-        Moved m{n.op->name, n.in, n.attrs};
+        Moved m{bytes ? std::string(domain) + "::" + n.op->name : n.op->name, n.in, n.attrs};
         if (!translate(m, x, y, y.rank())) return false;
         std::string origin = g.nodes[id].origin, name = g.nodes[id].name;
         ValueId out = g.nodes[id].out[0];
@@ -305,7 +324,7 @@ inline bool layout(Graph& g, const PassContext& ctx) {
     Layout l{g, ctx};
     std::vector<NodeId> chosen;
     for (NodeId id : g.order())
-        if ((is_op(&g.nodes[id], "Conv") || is_op(&g.nodes[id], "FusedConv", "quern")) && l.prefers_last(g.nodes[id])) chosen.push_back(id);
+        if ((is_op(&g.nodes[id], "Conv") || is_op(&g.nodes[id], "FusedConv", "quern") || Layout::of_bytes(g.nodes[id])) && l.prefers_last(g.nodes[id])) chosen.push_back(id);
     for (NodeId id : chosen) l.convolution(id);
     if (chosen.empty()) return false;
     for (bool again = true; again;) {

@@ -7,6 +7,7 @@
 #include "pattern-inl.hpp"
 #include "place-inl.hpp"
 #include "promote-inl.hpp"
+#include "quantized-inl.hpp"
 
 QUERN_BEGIN
 
@@ -69,6 +70,7 @@ QUERN_INLINE void promote_types(Graph& g, const PassContext& ctx) {
 
 QUERN_INLINE std::span<const Pass> passes() noexcept {
     static constexpr Pass list[] = {
+        {"quantized", passes_detail::quantized, false, false},
         {"fold", passes_detail::fold_constants, true, true},
         {"inline_if", passes_detail::inline_if, true, false},
         {"simplify", passes_detail::simplify, true, false},

@@ -23,6 +23,7 @@
 #include "runner-inl.hpp"
 #include "session-inl.hpp"
 #include <quern/kernels/core_backend-inl.hpp>
+#include <quern/kernels/quant/loops-inl.hpp>
 #include <quern/kernels/vec/table-inl.hpp>
 QUERN_BEGIN
 inline std::span<const Backend* const> linked_backends() noexcept {
