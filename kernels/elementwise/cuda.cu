@@ -308,52 +308,52 @@ struct Machine {
     }
     template <class V, class U, class B>
     __device__ __forceinline__ void run(const Step& s, V (&acc)[kEach], U unary, B binary) {
-        V v[kEach] = {};
-        switch (s.code) {
-            case Code::load: return operand(s, s.operand, acc);
-            case Code::keep: {
-                auto* p = reinterpret_cast<V*>(temp(s.operand - first_temp));
+        if (s.code == Code::keep) {
+            auto* p = reinterpret_cast<V*>(temp(s.operand - first_temp));
 #pragma unroll
-                for (int j = 0; j < kEach; ++j) p[j] = acc[j];
-                return;
+            for (int j = 0; j < kEach; ++j) p[j] = acc[j];
+            return;
+        }
+        if (s.code == Code::unary) {
+#pragma unroll 1
+            for (int j = 0; j < kEach; ++j) {
+                const V y = unary(s, acc[0]);
+                acc[0] = acc[1], acc[1] = acc[2], acc[2] = acc[3], acc[3] = y;
             }
-            case Code::unary:
+            return;
+        }
+        // One place reads operands, whatever their number: it is repeated for each storage type.
+        V v[kEach] = {}, before[kEach];
+        const int operands = s.code == Code::select ? 2 : 1;
+#pragma unroll 1
+        for (int k = 0; k < operands; ++k) {
+#pragma unroll
+            for (int j = 0; j < kEach; ++j) before[j] = v[j];
+            operand(s, k ? s.other : s.operand, v);
+        }
+        if (s.code == Code::select) {
+#pragma unroll
+            for (int j = 0; j < kEach; ++j) acc[j] = acc[j] != 0 ? before[j] : v[j];
+        } else if (s.code == Code::load) {
+#pragma unroll
+            for (int j = 0; j < kEach; ++j) acc[j] = v[j];
+        } else {
+            const bool back = s.code == Code::reversed;
+            const auto op = static_cast<BinaryOp>(s.function);
+            if (op == BinaryOp::add) {
+#pragma unroll
+                for (int j = 0; j < kEach; ++j) acc[j] = acc[j] + v[j];
+            } else if (op == BinaryOp::mul) {
+#pragma unroll
+                for (int j = 0; j < kEach; ++j) acc[j] = acc[j] * v[j];
+            } else {
 #pragma unroll 1
                 for (int j = 0; j < kEach; ++j) {
-                    const V y = unary(s, acc[0]);
+                    const V y = back ? binary(op, v[0], acc[0]) : binary(op, acc[0], v[0]);
                     acc[0] = acc[1], acc[1] = acc[2], acc[2] = acc[3], acc[3] = y;
+                    v[0] = v[1], v[1] = v[2], v[2] = v[3];
                 }
-                return;
-            case Code::binary:
-            case Code::reversed: {
-                operand(s, s.operand, v);
-                const bool back = s.code == Code::reversed;
-                const auto op = static_cast<BinaryOp>(s.function);
-                if (op == BinaryOp::add) {
-#pragma unroll
-                    for (int j = 0; j < kEach; ++j) acc[j] = acc[j] + v[j];
-                } else if (op == BinaryOp::mul) {
-#pragma unroll
-                    for (int j = 0; j < kEach; ++j) acc[j] = acc[j] * v[j];
-                } else {
-#pragma unroll 1
-                    for (int j = 0; j < kEach; ++j) {
-                        const V y = back ? binary(op, v[0], acc[0]) : binary(op, acc[0], v[0]);
-                        acc[0] = acc[1], acc[1] = acc[2], acc[2] = acc[3], acc[3] = y;
-                        v[0] = v[1], v[1] = v[2], v[2] = v[3];
-                    }
-                }
-                return;
             }
-            case Code::select: {
-                V o[kEach] = {};
-                operand(s, s.operand, v);
-                operand(s, s.other, o);
-#pragma unroll
-                for (int j = 0; j < kEach; ++j) acc[j] = acc[j] != 0 ? v[j] : o[j];
-                return;
-            }
-            default: return;
         }
     }
     __device__ __forceinline__ void execute() {
@@ -441,34 +441,6 @@ cudaError_t launch(const Arguments& a, bool mixed, int temps, cudaStream_t strea
 }  // namespace ew::cuda
 
 namespace ew {
-
-bool storable(DType t) noexcept {
-    switch (t) {
-        case DType::f32:
-        case DType::f16:
-        case DType::bf16:
-        case DType::boolean:
-        case DType::u8:
-        case DType::i8:
-        case DType::u16:
-        case DType::i16:
-        case DType::u32:
-        case DType::i32:
-        case DType::i64:
-        case DType::u64: return true;
-        default: return false;
-    }
-}
-bool has_unary(UnaryOp op, bool whole) noexcept {
-    if (!whole) return op != UnaryOp::bit_not && op != UnaryOp::count;
-    return op == UnaryOp::abs || op == UnaryOp::neg || op == UnaryOp::sign || op == UnaryOp::relu ||
-           op == UnaryOp::logical_not || op == UnaryOp::bit_not;
-}
-bool has_binary(BinaryOp op, bool whole) noexcept {
-    if (op == BinaryOp::shift_left || op == BinaryOp::shift_right || op == BinaryOp::count) return false;
-    if (whole) return op != BinaryOp::pow;
-    return op != BinaryOp::bit_and && op != BinaryOp::bit_or && op != BinaryOp::bit_xor;
-}
 
 cudaError_t cuda_run_program(const Program& p, const ProgramOperand* in, void* out, DType type, int rank,
                              const std::int64_t* dims, cudaStream_t stream) {

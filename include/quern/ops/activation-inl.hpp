@@ -13,6 +13,7 @@ using namespace ops_elementwise;
 using ew::UnaryOp;
 
 inline Lowered make(const LowerCtx& c, UnaryOp op, ew::UnaryParams p = {}) {
+    if (c.target.device != Device::cpu) return ops_elementwise::lower_unary(c, op, p);
     return Lowered(std::make_unique<ew::UnaryKernel>(op, c.in(0).dtype, c.out(0).dtype, p, c.target.isa));
 }
 template <UnaryOp op>
@@ -74,6 +75,7 @@ inline void infer_prelu(InferCtx& c) {
     like(c, c.in(0).dtype);
 }
 inline Lowered lower_prelu(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) return ops_elementwise::lower_binary(c, ew::BinaryOp::prelu);
     return Lowered(std::make_unique<ew::BinaryKernel>(ew::BinaryOp::prelu, c.in(0).dtype, c.in(1).dtype, c.out(0).dtype, c.target.isa));
 }
 
@@ -123,14 +125,25 @@ inline void infer_clip(InferCtx& c) {
         return v;
     });
 }
-inline Lowered lower_clip(const LowerCtx& c) { return Lowered(std::make_unique<ew::ClipKernel>(c.in(0).dtype, c.target.isa)); }
+inline Lowered lower_clip(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) {
+        ops_elementwise::DeviceProgram p(c);
+        const bool whole = is_integer(c.in(0).dtype);
+        p.load(0, whole);
+        if (c.has(1)) p.binary(ew::BinaryOp::max, 1, whole);
+        if (c.has(2)) p.binary(ew::BinaryOp::min, 2, whole);
+        return p.lower();
+    }
+    return Lowered(std::make_unique<ew::ClipKernel>(c.in(0).dtype, c.target.isa));
+}
 
 }  // namespace ops_activation
 
 #define QUERN_ACTIVATION(Name, opset, infer_function, lower_function)                                                     \
     QUERN_INLINE const OpDef& op_##Name() {                                                                               \
         static constexpr OpDef def{.name = #Name, .min_in = 1, .max_in = 1, .newest = opset,                              \
-                                   .import = ops_activation::drop_consumed, .infer = infer_function, .lower = lower_function}; \
+                                   .import = ops_activation::drop_consumed, .infer = infer_function, .lower = lower_function, \
+                                   .lower_device = lower_function};                                                       \
         return def;                                                                                                       \
     }
 #define QUERN_ACTIVATION_REAL(Name, opset, lower_function) \
@@ -154,17 +167,17 @@ QUERN_ACTIVATION(Celu, 28, ops_activation::infer_celu, ops_activation::lower_cel
 
 QUERN_INLINE const OpDef& op_Selu() {
     static constexpr OpDef def{.name = "Selu", .min_in = 1, .max_in = 1, .newest = 22, .import = ops_activation::import_selu,
-                               .infer = ops_activation::infer_same<ops_activation::Types::real>, .lower = ops_activation::lower_selu};
+                               .infer = ops_activation::infer_same<ops_activation::Types::real>, .lower = ops_activation::lower_selu, .lower_device = ops_activation::lower_selu};
     return def;
 }
 QUERN_INLINE const OpDef& op_PRelu() {
     static constexpr OpDef def{.name = "PRelu", .min_in = 2, .max_in = 2, .newest = 16, .import = ops_activation::import_prelu,
-                               .infer = ops_activation::infer_prelu, .lower = ops_activation::lower_prelu};
+                               .infer = ops_activation::infer_prelu, .lower = ops_activation::lower_prelu, .lower_device = ops_activation::lower_prelu};
     return def;
 }
 QUERN_INLINE const OpDef& op_Clip() {
     static constexpr OpDef def{.name = "Clip", .min_in = 1, .max_in = 3, .newest = 13, .import = ops_activation::import_clip,
-                               .infer = ops_activation::infer_clip, .lower = ops_activation::lower_clip};
+                               .infer = ops_activation::infer_clip, .lower = ops_activation::lower_clip, .lower_device = ops_activation::lower_clip};
     return def;
 }
 QUERN_END

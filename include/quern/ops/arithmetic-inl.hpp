@@ -12,6 +12,7 @@ using Content = std::optional<Dim>;
 
 template <BinaryOp op>
 Lowered lower(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) return ops_elementwise::lower_binary(c, op);
     return Lowered(std::make_unique<ew::BinaryKernel>(op, c.in(0).dtype, c.in(1).dtype, c.out(0).dtype, c.target.isa));
 }
 inline void infer_arith(InferCtx& c) {
@@ -101,7 +102,7 @@ inline void import_mean(ImportCtx& c) {
     QUERN_INLINE const OpDef& op_##Name() {                                                                             \
         static constexpr OpDef def{.name = #Name, .min_in = 2, .max_in = 2, .newest = opset,                            \
                                    .import = ops_arithmetic::import_function, .infer = ops_arithmetic::infer_function,  \
-                                   .lower = ops_arithmetic::lower_function};                                            \
+                                   .lower = ops_arithmetic::lower_function, .lower_device = ops_arithmetic::lower_function}; \
         return def;                                                                                                     \
     }
 QUERN_ARITHMETIC(Add, 14, import_axis, infer_add, lower<ew::BinaryOp::add>)

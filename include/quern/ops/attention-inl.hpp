@@ -115,6 +115,22 @@ inline Lowered lower_attention(const LowerCtx& ctx) {
     p.scale = ctx.attrs.f("scale", 0);
     p.softcap = ctx.attrs.f("softcap", 0);
     p.scores = static_cast<attention::Scores>(ctx.attrs.i("qk_matmul_output_mode", 0));
+    if (ctx.target.device != Device::cpu) {
+        const auto wanted = [&](std::size_t o) { return ctx.outputs.size() > o && ctx.outputs[o]; };
+        const bool past = ctx.has(4) || ctx.has(5);
+        if (wanted(3)) raise(ErrorCode::unsupported, "the scores as an output");
+        if (ctx.has(6)) raise(ErrorCode::unsupported, "valid lengths of the keys");
+        if (past && !(ctx.has(4) && ctx.has(5) && wanted(1) && wanted(2))) raise(ErrorCode::unsupported, "past keys and values without both present ones as outputs");
+        if (ctx.has(3) && ctx.in(3).dtype != DType::f32 && ctx.in(3).dtype != DType::boolean)
+            raise(ErrorCode::unsupported, std::string("a mask of type ") + dtype_name(ctx.in(3).dtype));
+        const int four = ctx.in(0).rank() == 4 ? 3 : 2;
+        for (int i : {0, 2}) {
+            const Dim& d = ctx.in(i).dims[static_cast<std::size_t>(four)];
+            const std::int64_t heads = four == 3 ? 1 : i ? p.kv_heads : p.q_heads;
+            if (!d.is_const() || d.value() > 128 * std::max<std::int64_t>(1, heads)) raise(ErrorCode::unsupported, "heads of more than 128 elements, or of unknown width");
+        }
+        return select(Family::attention, p, ctx.target);
+    }
     return Lowered(std::make_unique<attention::BlockKernel>(p, vec::table(ctx.target.isa)));
 }
 
@@ -149,7 +165,7 @@ inline Lowered lower_rotary(const LowerCtx& ctx) {
 
 QUERN_INLINE const OpDef& op_Attention() {
     static constexpr OpDef def{.name = "Attention", .min_in = 3, .max_in = 7, .max_out = 4, .newest = 25, .import = ops_attention::import_attention,
-                               .infer = ops_attention::infer_attention, .lower = ops_attention::lower_attention, .compute = Compute::real,
+                               .infer = ops_attention::infer_attention, .lower = ops_attention::lower_attention, .lower_device = ops_attention::lower_attention, .compute = Compute::real,
                                .promote_in = ~(8u | 64u)};
     return def;
 }

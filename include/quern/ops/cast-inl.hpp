@@ -60,6 +60,13 @@ inline void simplify_cast(PatchCtx& p) {
 inline Lowered lower_cast(const LowerCtx& c) {
     const DType from = c.in(0).dtype, to = c.out(0).dtype;
     if (from == to) return Lowered::view(0);
+    if (c.target.device != Device::cpu) {
+        if (to == DType::u64 && is_float(from)) raise(ErrorCode::unsupported, "a cast from float to uint64 on the device");
+        ops_elementwise::DeviceProgram p(c);
+        p.load(0, is_integer(from));
+        if (is_float(from) && is_integer(to)) p.to_whole(to == DType::i64 || to == DType::u32);
+        return p.lower();
+    }
     if (from == DType::string) return Lowered(std::make_unique<ew::StringToNumberKernel>(rounding(c.attrs)));
     if (to == DType::string) return Lowered(std::make_unique<ew::NumberToStringKernel>());
     return Lowered(std::make_unique<ew::CastKernel>(rounding(c.attrs)));
@@ -79,7 +86,7 @@ inline Lowered lower_bit_cast(const LowerCtx& c) {
 
 QUERN_INLINE const OpDef& op_Cast() {
     static constexpr OpDef def{.name = "Cast", .min_in = 1, .max_in = 1, .newest = 28, .import = ops_cast::import_cast,
-                               .infer = ops_cast::infer_cast, .simplify = ops_cast::simplify_cast, .lower = ops_cast::lower_cast};
+                               .infer = ops_cast::infer_cast, .simplify = ops_cast::simplify_cast, .lower = ops_cast::lower_cast, .lower_device = ops_cast::lower_cast};
     return def;
 }
 QUERN_INLINE const OpDef& op_CastLike() {

@@ -2,6 +2,7 @@
 // https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
 #pragma once
 #include <quern/kernels/norm/batch.hpp>
+#include <quern/kernels/norm/problem.hpp>
 
 #include "elementwise.hpp"
 
@@ -53,6 +54,23 @@ inline void infer_batch(InferCtx& c) {
     }
 }
 inline Lowered lower_batch(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) {
+        if (c.attrs.i("training_mode", 0) != 0) raise(ErrorCode::unsupported, "training on the device");
+        DeviceProgram p(c);
+        p.load(4, false);
+        p.binary_constant(ew::BinaryOp::add, c.attrs.f("epsilon", 1e-5f));
+        p.unary(ew::UnaryOp::sqrt, false);
+        p.keep(0);
+        p.load(0, false);
+        p.binary(ew::BinaryOp::sub, 3, false);
+        p.binary_temp(ew::BinaryOp::div, 0);
+        p.binary(ew::BinaryOp::mul, 1, false);
+        p.binary(ew::BinaryOp::add, 2, false);
+        if (c.in(0).rank() > 2)
+            for (int i = 1; i < 5; ++i)
+                if (!c.constant(i).defined() || c.constant(i).count() != 1) p.shift(i, c.in(0).rank() - 2);
+        return p.lower();
+    }
     return Lowered(std::make_unique<norm::BatchKernel>(c.attrs.f("epsilon", 1e-5f), c.attrs.f("momentum", 0.9f),
                                                        c.attrs.i("training_mode", 0) != 0, c.target.isa));
 }
@@ -64,7 +82,18 @@ inline void infer_instance(InferCtx& c) {
     c.need_rank(0, 2);
     for (int i = 1; i < 3; ++i) check_row(c, i, channels(c.in(0)));
 }
+inline Lowered device_groups(const LowerCtx& c, std::int64_t groups, bool by_group) {
+    norm::Problem p;
+    p.dtype = c.in(0).dtype;
+    p.grouped = true;
+    p.groups = groups;
+    p.by_group = by_group;
+    p.eps = c.attrs.f("epsilon", 1e-5f);
+    p.row_parameters = c.in(1).dtype == p.dtype && c.in(2).dtype == p.dtype;
+    return select(Family::norm, p, c.target);
+}
 inline Lowered lower_instance(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) return device_groups(c, 0, false);
     return Lowered(std::make_unique<norm::GroupKernel>(0, false, c.attrs.f("epsilon", 1e-5f), c.target.isa));
 }
 /// Scale and bias were for each group before opset 21.
@@ -83,6 +112,7 @@ inline void infer_group(InferCtx& c) {
     for (int i = 1; i < 3; ++i) check_row(c, i, c.attrs.i("by_group", 0) ? Dim(groups) : n);
 }
 inline Lowered lower_group(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) return device_groups(c, c.attrs.i("num_groups", 1), c.attrs.i("by_group", 0) != 0);
     return Lowered(std::make_unique<norm::GroupKernel>(c.attrs.i("num_groups", 1), c.attrs.i("by_group", 0) != 0,
                                                        c.attrs.f("epsilon", 1e-5f), c.target.isa));
 }
@@ -132,19 +162,19 @@ inline void import_mvn(ImportCtx& c) {
 QUERN_INLINE const OpDef& op_BatchNormalization() {
     static constexpr OpDef def{.name = "BatchNormalization", .min_in = 5, .max_in = 5, .max_out = 3, .newest = 15,
                                .import = ops_channel_norm::import_batch, .infer = ops_channel_norm::infer_batch,
-                               .lower = ops_channel_norm::lower_batch, .compute = Compute::real, .promote_in = 1, .promote_out = 1};
+                               .lower = ops_channel_norm::lower_batch, .lower_device = ops_channel_norm::lower_batch, .compute = Compute::real, .promote_in = 1, .promote_out = 1};
     return def;
 }
 QUERN_INLINE const OpDef& op_InstanceNormalization() {
     static constexpr OpDef def{.name = "InstanceNormalization", .min_in = 3, .max_in = 3, .newest = 22,
                                .import = ops_channel_norm::drop_consumed, .infer = ops_channel_norm::infer_instance,
-                               .lower = ops_channel_norm::lower_instance, .compute = Compute::real, .promote_in = 1};
+                               .lower = ops_channel_norm::lower_instance, .lower_device = ops_channel_norm::lower_instance, .compute = Compute::real, .promote_in = 1};
     return def;
 }
 QUERN_INLINE const OpDef& op_GroupNormalization() {
     static constexpr OpDef def{.name = "GroupNormalization", .min_in = 3, .max_in = 3, .newest = 21,
                                .import = ops_channel_norm::import_group, .infer = ops_channel_norm::infer_group,
-                               .lower = ops_channel_norm::lower_group, .compute = Compute::real, .promote_in = 1};
+                               .lower = ops_channel_norm::lower_group, .lower_device = ops_channel_norm::lower_group, .compute = Compute::real, .promote_in = 1};
     return def;
 }
 QUERN_INLINE const OpDef& op_LRN() {

@@ -61,6 +61,11 @@ QUERN_INLINE Lowered lower_concat(const LowerCtx& ctx) {
     int rank = ctx.out(0).rank();
     movement::check_rank(rank);
     if (ctx.n_in() == 1) return Lowered::view(0);
+    if (ctx.target.device != Device::cpu) {
+        movement::Problem p = ops_util::movement_problem(ctx, movement::Problem::Kind::concat);
+        p.axis = movement::norm_axis(ctx.attrs.i("axis", 1), rank);
+        return select(Family::transpose, p, ctx.target);
+    }
     return ops_util::kernel<movement::Concat>(movement::norm_axis(ctx.attrs.i("axis", 1), rank));
 }
 
@@ -121,6 +126,12 @@ QUERN_INLINE void simplify_split(PatchCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_split(const LowerCtx& ctx) {
     movement::check_rank(ctx.in(0).rank());
+    if (ctx.target.device != Device::cpu) {
+        movement::Problem p = ops_util::movement_problem(ctx, movement::Problem::Kind::split);
+        p.axis = movement::norm_axis(ctx.attrs.i("axis", 0), ctx.in(0).rank());
+        for (const Fact* f : ctx.outputs) p.all_outputs = p.all_outputs && f;
+        return select(Family::transpose, p, ctx.target);
+    }
     return ops_util::kernel<movement::Split>(movement::norm_axis(ctx.attrs.i("axis", 0), ctx.in(0).rank()));
 }
 
@@ -128,12 +139,12 @@ QUERN_INLINE Lowered lower_split(const LowerCtx& ctx) {
 
 QUERN_INLINE const OpDef& op_Concat() {
     static constexpr OpDef def{.name = "Concat", .min_in = 1, .newest = 13, .import = ops_concat::import_concat, .infer = ops_concat::infer_concat,
-                               .simplify = ops_concat::simplify_concat, .lower = ops_concat::lower_concat};
+                               .simplify = ops_concat::simplify_concat, .lower = ops_concat::lower_concat, .lower_device = ops_concat::lower_concat};
     return def;
 }
 QUERN_INLINE const OpDef& op_Split() {
     static constexpr OpDef def{.name = "Split", .min_in = 1, .max_in = 2, .max_out = 1 << 20, .newest = 18, .import = ops_concat::import_split, .infer = ops_concat::infer_split,
-                               .simplify = ops_concat::simplify_split, .lower = ops_concat::lower_split};
+                               .simplify = ops_concat::simplify_split, .lower = ops_concat::lower_split, .lower_device = ops_concat::lower_split};
     return def;
 }
 QUERN_END

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/elementwise/problem.hpp>
 
 #include "../base/guard.hpp"
 #include "op.hpp"
@@ -121,6 +122,88 @@ inline void import_axis(ImportCtx& c) {
     std::vector<std::int64_t> axes;
     for (std::int64_t i = 0; i < tail; ++i) axes.push_back(b.rank() + i);
     c.in[1] = c.add("Unsqueeze", {c.in[1], c.constant_ints(axes)})[0];
+}
+/// The program of one node on a device; scalars that are constant become part of it.
+class DeviceProgram {
+public:
+    explicit DeviceProgram(const LowerCtx& c) : c_(c) {
+        p_.rank = c.out(0).rank();
+        p_.out = c.out(0).dtype;
+    }
+    void load(int i, bool whole) { step(ew::Code::load, 0, i, whole); }
+    void unary(ew::UnaryOp op, bool whole, ew::UnaryParams v = {}) {
+        p_.program.add({.code = ew::Code::unary, .function = static_cast<std::uint8_t>(op), .whole = whole, .alpha = v.alpha, .beta = v.beta, .gamma = v.gamma});
+    }
+    /// The accumulator with input i.
+    void binary(ew::BinaryOp op, int i, bool whole) { step(ew::Code::binary, static_cast<std::uint8_t>(op), i, whole); }
+    void binary_constant(ew::BinaryOp op, float v) {
+        p_.program.add({.code = ew::Code::binary, .function = static_cast<std::uint8_t>(op), .operand = ew::constant_operand, .alpha = v});
+    }
+    /// Inputs i or j as the accumulator says.
+    void select(int i, int j, bool whole) {
+        p_.program.add({.code = ew::Code::select, .operand = input(i), .other = input(j), .whole = whole});
+    }
+    void keep(int temp) {
+        p_.program.temps = std::max(p_.program.temps, temp + 1);
+        p_.program.add({.code = ew::Code::keep, .operand = static_cast<std::uint8_t>(ew::first_temp + temp)});
+    }
+    void binary_temp(ew::BinaryOp op, int temp) {
+        p_.program.add({.code = ew::Code::binary, .function = static_cast<std::uint8_t>(op), .operand = static_cast<std::uint8_t>(ew::first_temp + temp)});
+    }
+    /// Input i lacks the last `dims` dims of the output.
+    void shift(int i, int dims) {
+        const std::uint8_t at = input(i);
+        p_.shift.resize(p_.inputs.size(), 0);
+        p_.shift[at] = dims;
+    }
+    void to_whole(bool wide) { p_.program.add({.code = ew::Code::to_whole, .whole = true, .alpha = wide ? 1.0f : 0.0f}); }
+    Lowered lower() {
+        for (int i = 0; i < c_.n_in(); ++i)
+            if (std::find(p_.inputs.begin(), p_.inputs.end(), i) == p_.inputs.end()) p_.unread |= 1u << i;
+        p_.program.inputs = static_cast<int>(p_.inputs.size());
+        if (!p_.shift.empty()) p_.shift.resize(p_.inputs.size(), 0);
+        return quern::select(Family::elementwise, p_, c_.target);
+    }
+
+private:
+    std::uint8_t input(int i) {
+        auto at = std::find(p_.inputs.begin(), p_.inputs.end(), i);
+        if (at == p_.inputs.end()) {
+            p_.inputs.push_back(i);
+            p_.types.push_back(c_.in(i).dtype);
+            return static_cast<std::uint8_t>(p_.inputs.size() - 1);
+        }
+        return static_cast<std::uint8_t>(at - p_.inputs.begin());
+    }
+    void step(ew::Code code, std::uint8_t function, int i, bool whole) {
+        ew::Step s{.code = code, .function = function, .whole = whole};
+        const Tensor t = c_.constant(i);
+        if (t.defined() && t.count() == 1 && (t.dtype() == DType::f32 || t.dtype() == DType::i64 || t.dtype() == DType::i32)) {
+            s.operand = ew::constant_operand;
+            if (t.dtype() == DType::f32) s.alpha = t.data<float>()[0];
+            else s.constant = t.dtype() == DType::i64 ? t.data<std::int64_t>()[0] : t.data<std::int32_t>()[0];
+            if (!whole && t.dtype() != DType::f32) s.alpha = static_cast<float>(s.constant);
+        } else {
+            s.operand = input(i);
+        }
+        p_.program.add(s);
+    }
+    const LowerCtx& c_;
+    ew::Problem p_;
+};
+inline Lowered lower_unary(const LowerCtx& c, ew::UnaryOp op, ew::UnaryParams v = {}) {
+    DeviceProgram p(c);
+    const bool whole = is_integer(c.in(0).dtype);
+    p.load(0, whole);
+    p.unary(op, whole, v);
+    return p.lower();
+}
+inline Lowered lower_binary(const LowerCtx& c, ew::BinaryOp op) {
+    DeviceProgram p(c);
+    const bool whole = is_integer(c.in(0).dtype) && (is_integer(c.in(1).dtype) || c.in(1).dtype == DType::boolean);
+    p.load(0, whole);
+    p.binary(op, 1, whole);
+    return p.lower();
 }
 inline void drop_consumed(ImportCtx& c) { c.attrs.erase("consumed_inputs"); }
 

@@ -73,22 +73,24 @@ QUERN_INLINE void simplify_same(PatchCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_expand(const LowerCtx& ctx) {
     movement::check_rank(ctx.out(0).rank());
+    if (ctx.target.device != Device::cpu) return select(Family::transpose, ops_util::movement_problem(ctx, movement::Problem::Kind::expand), ctx.target);
     return ops_util::kernel<movement::Expand>();
 }
 QUERN_INLINE Lowered lower_tile(const LowerCtx& ctx) {
     movement::check_rank(2 * ctx.out(0).rank());
+    if (ctx.target.device != Device::cpu) return select(Family::transpose, ops_util::movement_problem(ctx, movement::Problem::Kind::tile), ctx.target);
     return ops_util::kernel<movement::Tile>();
 }
 
 }  // namespace ops_expand
 
 QUERN_INLINE const OpDef& op_Expand() {
-    static constexpr OpDef def{.name = "Expand", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_expand::infer_expand, .simplify = ops_expand::simplify_same, .lower = ops_expand::lower_expand};
+    static constexpr OpDef def{.name = "Expand", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_expand::infer_expand, .simplify = ops_expand::simplify_same, .lower = ops_expand::lower_expand, .lower_device = ops_expand::lower_expand};
     return def;
 }
 QUERN_INLINE const OpDef& op_Tile() {
     static constexpr OpDef def{.name = "Tile", .min_in = 2, .max_in = 3, .newest = 13, .import = ops_expand::import_tile, .infer = ops_expand::infer_tile,
-                               .simplify = ops_expand::simplify_same, .lower = ops_expand::lower_tile};
+                               .simplify = ops_expand::simplify_same, .lower = ops_expand::lower_tile, .lower_device = ops_expand::lower_tile};
     return def;
 }
 QUERN_END

@@ -2,6 +2,7 @@
 #pragma once
 #include "shape_util.hpp"
 #include <quern/kernels/gather/gather.hpp>
+#include <quern/kernels/gather/problem.hpp>
 
 QUERN_BEGIN
 namespace ops_gather {
@@ -58,31 +59,37 @@ QUERN_INLINE void infer_nd(InferCtx& ctx) {
     out.insert(out.end(), x.dims.begin() + b + t, x.dims.end());
     ctx.set(0, x.dtype, std::move(out));
 }
+inline Lowered device(const LowerCtx& ctx, gather::Problem::Kind kind, int axis) {
+    return select(Family::gather, gather::Problem{kind, ctx.in(0).dtype, ctx.in(1).dtype, axis, ctx.in(0).rank()}, ctx.target);
+}
 QUERN_INLINE Lowered lower_gather(const LowerCtx& ctx) {
     movement::check_rank(ctx.out(0).rank());
+    if (ctx.target.device != Device::cpu) return device(ctx, gather::Problem::Kind::rows, movement::norm_axis(ctx.attrs.i("axis", 0), ctx.in(0).rank()));
     return ops_util::kernel<movement::Gather>(movement::norm_axis(ctx.attrs.i("axis", 0), ctx.in(0).rank()));
 }
 QUERN_INLINE Lowered lower_elements(const LowerCtx& ctx) {
     movement::check_rank(ctx.in(0).rank());
+    if (ctx.target.device != Device::cpu) return device(ctx, gather::Problem::Kind::elements, movement::norm_axis(ctx.attrs.i("axis", 0), ctx.in(0).rank()));
     return ops_util::kernel<movement::GatherElements>(movement::norm_axis(ctx.attrs.i("axis", 0), ctx.in(0).rank()));
 }
 QUERN_INLINE Lowered lower_nd(const LowerCtx& ctx) {
     movement::check_rank(std::max(ctx.in(0).rank(), ctx.in(1).rank()));
+    if (ctx.target.device != Device::cpu) return device(ctx, gather::Problem::Kind::tuples, static_cast<int>(ctx.attrs.i("batch_dims", 0)));
     return ops_util::kernel<movement::GatherND>(static_cast<int>(ctx.attrs.i("batch_dims", 0)));
 }
 
 }  // namespace ops_gather
 
 QUERN_INLINE const OpDef& op_Gather() {
-    static constexpr OpDef def{.name = "Gather", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_gather::infer_gather, .lower = ops_gather::lower_gather};
+    static constexpr OpDef def{.name = "Gather", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_gather::infer_gather, .lower = ops_gather::lower_gather, .lower_device = ops_gather::lower_gather};
     return def;
 }
 QUERN_INLINE const OpDef& op_GatherElements() {
-    static constexpr OpDef def{.name = "GatherElements", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_gather::infer_elements, .lower = ops_gather::lower_elements};
+    static constexpr OpDef def{.name = "GatherElements", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_gather::infer_elements, .lower = ops_gather::lower_elements, .lower_device = ops_gather::lower_elements};
     return def;
 }
 QUERN_INLINE const OpDef& op_GatherND() {
-    static constexpr OpDef def{.name = "GatherND", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_gather::infer_nd, .lower = ops_gather::lower_nd};
+    static constexpr OpDef def{.name = "GatherND", .min_in = 2, .max_in = 2, .newest = 13, .infer = ops_gather::infer_nd, .lower = ops_gather::lower_nd, .lower_device = ops_gather::lower_nd};
     return def;
 }
 QUERN_END

@@ -1,6 +1,7 @@
 // LayerNormalization and RMSNormalization: https://onnx.ai/onnx/operators/onnx__LayerNormalization.html
 #pragma once
 #include <quern/kernels/norm/layer.hpp>
+#include <quern/kernels/norm/problem.hpp>
 
 #include "elementwise.hpp"
 
@@ -49,6 +50,21 @@ inline void infer(InferCtx& c) {
 template <bool rms>
 Lowered lower(const LowerCtx& c) {
     const std::int64_t axis = c.attrs.i("axis", -1);
+    if (c.target.device != Device::cpu) {
+        norm::Problem p;
+        p.dtype = c.in(0).dtype;
+        p.rms = rms;
+        p.axis = static_cast<int>(axis < 0 ? axis + c.in(0).rank() : axis);
+        p.eps = c.attrs.f("epsilon", 1e-5f);
+        for (int i = 1; i < c.n_in(); ++i) {
+            if (!c.has(i)) continue;
+            const auto &d = c.in(0).dims, &v = c.in(i).dims;
+            p.row_parameters = p.row_parameters && c.in(i).dtype == p.dtype && static_cast<int>(v.size()) == c.in(0).rank() - p.axis;
+            for (std::size_t k = 0; p.row_parameters && k < v.size(); ++k) p.row_parameters = v[k] == d[static_cast<std::size_t>(p.axis) + k];
+        }
+        for (std::size_t o = 1; o < c.outputs.size(); ++o) p.statistics_f32 = p.statistics_f32 && (!c.outputs[o] || c.outputs[o]->dtype == DType::f32);
+        return select(Family::norm, p, c.target);
+    }
     return Lowered(std::make_unique<norm::LayerKernel>(c.in(0).dtype, static_cast<int>(axis < 0 ? axis + c.in(0).rank() : axis),
                                                        c.attrs.f("epsilon", 1e-5f), rms, c.target.isa));
 }
@@ -57,12 +73,12 @@ Lowered lower(const LowerCtx& c) {
 
 QUERN_INLINE const OpDef& op_LayerNormalization() {
     static constexpr OpDef def{.name = "LayerNormalization", .min_in = 2, .max_in = 3, .max_out = 3, .newest = 17,
-                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<false>, .compute = Compute::real, .promote_out = 1};
+                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<false>, .lower_device = ops_layer_norm::lower<false>, .compute = Compute::real, .promote_out = 1};
     return def;
 }
 QUERN_INLINE const OpDef& op_RMSNormalization() {
     static constexpr OpDef def{.name = "RMSNormalization", .min_in = 2, .max_in = 2, .max_out = 1, .newest = 23,
-                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<true>, .compute = Compute::real};
+                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<true>, .lower_device = ops_layer_norm::lower<true>, .compute = Compute::real};
     return def;
 }
 QUERN_END

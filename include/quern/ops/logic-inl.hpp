@@ -12,6 +12,7 @@ using Content = std::optional<Dim>;
 
 template <BinaryOp op>
 Lowered lower(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) return ops_elementwise::lower_binary(c, op);
     return Lowered(std::make_unique<ew::BinaryKernel>(op, c.in(0).dtype, c.in(1).dtype, c.out(0).dtype, c.target.isa));
 }
 inline Content truth(bool known, bool v) {
@@ -61,7 +62,7 @@ inline Lowered lower_shift(const LowerCtx& c) {
     return c.attrs.s("direction", "") == "LEFT" ? lower<BinaryOp::shift_left>(c) : lower<BinaryOp::shift_right>(c);
 }
 inline Lowered lower_equal(const LowerCtx& c) {
-    if (c.in(0).dtype == DType::string) return Lowered(std::make_unique<ew::EqualStringsKernel>());
+    if (c.in(0).dtype == DType::string && c.target.device == Device::cpu) return Lowered(std::make_unique<ew::EqualStringsKernel>());
     return lower<BinaryOp::equal>(c);
 }
 
@@ -71,7 +72,7 @@ inline Lowered lower_equal(const LowerCtx& c) {
     QUERN_INLINE const OpDef& op_##Name() {                                                                         \
         static constexpr OpDef def{.name = #Name, .min_in = 2, .max_in = 2, .newest = opset,                        \
                                    .import = ops_logic::import_axis, .infer = ops_logic::infer_function,            \
-                                   .lower = ops_logic::lower_function};                                             \
+                                   .lower = ops_logic::lower_function, .lower_device = ops_logic::lower_function};   \
         return def;                                                                                                 \
     }
 QUERN_LOGIC(Equal, 19, infer_compare<ew::BinaryOp::equal>, lower_equal)

@@ -15,6 +15,7 @@ Lowered lower(const LowerCtx& c) {
         p.alpha = c.attrs.i("detect_positive", 1) ? 1 : 0;
         p.beta = c.attrs.i("detect_negative", 1) ? 1 : 0;
     }
+    if (c.target.device != Device::cpu) return ops_elementwise::lower_unary(c, op, p);
     return Lowered(std::make_unique<ew::UnaryKernel>(op, c.in(0).dtype, c.out(0).dtype, p, c.target.isa));
 }
 inline void infer_neg(InferCtx& c) {
@@ -46,7 +47,8 @@ inline void infer_float_test(InferCtx& c) {
 #define QUERN_MATH(Name, opset, function, op_id)                                                                              \
     QUERN_INLINE const OpDef& op_##Name() {                                                                                   \
         static constexpr OpDef def{.name = #Name, .min_in = 1, .max_in = 1, .newest = opset, .import = ops_math::drop_consumed, \
-                                   .infer = function, .lower = ops_math::lower<ew::UnaryOp::op_id>};                          \
+                                   .infer = function, .lower = ops_math::lower<ew::UnaryOp::op_id>,                              \
+                                   .lower_device = ops_math::lower<ew::UnaryOp::op_id>};                      \
         return def;                                                                                                           \
     }
 #define QUERN_MATH_REAL(Name, opset, op_id) QUERN_MATH(Name, opset, ops_math::infer_same<ops_math::Types::real>, op_id)

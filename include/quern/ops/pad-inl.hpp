@@ -66,13 +66,18 @@ QUERN_INLINE void simplify(PatchCtx& ctx) {
 }
 QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
     movement::check_rank(2 * ctx.in(0).rank());
+    if (ctx.target.device != Device::cpu) {
+        movement::Problem p = ops_util::movement_problem(ctx, movement::Problem::Kind::pad);
+        p.mode = mode_of(ctx.attrs);
+        return select(Family::transpose, p, ctx.target);
+    }
     return ops_util::kernel<movement::Pad>(mode_of(ctx.attrs));
 }
 
 }  // namespace ops_pad
 
 QUERN_INLINE const OpDef& op_Pad() {
-    static constexpr OpDef def{.name = "Pad", .min_in = 2, .max_in = 4, .newest = 25, .import = ops_pad::import, .infer = ops_pad::infer, .simplify = ops_pad::simplify, .lower = ops_pad::lower};
+    static constexpr OpDef def{.name = "Pad", .min_in = 2, .max_in = 4, .newest = 25, .import = ops_pad::import, .infer = ops_pad::infer, .simplify = ops_pad::simplify, .lower = ops_pad::lower, .lower_device = ops_pad::lower};
     return def;
 }
 QUERN_END

@@ -1,6 +1,7 @@
 // MaxPool, AveragePool, LpPool and the global pools: https://onnx.ai/onnx/operators/onnx__MaxPool.html
 #pragma once
 #include <quern/kernels/pool/pool.hpp>
+#include <quern/kernels/reduce/problem.hpp>
 #include <quern/kernels/pool/roi.hpp>
 
 #include "window.hpp"
@@ -55,6 +56,7 @@ inline Lowered make(const LowerCtx& ctx, pool::Op op) {
     p.indices = ctx.outputs.size() > 1 && ctx.outputs[1];
     p.column_major = ctx.attrs.i("storage_order", 0) != 0;
     p.p = norm_of(ctx.attrs);
+    if (ctx.target.device != Device::cpu) return select(Family::pool, p, ctx.target);
     return Lowered(std::make_unique<pool::WindowKernel>(p, vec::table(ctx.target.isa)));
 }
 inline Lowered lower_max(const LowerCtx& ctx) { return make(ctx, pool::Op::max); }
@@ -72,6 +74,15 @@ inline void infer_global(InferCtx& ctx) {
     ctx.set(0, t, std::move(y));
 }
 inline Lowered make_global(const LowerCtx& ctx, pool::Op op) {
+    if (ctx.target.device != Device::cpu) {
+        reduce::Problem p;
+        if (op == pool::Op::lp && norm_of(ctx.attrs) != 2) raise(ErrorCode::unsupported, "a p-norm other than 2 on the device");
+        p.kind = op == pool::Op::max ? reduce::Problem::Kind::max : op == pool::Op::average ? reduce::Problem::Kind::mean : reduce::Problem::Kind::l2;
+        p.dtype = ctx.in(0).dtype;
+        p.rank = ctx.in(0).rank();
+        for (int i = 2; i < p.rank; ++i) p.axes.push_back(i);
+        return select(Family::reduce, p, ctx.target);
+    }
     return Lowered(std::make_unique<pool::GlobalKernel>(ctx.in(0).dtype, op, norm_of(ctx.attrs), vec::table(ctx.target.isa)));
 }
 inline Lowered lower_global_max(const LowerCtx& ctx) { return make_global(ctx, pool::Op::max); }
@@ -98,22 +109,22 @@ inline Lowered lower_roi(const LowerCtx& ctx) {
 
 QUERN_INLINE const OpDef& op_MaxPool() {
     static constexpr OpDef def{.name = "MaxPool", .min_in = 1, .max_in = 1, .max_out = 2, .newest = 22, .infer = ops_pool::infer,
-                               .lower = ops_pool::lower_max, .compute = Compute::arith, .promote_out = 1};
+                               .lower = ops_pool::lower_max, .lower_device = ops_pool::lower_max, .compute = Compute::arith, .promote_out = 1};
     return def;
 }
 QUERN_INLINE const OpDef& op_AveragePool() {
     static constexpr OpDef def{.name = "AveragePool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer,
-                               .lower = ops_pool::lower_average, .compute = Compute::real};
+                               .lower = ops_pool::lower_average, .lower_device = ops_pool::lower_average, .compute = Compute::real};
     return def;
 }
 QUERN_INLINE const OpDef& op_quern_MaxPool() {
     static constexpr OpDef def{.domain = "quern", .name = "MaxPool", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_pool::infer,
-                               .lower = ops_pool::lower_max, .compute = Compute::arith};
+                               .lower = ops_pool::lower_max, .lower_device = ops_pool::lower_max, .compute = Compute::arith};
     return def;
 }
 QUERN_INLINE const OpDef& op_quern_AveragePool() {
     static constexpr OpDef def{.domain = "quern", .name = "AveragePool", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_pool::infer,
-                               .lower = ops_pool::lower_average, .compute = Compute::real};
+                               .lower = ops_pool::lower_average, .lower_device = ops_pool::lower_average, .compute = Compute::real};
     return def;
 }
 QUERN_INLINE const OpDef& op_LpPool() {
@@ -128,17 +139,17 @@ QUERN_INLINE const OpDef& op_MaxRoiPool() {
 }
 QUERN_INLINE const OpDef& op_GlobalMaxPool() {
     static constexpr OpDef def{.name = "GlobalMaxPool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer_global,
-                               .lower = ops_pool::lower_global_max, .compute = Compute::real};
+                               .lower = ops_pool::lower_global_max, .lower_device = ops_pool::lower_global_max, .compute = Compute::real};
     return def;
 }
 QUERN_INLINE const OpDef& op_GlobalAveragePool() {
     static constexpr OpDef def{.name = "GlobalAveragePool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer_global,
-                               .lower = ops_pool::lower_global_average, .compute = Compute::real};
+                               .lower = ops_pool::lower_global_average, .lower_device = ops_pool::lower_global_average, .compute = Compute::real};
     return def;
 }
 QUERN_INLINE const OpDef& op_GlobalLpPool() {
     static constexpr OpDef def{.name = "GlobalLpPool", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_pool::infer_global,
-                               .lower = ops_pool::lower_global_lp, .compute = Compute::real};
+                               .lower = ops_pool::lower_global_lp, .lower_device = ops_pool::lower_global_lp, .compute = Compute::real};
     return def;
 }
 

@@ -67,7 +67,12 @@ QUERN_INLINE void infer_fill(InferCtx& ctx) {
     if (t == DType::u64) return;
     ops_util::give_content(ctx, 0, std::vector<Dim>(static_cast<std::size_t>(n.value()), v));
 }
-QUERN_INLINE Lowered lower_fill(const LowerCtx& ctx) { return ops_util::kernel<generate::Fill>(ctx.attrs.tensor("value")); }
+QUERN_INLINE Lowered lower_fill(const LowerCtx& ctx) {
+    if (ctx.target.device == Device::cpu) return ops_util::kernel<generate::Fill>(ctx.attrs.tensor("value"));
+    movement::Problem p = ops_util::movement_problem(ctx, movement::Problem::Kind::fill);
+    p.value = ctx.attrs.tensor("value").defined() ? ctx.attrs.tensor("value").aligned() : Tensor();
+    return select(Family::transpose, p, ctx.target);
+}
 
 inline DType eye_type(const Attrs& a, DType input) {
     std::int64_t t = a.i("dtype", static_cast<std::int64_t>(input));
@@ -91,7 +96,7 @@ QUERN_INLINE const OpDef& op_Range() {
     return def;
 }
 QUERN_INLINE const OpDef& op_ConstantOfShape() {
-    static constexpr OpDef def{.name = "ConstantOfShape", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_range::infer_fill, .lower = ops_range::lower_fill};
+    static constexpr OpDef def{.name = "ConstantOfShape", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_range::infer_fill, .lower = ops_range::lower_fill, .lower_device = ops_range::lower_fill};
     return def;
 }
 QUERN_INLINE const OpDef& op_EyeLike() {

@@ -36,8 +36,16 @@ QUERN_INLINE void infer_to_depth(InferCtx& ctx) {
     if (!x.ranked) return ctx.set(0, x.dtype, ops_util::fresh_dims(ctx, 4, "depth"));
     ctx.set(0, x.dtype, {x.dims[0], x.dims[1] * b * b, divided(ctx, x.dims[2], b.value()), divided(ctx, x.dims[3], b.value())});
 }
-QUERN_INLINE Lowered lower_to_space(const LowerCtx& ctx) { return ops_util::kernel<movement::BlockShuffle>(block_of(ctx.attrs), crd(ctx.attrs), true); }
-QUERN_INLINE Lowered lower_to_depth(const LowerCtx& ctx) { return ops_util::kernel<movement::BlockShuffle>(block_of(ctx.attrs), crd(ctx.attrs), false); }
+QUERN_INLINE Lowered lower_block(const LowerCtx& ctx, bool to_space) {
+    if (ctx.target.device == Device::cpu) return ops_util::kernel<movement::BlockShuffle>(block_of(ctx.attrs), crd(ctx.attrs), to_space);
+    movement::Problem p = ops_util::movement_problem(ctx, movement::Problem::Kind::shuffle);
+    p.block = block_of(ctx.attrs);
+    p.crd = crd(ctx.attrs);
+    p.to_space = to_space;
+    return select(Family::transpose, p, ctx.target);
+}
+QUERN_INLINE Lowered lower_to_space(const LowerCtx& ctx) { return lower_block(ctx, true); }
+QUERN_INLINE Lowered lower_to_depth(const LowerCtx& ctx) { return lower_block(ctx, false); }
 
 QUERN_INLINE void infer_center(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
@@ -64,11 +72,11 @@ QUERN_INLINE Lowered lower_center(const LowerCtx&) { return ops_util::kernel<mov
 }  // namespace ops_rearrange
 
 QUERN_INLINE const OpDef& op_DepthToSpace() {
-    static constexpr OpDef def{.name = "DepthToSpace", .min_in = 1, .max_in = 1, .newest = 28, .infer = ops_rearrange::infer_to_space, .lower = ops_rearrange::lower_to_space};
+    static constexpr OpDef def{.name = "DepthToSpace", .min_in = 1, .max_in = 1, .newest = 28, .infer = ops_rearrange::infer_to_space, .lower = ops_rearrange::lower_to_space, .lower_device = ops_rearrange::lower_to_space};
     return def;
 }
 QUERN_INLINE const OpDef& op_SpaceToDepth() {
-    static constexpr OpDef def{.name = "SpaceToDepth", .min_in = 1, .max_in = 1, .newest = 28, .infer = ops_rearrange::infer_to_depth, .lower = ops_rearrange::lower_to_depth};
+    static constexpr OpDef def{.name = "SpaceToDepth", .min_in = 1, .max_in = 1, .newest = 28, .infer = ops_rearrange::infer_to_depth, .lower = ops_rearrange::lower_to_depth, .lower_device = ops_rearrange::lower_to_depth};
     return def;
 }
 QUERN_INLINE const OpDef& op_CenterCropPad() {

@@ -1,5 +1,6 @@
 // Reductions, each on its page: https://onnx.ai/onnx/operators/onnx__ReduceSum.html
 #pragma once
+#include <quern/kernels/reduce/problem.hpp>
 #include <quern/kernels/reduce/reduce-inl.hpp>
 
 #include "elementwise.hpp"
@@ -67,8 +68,31 @@ void infer(InferCtx& c) {
     c.set(0, t, std::move(d));
     content(c, op);
 }
+/// The device's side; `axis` for those that have one attribute, else the axes are input 1.
+inline Lowered device(const LowerCtx& c, reduce::Problem::Kind kind, std::optional<std::int64_t> axis) {
+    reduce::Problem p;
+    p.kind = kind;
+    p.dtype = c.in(0).dtype;
+    p.rank = c.in(0).rank();
+    std::vector<std::int64_t> listed;
+    if (axis) listed.push_back(*axis);
+    else if (c.has(1)) {
+        const Tensor t = c.constant(1);
+        auto known = t.defined() ? detail::small_ints(t) : std::nullopt;
+        p.axes_known = known.has_value();
+        if (known) listed = *known;
+    }
+    for (std::int64_t a : listed) p.axes.push_back(static_cast<int>(a < 0 ? a + p.rank : a));
+    if (listed.empty() && c.attrs.i("noop_with_empty_axes", 0) == 0)
+        for (int i = 0; i < p.rank; ++i) p.axes.push_back(i);
+    std::sort(p.axes.begin(), p.axes.end());
+    p.axes.erase(std::unique(p.axes.begin(), p.axes.end()), p.axes.end());
+    p.last = c.attrs.i("select_last_index", 0) != 0;
+    return select(Family::reduce, p, c.target);
+}
 template <reduce::Op op>
 Lowered lower(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) return device(c, static_cast<reduce::Problem::Kind>(op), std::nullopt);
     return Lowered(std::make_unique<reduce::ReduceKernel>(op, c.in(0).dtype, c.attrs.i("noop_with_empty_axes", 0) != 0, c.target.isa));
 }
 
@@ -84,6 +108,7 @@ inline void infer_arg(InferCtx& c) {
 template <bool max>
 Lowered lower_arg(const LowerCtx& c) {
     const std::int64_t axis = c.attrs.i("axis", 0);
+    if (c.target.device != Device::cpu) return device(c, max ? reduce::Problem::Kind::arg_max : reduce::Problem::Kind::arg_min, axis);
     return Lowered(std::make_unique<reduce::ArgKernel>(static_cast<int>(axis < 0 ? axis + c.in(0).rank() : axis), max,
                                                        c.attrs.i("select_last_index", 0) != 0, c.target.isa));
 }
@@ -110,7 +135,8 @@ Lowered lower_cumulative(const LowerCtx& c) {
     QUERN_INLINE const OpDef& op_##Name() {                                                                      \
         static constexpr OpDef def{.name = #Name, .min_in = 1, .max_in = 2, .newest = opset,                     \
                                    .import = ops_reduce::import_axes, .infer = ops_reduce::infer<reduce::Op::id>, \
-                                   .lower = ops_reduce::lower<reduce::Op::id>};                                  \
+                                   .lower = ops_reduce::lower<reduce::Op::id>,                                   \
+                                   .lower_device = ops_reduce::lower<reduce::Op::id>};                           \
         return def;                                                                                              \
     }
 QUERN_REDUCE(ReduceSum, 13, sum)
@@ -128,6 +154,7 @@ QUERN_REDUCE(ReduceSumSquare, 18, sum_square)
     QUERN_INLINE const OpDef& op_##Name() {                                                                \
         static constexpr OpDef def{.name = #Name, .min_in = 1, .max_in = 1, .newest = 13,                  \
                                    .infer = ops_reduce::infer_arg, .lower = ops_reduce::lower_arg<max>,    \
+                                   .lower_device = ops_reduce::lower_arg<max>,                             \
                                    .compute = Compute::arith, .promote_out = 0};                           \
         return def;                                                                                        \
     }

@@ -1,7 +1,7 @@
 // Resize and Upsample: https://onnx.ai/onnx/operators/onnx__Resize.html, onnx__Upsample.html.
 #pragma once
 #include "shape_util.hpp"
-#include <quern/kernels/resize/resize.hpp>
+#include <quern/kernels/resize/problem.hpp>
 
 QUERN_BEGIN
 namespace ops_resize {
@@ -152,6 +152,10 @@ QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
             for (std::int64_t k = 0; k < t.count(); ++k) roi.push_back(ops_util::value_at(t, k));
         else ready = false;
     }
+    if (ctx.target.device != Device::cpu) {
+        resize::Problem p{std::move(s), ctx.in(0).dtype, ctx.in(0).rank(), std::move(scales), ready};
+        return select(Family::resize, p, ctx.target);
+    }
     bool measured = !sizes && scales.empty();
     return ops_util::kernel<resize::Resize>(std::move(s), std::move(scales), std::move(roi), ready, measured);
 }
@@ -159,11 +163,11 @@ QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
 }  // namespace ops_resize
 
 QUERN_INLINE const OpDef& op_Resize() {
-    static constexpr OpDef def{.name = "Resize", .min_in = 1, .max_in = 4, .newest = 19, .import = ops_resize::import_resize, .infer = ops_resize::infer, .lower = ops_resize::lower};
+    static constexpr OpDef def{.name = "Resize", .min_in = 1, .max_in = 4, .newest = 19, .import = ops_resize::import_resize, .infer = ops_resize::infer, .lower = ops_resize::lower, .lower_device = ops_resize::lower};
     return def;
 }
 QUERN_INLINE const OpDef& op_Upsample() {
-    static constexpr OpDef def{.name = "Upsample", .min_in = 1, .max_in = 4, .newest = 10, .import = ops_resize::import_upsample, .infer = ops_resize::infer, .lower = ops_resize::lower};
+    static constexpr OpDef def{.name = "Upsample", .min_in = 1, .max_in = 4, .newest = 10, .import = ops_resize::import_upsample, .infer = ops_resize::infer, .lower = ops_resize::lower, .lower_device = ops_resize::lower};
     return def;
 }
 QUERN_END

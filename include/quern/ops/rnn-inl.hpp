@@ -101,6 +101,11 @@ inline Lowered lower(const LowerCtx& ctx) {
     p.linear_before_reset = ctx.attrs.i("linear_before_reset", 0) != 0;
     p.clip = ctx.attrs.f("clip", 0);
     p.activations = activations_of(ctx.attrs, p.cell, p.directions);
+    if (ctx.target.device != Device::cpu) {
+        if (ctx.has(4)) raise(ErrorCode::unsupported, "lengths of the sequences");
+        if (ctx.has(7)) raise(ErrorCode::unsupported, "peepholes");
+        return select(Family::rnn, p, ctx.target);
+    }
     p.w = ctx.constant(1);
     p.r = ctx.constant(2);
     return Lowered(std::make_unique<rnn::SequenceKernel>(p, vec::table(ctx.target.isa)));
@@ -111,7 +116,7 @@ inline void import(ImportCtx& ctx) { ctx.attrs.erase("output_sequence"); }
 
 QUERN_INLINE const OpDef& op_LSTM() {
     static constexpr OpDef def{.name = "LSTM", .min_in = 3, .max_in = 8, .min_out = 0, .max_out = 3, .newest = 22, .import = ops_rnn::import,
-                               .infer = ops_rnn::infer, .lower = ops_rnn::lower, .compute = Compute::real, .promote_in = ~16u};
+                               .infer = ops_rnn::infer, .lower = ops_rnn::lower, .lower_device = ops_rnn::lower, .compute = Compute::real, .promote_in = ~16u};
     return def;
 }
 QUERN_INLINE const OpDef& op_GRU() {

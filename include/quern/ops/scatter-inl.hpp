@@ -1,6 +1,7 @@
 // Scatter, ScatterElements, ScatterND, TensorScatter: https://onnx.ai/onnx/operators/onnx__ScatterElements.html and theirs.
 #pragma once
 #include "shape_util.hpp"
+#include <quern/kernels/gather/problem.hpp>
 #include <quern/kernels/scatter/scatter.hpp>
 
 QUERN_BEGIN
@@ -75,6 +76,10 @@ QUERN_INLINE Lowered lower_elements(const LowerCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_nd(const LowerCtx& ctx) {
     movement::check_rank(ctx.in(0).rank());
+    if (ctx.target.device != Device::cpu) {
+        if (reduction_of(ctx.attrs) != movement::Reduction::none) raise(ErrorCode::unsupported, "a reduction; none is accepted on the device");
+        return select(Family::gather, gather::Problem{gather::Problem::Kind::scatter_tuples, ctx.in(0).dtype, ctx.in(1).dtype, 0, ctx.in(0).rank()}, ctx.target);
+    }
     return ops_util::kernel<movement::ScatterND>(reduction_of(ctx.attrs));
 }
 QUERN_INLINE Lowered lower_cache(const LowerCtx& ctx) {
@@ -92,7 +97,7 @@ QUERN_INLINE const OpDef& op_ScatterElements() {
     return def;
 }
 QUERN_INLINE const OpDef& op_ScatterND() {
-    static constexpr OpDef def{.name = "ScatterND", .min_in = 3, .max_in = 3, .newest = 18, .infer = ops_scatter::infer_nd, .lower = ops_scatter::lower_nd};
+    static constexpr OpDef def{.name = "ScatterND", .min_in = 3, .max_in = 3, .newest = 18, .infer = ops_scatter::infer_nd, .lower = ops_scatter::lower_nd, .lower_device = ops_scatter::lower_nd};
     return def;
 }
 QUERN_INLINE const OpDef& op_TensorScatter() {

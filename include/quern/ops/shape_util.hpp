@@ -1,10 +1,20 @@
 // What the operators that move data share: content of small integer tensors, merging of dims, scalars.
 #pragma once
 #include "op.hpp"
+#include <quern/kernels/transpose/problem.hpp>
 #include <quern/tensor/dispatch.hpp>
 
 QUERN_BEGIN
 namespace ops_util {
+
+/// Movement of input 0 (fill: of nothing) on a device, without what its kind needs besides.
+inline movement::Problem movement_problem(const LowerCtx& ctx, movement::Problem::Kind kind) {
+    movement::Problem p;
+    p.kind = kind;
+    p.dtype = ctx.out(0).dtype;
+    p.rank = std::max(kind == movement::Problem::Kind::fill ? 0 : ctx.in(0).rank(), ctx.out(0).rank());
+    return p;
+}
 
 /// Longest content that is followed in symbols.
 inline constexpr std::size_t content_limit = 64;

@@ -102,6 +102,7 @@ QUERN_INLINE void simplify(PatchCtx& ctx) {
 }
 QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
     movement::check_rank(ctx.in(0).rank());
+    if (ctx.target.device != Device::cpu) return select(Family::transpose, ops_util::movement_problem(ctx, movement::Problem::Kind::slice), ctx.target);
     return ops_util::kernel<movement::Slice>();
 }
 
@@ -109,7 +110,7 @@ QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
 
 QUERN_INLINE const OpDef& op_Slice() {
     static constexpr OpDef def{.name = "Slice", .min_in = 3, .max_in = 5, .newest = 13, .import = ops_slice::import, .infer = ops_slice::infer,
-                               .simplify = ops_slice::simplify, .lower = ops_slice::lower};
+                               .simplify = ops_slice::simplify, .lower = ops_slice::lower, .lower_device = ops_slice::lower};
     return def;
 }
 QUERN_END

@@ -62,13 +62,18 @@ QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
         last = a;
     }
     if (!moves) return Lowered::view(0);
+    if (ctx.target.device != Device::cpu) {
+        movement::Problem p = ops_util::movement_problem(ctx, movement::Problem::Kind::transpose);
+        p.perm = std::move(perm);
+        return select(Family::transpose, p, ctx.target);
+    }
     return ops_util::kernel<movement::Transpose>(std::move(perm));
 }
 
 }  // namespace ops_transpose
 
 QUERN_INLINE const OpDef& op_Transpose() {
-    static constexpr OpDef def{.name = "Transpose", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_transpose::infer, .simplify = ops_transpose::simplify, .lower = ops_transpose::lower};
+    static constexpr OpDef def{.name = "Transpose", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_transpose::infer, .simplify = ops_transpose::simplify, .lower = ops_transpose::lower, .lower_device = ops_transpose::lower};
     return def;
 }
 QUERN_END

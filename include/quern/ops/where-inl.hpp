@@ -27,12 +27,21 @@ inline void infer(InferCtx& c) {
     }
     c.set_symbolic(0, std::move(r));
 }
-inline Lowered lower(const LowerCtx& c) { return Lowered(std::make_unique<ew::WhereKernel>(c.in(1).dtype)); }
+inline Lowered lower(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) {
+        ops_elementwise::DeviceProgram p(c);
+        const bool whole = is_integer(c.in(1).dtype);
+        p.load(0, whole);
+        p.select(1, 2, whole);
+        return p.lower();
+    }
+    return Lowered(std::make_unique<ew::WhereKernel>(c.in(1).dtype));
+}
 
 }  // namespace ops_where
 
 QUERN_INLINE const OpDef& op_Where() {
-    static constexpr OpDef def{.name = "Where", .min_in = 3, .max_in = 3, .newest = 16, .infer = ops_where::infer, .lower = ops_where::lower};
+    static constexpr OpDef def{.name = "Where", .min_in = 3, .max_in = 3, .newest = 16, .infer = ops_where::infer, .lower = ops_where::lower, .lower_device = ops_where::lower};
     return def;
 }
 QUERN_END

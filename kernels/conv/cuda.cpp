@@ -1,0 +1,59 @@
+// Convolutions as kernels of the plan.
+#include <string>
+
+#include <quern/kernels/conv/cuda.hpp>
+#include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/cuda/check.hpp>
+
+QUERN_BEGIN
+namespace conv {
+
+class CudaKernel final : public Kernel {
+public:
+    explicit CudaKernel(const Problem& p) : p_(p) {
+        p_.w = Tensor();  // stays where the plan has it
+        if (p.has_residual) inplace = 8;
+    }
+    const char* name() const noexcept override { return "conv.cuda"; }
+    Booking book(std::span<const View> in, std::span<const View> out, int) const override {
+        Booking b;
+        b.scratch = cuda_conv_scratch(resolved(in, out[0]));
+        return b;
+    }
+    void run(const Call& c) const override {
+        CudaConv f = resolved(c.in, c.out[0]);
+        f.x = c.in[0].in<float>();
+        f.w = c.in[1].in<float>();
+        if (c.in.size() > 2 && c.in[2].present()) f.bias = c.in[2].in<float>();
+        if (p_.has_residual) f.residual = c.in[3].in<float>();
+        f.y = c.out[0].out<float>();
+        cuda::check(cuda_conv(f, c.scratch, static_cast<cudaStream_t>(c.stream)), name());
+    }
+
+private:
+    CudaConv resolved(std::span<const View> in, const View& y) const {
+        const Geometry g = conv::resolve(p_, in, y);
+        CudaConv f;
+        f.shape = g.s;
+        f.images = g.images;
+        f.group = g.group;
+        f.post = p_.post, f.post_alpha = p_.post_alpha, f.post_beta = p_.post_beta;
+        return f;
+    }
+    Problem p_;
+};
+
+static std::string refuse_cuda(const Problem& p, const Target&) {
+    if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
+    if (p.layout != Layout::nchw) return "channels last; channels first is accepted";
+    if (p.window.spatial() > 3) return std::to_string(p.window.spatial()) + " spatial dimensions; up to 3 are accepted";
+    if (p.group > 65535) return "more than 65535 groups";
+    return {};
+}
+static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) { return std::make_unique<CudaKernel>(p); }
+
+extern const Entry<Problem> conv_cuda;
+const Entry<Problem> conv_cuda{"conv.cuda", refuse_cuda, make_cuda};
+
+}  // namespace conv
+QUERN_END

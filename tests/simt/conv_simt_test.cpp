@@ -1,0 +1,127 @@
+// kernels/conv/cuda.cu against a double reference; tolerance as in conv.hpp.
+#include <quern/kernels/conv/cuda.hpp>
+
+#include "device_test.hpp"
+
+namespace {
+
+using namespace device_test;
+using quern::conv::cuda_conv;
+using quern::conv::cuda_conv_scratch;
+using quern::conv::CudaConv;
+using quern::vec::Post;
+
+struct Case {
+    std::int64_t images, channels, out_channels, group;  // all channels
+    std::vector<std::int64_t> in, kernel, stride, pad, dilation;
+    bool bias = false, residual = false;
+    Post post = Post::none;
+};
+
+class Conv : public DeviceTest {};
+
+void check(const Case& c) {
+    CudaConv f;
+    f.images = c.images, f.group = c.group;
+    auto& s = f.shape;
+    s.in_channels = c.channels, s.channels = c.channels / c.group, s.out_channels = c.out_channels;
+    const int rank = static_cast<int>(c.in.size());
+    for (int d = 0; d < 3; ++d) {
+        const int at = d - (3 - rank);
+        const bool there = at >= 0;
+        s.in[d] = there ? c.in[at] : 1, s.kernel[d] = there ? c.kernel[at] : 1, s.stride[d] = there ? c.stride[at] : 1;
+        s.pad[d] = there ? c.pad[at] : 0, s.dilation[d] = there ? c.dilation[at] : 1;
+        s.out[d] = (s.in[d] + 2 * s.pad[d] - (s.kernel[d] - 1) * s.dilation[d] - 1) / s.stride[d] + 1;
+    }
+    SCOPED_TRACE(testing::Message() << c.images << " x " << c.channels << " -> " << c.out_channels << " / " << c.group
+                                    << ", " << s.in[1] << " x " << s.in[2] << ", kernel " << s.kernel[1] << " x "
+                                    << s.kernel[2]);
+    const auto x = random_values(static_cast<std::size_t>(c.images * c.channels * s.pixels_in()), 1, 1);
+    const auto w = random_values(static_cast<std::size_t>(c.out_channels * s.channels * s.taps()), 1, 2);
+    const auto bias = random_values(static_cast<std::size_t>(c.out_channels), 1, 3);
+    const auto residual = random_values(static_cast<std::size_t>(c.images * c.out_channels * s.pixels_out()), 1, 4);
+    std::vector<double> want, scale;
+    const std::int64_t m = c.out_channels / c.group;
+    for (std::int64_t i = 0; i < c.images; ++i)
+        for (std::int64_t o = 0; o < c.out_channels; ++o)
+            for (std::int64_t p = 0; p < s.pixels_out(); ++p) {
+                const std::int64_t od = p / (s.out[1] * s.out[2]), oh = p / s.out[2] % s.out[1], ow = p % s.out[2];
+                double sum = 0, abs = 0;
+                for (std::int64_t ch = 0; ch < s.channels; ++ch)
+                    for (std::int64_t t = 0; t < s.taps(); ++t) {
+                        const std::int64_t d =
+                            od * s.stride[0] - s.pad[0] + t / (s.kernel[1] * s.kernel[2]) * s.dilation[0];
+                        const std::int64_t h =
+                            oh * s.stride[1] - s.pad[1] + t / s.kernel[2] % s.kernel[1] * s.dilation[1];
+                        const std::int64_t v = ow * s.stride[2] - s.pad[2] + t % s.kernel[2] * s.dilation[2];
+                        if (d < 0 || d >= s.in[0] || h < 0 || h >= s.in[1] || v < 0 || v >= s.in[2]) continue;
+                        const std::int64_t from = i * c.channels + o / m * s.channels + ch;
+                        const double y =
+                            static_cast<double>(
+                                x[static_cast<std::size_t>(((from * s.in[0] + d) * s.in[1] + h) * s.in[2] + v)]) *
+                            static_cast<double>(w[static_cast<std::size_t>((o * s.channels + ch) * s.taps() + t)]);
+                        sum += y;
+                        abs += std::fabs(y);
+                    }
+                if (c.bias) sum += static_cast<double>(bias[static_cast<std::size_t>(o)]);
+                if (c.residual) sum += static_cast<double>(residual[want.size()]);
+                if (c.post == Post::relu) sum = std::fmax(sum, 0);
+                if (c.post == Post::hard_swish) sum *= std::fmax(0, std::fmin(1, sum / 6 + 0.5));
+                want.push_back(sum);
+                scale.push_back(std::sqrt(static_cast<double>(s.channels * s.taps())) * (1 + abs));
+            }
+    const auto dx = on_device(x), dw = on_device(w), db = on_device(bias), dr = on_device(residual);
+    f.x = dx.data(), f.w = dw.data(), f.bias = c.bias ? db.data() : nullptr,
+    f.residual = c.residual ? dr.data() : nullptr;
+    f.post = c.post;
+    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
+    run_each<float>(
+        want.size(),
+        [&](float* y) {
+            f.y = y;
+            return cuda_conv(f, scratch.data(), nullptr);
+        },
+        [&](const std::vector<float>& got) { expect_close(got, want, 2e-6, scale); });
+}
+
+TEST_F(Conv, Pointwise) {
+    check({1, 24, 40, 1, {8, 8}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, false, Post::relu});
+    check({2, 9, 20, 1, {5, 5}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});
+    check({1, 300, 33, 1, {7, 7}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::hard_swish});  // split sums
+}
+TEST_F(Conv, WindowsStridesAndPadding) {
+    check({1, 3, 32, 1, {14, 14}, {3, 3}, {2, 2}, {1, 1}, {1, 1}, true, false, Post::relu});
+    check({2, 4, 36, 1, {9, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
+    check({1, 3, 8, 1, {16, 16}, {7, 7}, {2, 2}, {3, 3}, {1, 1}, true});
+    check({1, 5, 7, 1, {11, 12}, {3, 2}, {1, 2}, {2, 0}, {2, 3}, true, true});
+}
+TEST_F(Conv, OneAndThreeDimensions) {
+    check({2, 8, 12, 1, {19}, {3}, {2}, {1}, {1}, true});
+    check({1, 3, 6, 1, {5, 6, 7}, {3, 2, 3}, {1, 2, 1}, {1, 0, 1}, {1, 1, 1}, true});
+}
+TEST_F(Conv, Groups) {
+    check({1, 12, 18, 3, {6, 6}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, false, Post::relu});
+    check({2, 8, 8, 2, {4, 4}, {1, 1}, {1, 1}, {0, 0}, {1, 1}});
+}
+TEST_F(Conv, Depthwise) {
+    check({2, 6, 6, 6, {9, 9}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu});
+    check({1, 5, 5, 5, {12, 10}, {5, 5}, {2, 2}, {2, 2}, {1, 1}, true, false, Post::hard_swish});
+    check({1, 3, 6, 3, {8, 8}, {3, 3}, {1, 1}, {2, 2}, {2, 2}});
+    check({1, 4, 4, 4, {7, 9}, {2, 3}, {1, 2}, {0, 1}, {1, 1}, true});
+    check({1, 2, 4, 2, {3, 4, 5}, {2, 2, 2}, {1, 1, 1}, {1, 0, 1}, {1, 1, 1}, true});
+    check({1, 4, 4, 4, {15}, {3}, {1}, {1}, {1}});
+}
+TEST_F(Conv, LargeTiles) {
+    if (slow()) GTEST_SKIP() << "too much work for a checked build";
+    check({1, 4, 72, 1, {102, 102}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});  // 82 tiles of 128 x 128
+    check({1, 2, 40, 1, {104, 100}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true});  // 64 x 128
+}
+TEST_F(Conv, Limits) {
+    CudaConv f;
+    f.shape.kernel[0] = f.shape.kernel[1] = f.shape.kernel[2] = 1;
+    EXPECT_EQ(cuda_conv(f, nullptr, nullptr), cudaSuccess);
+    f.group = 0;
+    EXPECT_EQ(cuda_conv(f, nullptr, nullptr), cudaErrorInvalidValue);
+}
+
+}  // namespace
