@@ -44,6 +44,11 @@ public:
     /// Waits for all that was enqueued on the stream; raises what went wrong there.
     virtual void synchronize(void* stream) = 0;
 
+    /// A mark in the stream's work, for between().
+    virtual void* mark(void* stream) = 0;
+    /// Microseconds of the device from one mark to a later one of the same stream; waits for it and gives both back.
+    virtual double between(void* first, void* second) = 0;
+
     /// Everything enqueued on the stream until end_capture() is recorded instead of done. Only this thread's calls count.
     virtual void begin_capture(void* stream) = 0;
     /// The recorded work, ready to be replayed; null where the runtime could not record it (nothing was done then).

@@ -139,6 +139,25 @@ public:
         check(cudaStreamSynchronize(stream_of(s)), "waiting for the device (a profiled run names the kernel)");
     }
 
+    void* mark(void* s) override {
+        Current c(ordinal_);
+        cudaEvent_t e = nullptr;
+        check(cudaEventCreate(&e), "cudaEventCreate");
+        check(cudaEventRecord(e, stream_of(s)), "cudaEventRecord");
+        return e;
+    }
+    double between(void* first, void* second) override {
+        Current c(ordinal_);
+        auto a = static_cast<cudaEvent_t>(first), b = static_cast<cudaEvent_t>(second);
+        float ms = 0;
+        cudaError_t e = cudaEventSynchronize(b);
+        if (e == cudaSuccess) e = cudaEventElapsedTime(&ms, a, b);
+        (void)cudaEventDestroy(a);
+        (void)cudaEventDestroy(b);
+        check(e, "waiting for the device");
+        return 1e3 * ms;
+    }
+
     void begin_capture(void* s) override {
         Current c(ordinal_);
         check(cudaStreamBeginCapture(stream_of(s), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");

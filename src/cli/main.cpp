@@ -67,7 +67,7 @@ void add_commands(CLI::App& app, Args& a, int (*&chosen)(const Args&)) {
     auto* test = app.add_subcommand("test", "Runs an ONNX backend test case: DIR/model.onnx on every DIR/test_data_set_*; tolerances from case.json "
                                     "if there; exit 0 passed, 1 failed, 2 unsupported");
     engine_options(*test, a);
-    test->add_option("--case", a.case_dir, "The folder of the case")->required()->type_name("DIR");
+    test->add_option("--case", a.case_dirs, "The folder of the case; several: one line each, and with --device how many steps ran on it")->required()->type_name("DIR");
     test->add_option("--out", a.out_dir, "Writes test_data_set_*/output_*.pb here instead of comparing")->type_name("DIR");
     test->callback([&] { chosen = cli::test; });
 

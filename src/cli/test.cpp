@@ -79,26 +79,47 @@ static std::string one_line(std::string s) {
     return s;
 }
 
-int test(const Args& a) {
+/// Prints one line: the verdict.
+static int run_case(const Args& a, const std::string& dir, bool placement) {
+    std::string where;
     try {
-        Case c = read_case(a.case_dir);
+        Case c = read_case(dir);
         if (!c.refusal.empty()) {
             std::printf("unsupported: %s\n", c.refusal.c_str());
             return unsupported;
         }
-        quern::Model model = quern::Model::load((fs::path(a.case_dir) / "model.onnx").string(), load_options(a));
+        quern::Model model = quern::Model::load((fs::path(dir) / "model.onnx").string(), load_options(a));
         quern::Engine engine = model.compile(options(a));
-        auto sets = data_sets(a.case_dir);
+        if (placement) {
+            int on_device = 0;
+            std::string plan = engine.describe();
+            for (std::size_t p = 0; (p = plan.find(" on the device ->", p)) != std::string::npos; ++p) ++on_device;
+            for (std::size_t p = 0; (p = plan.find(" by copy on the device ->", p)) != std::string::npos; ++p) --on_device;
+            where = ", " + std::to_string(on_device) + " steps on the device";
+        }
+        auto sets = data_sets(dir);
         for (const fs::path& set : sets)
             if (std::string why = run_set(engine, c, set, a.out_dir); !why.empty()) {
-                std::printf("%s\n", one_line(why).c_str());
+                std::printf("%s%s\n", one_line(why).c_str(), where.c_str());
                 return failed;
             }
-        std::printf("%s: %zu data set%s\n", a.out_dir.empty() ? "pass" : "ran", sets.size(), sets.size() == 1 ? "" : "s");
+        std::printf("%s: %zu data set%s%s\n", a.out_dir.empty() ? "pass" : "ran", sets.size(), sets.size() == 1 ? "" : "s", where.c_str());
         return ok;
     } catch (const quern::Error& e) {
-        std::printf("%s\n", one_line(e.what()).c_str());
+        std::printf("%s%s\n", one_line(e.what()).c_str(), where.c_str());
         return e.code() == ErrorCode::unsupported ? unsupported : failed;
     }
+}
+
+int test(const Args& a) {
+    if (a.case_dirs.size() == 1) return run_case(a, a.case_dirs[0], false);
+    int worst = ok;
+    for (const std::string& dir : a.case_dirs) {
+        std::printf("%s: ", fs::path(dir).filename().string().c_str());
+        int result = run_case(a, dir, a.device != "cpu");
+        std::fflush(stdout);
+        if (result == failed || worst == ok) worst = result;
+    }
+    return worst;
 }
 }  // namespace cli

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -153,6 +154,20 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
         return cudaSuccess;
     });
 }
+
+// Events are marks in the host's time: the emulator has no time of its own.
+cudaError_t cudaEventCreate(cudaEvent_t* e) { return *e = reinterpret_cast<cudaEvent_t>(new double(0)), cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    return enqueue(s, [e] {
+        *reinterpret_cast<double*>(e) = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+        return cudaSuccess;
+    });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return drain(nullptr); }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
+    return *ms = static_cast<float>(*reinterpret_cast<double*>(b) - *reinterpret_cast<double*>(a)), cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete reinterpret_cast<double*>(e), cudaSuccess; }
 
 // The device: one, of the architecture that kernels are checked for.
 cudaError_t cudaGetDevice(int* d) { return *d = current, cudaSuccess; }

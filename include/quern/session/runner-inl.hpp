@@ -531,13 +531,17 @@ QUERN_INLINE void Runner::run_step(int s) {
         late(s);
         if (f.placed != generation_) place();
     }
+    const bool timed = shared_.profile && p.device && (p.steps[s].device != Device::cpu || p.steps[s].transfer != Transfer::none);
+    void* begun = timed ? p.device->mark(shared_.stream) : nullptr;
     execute(s);
-    if (!shared_.profile || !(kernel_of(s) || p.steps[s].control || p.steps[s].transfer != Transfer::none)) return;
+    if (!shared_.profile || !(kernel_of(s) || p.steps[s].control || timed)) return;
+    // The time of a device step is the device's own, from mark to mark.
+    const double device_us = timed ? p.device->between(begun, p.device->mark(shared_.stream)) : 0;
     if (p.device) p.device->synchronize(shared_.stream);
     using us = std::chrono::duration<double, std::micro>;
     const Node* n = p.steps[s].node >= 0 ? &p.graph.nodes[p.steps[s].node] : nullptr;
     shared_.times->push_back({n ? n->name : "copy", n ? n->op->name : "Copy", kernel_of(s) ? kernel_of(s)->name() : p.steps[s].control ? "control" : "copy",
-                              us(start - shared_.profile_start).count(), us(now() - start).count()});
+                              us(start - shared_.profile_start).count(), timed ? device_us : us(now() - start).count()});
 }
 
 /// Replays the steps of a recordable region; records them in the second run with the same addresses (the first one sets
