@@ -29,6 +29,7 @@ struct Problem {
     float scale = 0;                     ///< 0: 1 / sqrt(D)
     float softcap = 0;
     Scores scores = Scores::raw;
+    std::shared_ptr<const struct FusedProblem> fused;  ///< on a device: operands as fused.hpp has them; what stands above, but for dtype, means nothing then
 };
 
 /// A read-only mask of any accepted type, as an addend.

@@ -4,6 +4,7 @@
 
 #include <quern/kernels/attention/attention.hpp>
 #include <quern/kernels/attention/cuda.hpp>
+#include <quern/kernels/attention/fused.hpp>
 #include <quern/kernels/cuda/check.hpp>
 #include <quern/kernels/transpose/cuda.hpp>
 
@@ -19,44 +20,52 @@ public:
         const auto given = [](std::span<const View> s, std::size_t i) { return i < s.size() && s[i].present(); };
         const bool four = q.rank == 4;
         CudaAttention a;
-        a.batch = q.dims[0];
-        a.heads = four ? q.dims[1] : p_.q_heads;
-        a.kv_heads = four ? k.dims[1] : p_.kv_heads;
+        const std::int64_t batch = q.dims[0], heads = four ? q.dims[1] : p_.q_heads, kv_heads = four ? k.dims[1] : p_.kv_heads;
+        const std::int64_t group = kv_heads ? heads / kv_heads : 1;
+        a.lead_rank = 3;
+        a.lead[0] = batch, a.lead[1] = kv_heads, a.lead[2] = group;
         a.queries = q.dims[four ? 2 : 1];
         const std::int64_t fresh = k.dims[four ? 2 : 1];
-        a.d = four ? q.dims[3] : q.dims[2] / a.heads;
-        a.dv = four ? v.dims[3] : v.dims[2] / a.kv_heads;
+        a.d = four ? q.dims[3] : q.dims[2] / heads;
+        a.dv = four ? v.dims[3] : v.dims[2] / kv_heads;
         a.past = given(c.in, 4) ? c.in[4].dims[2] : 0;
         a.keys = a.past + fresh;
-        const auto lay = [&](bool inside, std::int64_t heads, std::int64_t rows, std::int64_t width, std::int64_t& batch, std::int64_t& head, std::int64_t& row) {
-            batch = heads * rows * width;
-            head = inside ? width : rows * width;
-            row = inside ? heads * width : width;
+        // Distances of [batch, kv head, head of the group] and of rows; `each`: heads that one of kv's has.
+        const auto lay = [&](bool inside, std::int64_t n, std::int64_t each, std::int64_t rows, std::int64_t width, std::int64_t* lead, std::int64_t& row) {
+            const std::int64_t head = inside ? width : rows * width;
+            lead[0] = n * rows * width;
+            lead[1] = head * each;
+            lead[2] = each > 1 || n != kv_heads ? head : 0;
+            row = inside ? n * width : width;
         };
-        lay(!four, a.heads, a.queries, a.d, a.q_batch, a.q_head, a.q_row);
-        lay(!four, a.heads, a.queries, a.dv, a.y_batch, a.y_head, a.y_row);
-        lay(!four, a.kv_heads, fresh, a.d, a.k_batch, a.k_head, a.k_row);
-        lay(!four, a.kv_heads, fresh, a.dv, a.v_batch, a.v_head, a.v_row);
+        lay(!four, heads, group, a.queries, a.d, a.q_lead, a.q_row);
+        lay(!four, heads, group, a.queries, a.dv, a.y_lead, a.y_row);
+        lay(!four, kv_heads, 1, fresh, a.d, a.k_lead, a.k_row);
+        lay(!four, kv_heads, 1, fresh, a.dv, a.v_lead, a.v_row);
         a.q = q.in<float>(), a.k = k.in<float>(), a.v = v.in<float>();
         if (given(c.out, 1)) {
-            join(c, a, c.in[1], a.past ? &c.in[4] : nullptr, c.out[1], fresh, a.d, a.k_batch, a.k_head, a.k_row);
+            join(c, a, batch, kv_heads, c.in[1], a.past ? &c.in[4] : nullptr, c.out[1], fresh, a.d, a.k_lead, a.k_row);
             a.k = c.out[1].in<float>();
-            lay(false, a.kv_heads, a.keys, a.d, a.k_batch, a.k_head, a.k_row);
+            lay(false, kv_heads, 1, a.keys, a.d, a.k_lead, a.k_row);
         }
         if (given(c.out, 2)) {
-            join(c, a, c.in[2], a.past ? &c.in[5] : nullptr, c.out[2], fresh, a.dv, a.v_batch, a.v_head, a.v_row);
+            join(c, a, batch, kv_heads, c.in[2], a.past ? &c.in[5] : nullptr, c.out[2], fresh, a.dv, a.v_lead, a.v_row);
             a.v = c.out[2].in<float>();
-            lay(false, a.kv_heads, a.keys, a.dv, a.v_batch, a.v_head, a.v_row);
+            lay(false, kv_heads, 1, a.keys, a.dv, a.v_lead, a.v_row);
         }
         if (given(c.in, 3)) {
             const View& m = c.in[3];
-            a.mask_kind = m.dtype == DType::boolean ? CudaMask::boolean : CudaMask::f32;
-            a.mask = m.data;
-            a.mask_length = m.dim(-1);
-            std::int64_t* to[] = {&a.mask_row, &a.mask_head, &a.mask_batch};
-            std::int64_t s = a.mask_length;
+            CudaMask& k = a.mask[0];
+            k.boolean = m.dtype == DType::boolean;
+            k.data = m.data;
+            k.length = m.dim(-1);
+            k.key = 1;
+            std::int64_t s = k.length;
             for (int d = m.rank - 2, i = 0; d >= 0; --d, ++i) {
-                *to[i] = m.dims[d] == 1 ? 0 : s;
+                const std::int64_t step = m.dims[d] == 1 ? 0 : s;
+                if (i == 0) k.query = step;
+                else if (i == 1) k.lead[1] = step * group, k.lead[2] = step;
+                else k.lead[0] = step;
                 s *= m.dims[d];
             }
         }
@@ -69,19 +78,19 @@ public:
 
 private:
     /// present = past, then the new positions, for all heads.
-    void join(const Call& c, const CudaAttention& a, const View& now, const View* old, const View& out, std::int64_t fresh, std::int64_t width,
-              std::int64_t batch, std::int64_t head, std::int64_t row) const {
+    void join(const Call& c, const CudaAttention& a, std::int64_t batch, std::int64_t heads, const View& now, const View* old, const View& out, std::int64_t fresh,
+              std::int64_t width, const std::int64_t* lead, std::int64_t row) const {
         const auto stream = static_cast<cudaStream_t>(c.stream);
         const std::int64_t whole = a.keys * width;
         if (old) {
             movement::CopyRegion r;
-            r.axis(a.batch * a.kv_heads, a.past * width, whole);
+            r.axis(batch * heads, a.past * width, whole);
             r.axis(a.past * width, 1, 1);
             cuda::check(movement::cuda_copy(r, 4, old->data, out.data, stream), name());
         }
         movement::CopyRegion r;
-        r.axis(a.batch, batch, a.kv_heads * whole);
-        r.axis(a.kv_heads, head, whole);
+        r.axis(batch, lead[0], heads * whole);
+        r.axis(heads, lead[1], whole);
         r.axis(fresh, row, width);
         r.axis(width, 1, 1);
         cuda::check(movement::cuda_copy(r, 4, now.data, out.out<float>() + a.past * width, stream), name());
@@ -89,11 +98,66 @@ private:
     Problem p_;
 };
 
+/// What the attention pass makes: operands anywhere.
+class CudaFusedKernel final : public Kernel {
+public:
+    explicit CudaFusedKernel(const FusedProblem& p) : p_(p) {}
+    const char* name() const noexcept override { return "attention.cuda"; }
+    void run(const Call& c) const override {
+        const Strides q(p_.q, c.in[0], "Q"), k(p_.k, c.in[1], "K"), v(p_.v, c.in[2], "V"), y(p_.y, c.out[0], "the result");
+        CudaAttention a;
+        a.queries = q.size[Factor::query], a.keys = k.size[Factor::key], a.d = q.size[Factor::inner], a.dv = v.size[Factor::inner];
+        agree(k, Factor::inner, a.d, false, "K");
+        agree(v, Factor::key, a.keys, false, "V");
+        agree(y, Factor::query, a.queries, false, "the result");
+        agree(y, Factor::inner, a.dv, false, "the result");
+        a.q_row = q.stride[Factor::query], a.k_row = k.stride[Factor::key], a.v_row = v.stride[Factor::key], a.y_row = y.stride[Factor::query];
+        Strides masks[2];
+        for (std::size_t m = 0; m < 2; ++m) {
+            if (c.in.size() <= 3 + m || !c.in[3 + m].present()) continue;
+            const Strides& s = masks[m] = Strides(p_.mask[m], c.in[3 + m], "the mask");
+            agree(s, Factor::query, a.queries, true, "the mask");
+            agree(s, Factor::key, a.keys, true, "the mask");
+            a.mask[m].data = c.in[3 + m].in<float>() + s.offset;
+            a.mask[m].query = s.stride[Factor::query];
+            a.mask[m].key = s.stride[Factor::key];
+        }
+        a.lead_rank = max_lead;
+        for (std::int64_t i = 0; i < max_lead; ++i) {
+            const bool used = std::any_of(p_.q.begin(), p_.q.end(), [&](const Factor& f) { return f.role == i; });
+            a.lead[i] = used ? q.size[static_cast<std::size_t>(i)] : 1;
+            if (!used) continue;
+            for (const Strides* s : {&k, &v, static_cast<const Strides*>(&masks[0]), static_cast<const Strides*>(&masks[1])}) agree(*s, i, a.lead[i], true, "an operand");
+            agree(y, i, a.lead[i], false, "the result");
+            a.q_lead[i] = q.stride[static_cast<std::size_t>(i)], a.k_lead[i] = k.stride[static_cast<std::size_t>(i)];
+            a.v_lead[i] = v.stride[static_cast<std::size_t>(i)], a.y_lead[i] = y.stride[static_cast<std::size_t>(i)];
+            for (std::size_t m = 0; m < 2; ++m) a.mask[m].lead[i] = masks[m].stride[static_cast<std::size_t>(i)];
+        }
+        a.q = c.in[0].in<float>() + q.offset, a.k = c.in[1].in<float>() + k.offset, a.v = c.in[2].in<float>() + v.offset;
+        a.y = c.out[0].out<float>() + y.offset;
+        a.scale = p_.scale;
+        a.closed_is_zero = p_.closed_is_zero;
+        cuda::check(cuda_attention(a, static_cast<cudaStream_t>(c.stream)), name());
+    }
+
+private:
+    static_assert(max_lead == max_attention_lead);
+    static void agree(const Strides& s, std::int64_t role, std::int64_t size, bool broadcasts, const char* what) {
+        const std::int64_t found = s.size[static_cast<std::size_t>(role)];
+        if (found == size || (broadcasts && found == 1)) return;
+        raise(ErrorCode::shape_mismatch, std::string(what) + " of attention has a dimension of " + std::to_string(found) + " where " + std::to_string(size) + " is accepted");
+    }
+    FusedProblem p_;
+};
+
 static std::string refuse_cuda(const Problem& p, const Target&) {
     if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
     return {};
 }
-static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) { return std::make_unique<CudaKernel>(p); }
+static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) {
+    if (p.fused) return std::make_unique<CudaFusedKernel>(*p.fused);
+    return std::make_unique<CudaKernel>(p);
+}
 
 extern const Entry<Problem> attention_cuda;
 const Entry<Problem> attention_cuda{"attention.cuda", refuse_cuda, make_cuda};

@@ -16,7 +16,7 @@ struct Sum {
     __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
 };
 struct Arguments : CudaAttention {
-    int group;  // query heads for each of kv's
+    simt::Divisor by_lead[max_attention_lead];
 
     /// The keys [from, to) that query i may see.
     __device__ __forceinline__ void visible(int i, int& from, int& to) const {
@@ -29,18 +29,53 @@ struct Arguments : CudaAttention {
         if (to < 0) to = 0;
         if (from > to) from = to;
     }
-    /// The score of query i and key j of head h from their product; -inf: not to be seen.
-    __device__ __forceinline__ float score(float product, int b, int h, int i, int j) const {
-        float s = product * scale;
-        if (softcap > 0) s = softcap * tanhf(s / softcap);
-        if (mask_kind == CudaMask::none) return s;
-        if (j >= mask_length) return -INFINITY;
-        const std::int64_t at = b * mask_batch + h * mask_head + i * mask_row + j;
-        if (mask_kind == CudaMask::boolean) return static_cast<const std::uint8_t*>(mask)[at] ? s : -INFINITY;
-        const float add = static_cast<const float*>(mask)[at];
-        return add == -INFINITY ? add : s + add;
+};
+/// One leading index: where its matrices are.
+struct Head {
+    const float *q, *k, *v;
+    float* y;
+    std::int64_t mask[2];
+
+    __device__ __forceinline__ Head(const Arguments& a, unsigned index) : q(a.q), k(a.k), v(a.v), y(a.y), mask{0, 0} {
+#pragma unroll
+        for (int d = max_attention_lead - 1; d >= 0; --d) {
+            if (d >= a.lead_rank) continue;
+            const unsigned rest = a.by_lead[d].divide(index), i = index - rest * a.by_lead[d].divisor;
+            index = rest;
+            q += i * a.q_lead[d];
+            k += i * a.k_lead[d];
+            v += i * a.v_lead[d];
+            y += i * a.y_lead[d];
+            mask[0] += i * a.mask[0].lead[d];
+            mask[1] += i * a.mask[1].lead[d];
+        }
+    }
+    /// The score of query i and key j from their product; -inf: not to be seen.
+    __device__ __forceinline__ float score(const Arguments& a, float product, int i, int j) const {
+        float s = product * a.scale;
+        if (a.softcap > 0) s = a.softcap * tanhf(s / a.softcap);
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+            const CudaMask& k = a.mask[m];
+            if (!k.data) continue;
+            if (j >= k.length) return -INFINITY;
+            const std::int64_t at = mask[m] + i * k.query + j * k.key;
+            if (k.boolean) {
+                if (!static_cast<const std::uint8_t*>(k.data)[at]) return -INFINITY;
+            } else {
+                const float add = static_cast<const float*>(k.data)[at];
+                if (add == -INFINITY) return add;
+                s += add;
+            }
+        }
+        return s;
     }
 };
+/// What a row's sum of exponentials turns into the factor of its values.
+__device__ __forceinline__ float inverse_of(const Arguments& a, float sum, bool open) {
+    if (sum > 0) return 1.0f / sum;
+    return sum == 0 && (a.closed_is_zero || !open) ? 0.0f : NAN;
+}
 
 // Rows of `width` floats from global memory into rows of D + pad floats; what is beyond is zero.
 template <int D, int Pad>
@@ -62,19 +97,17 @@ __device__ __forceinline__ void stage(float* to, const float* from, std::int64_t
 
 // Thread (y, x) of 16 x 8 has queries 4 y + [0, 4), keys x + 8 j and columns 4 x + [0, 4) of each 32 of the output.
 template <int D>
-__global__ void __launch_bounds__(kThreads) tiles(const Arguments a, bool vector) {
+__global__ void __launch_bounds__(kThreads) tiles(const Arguments a, bool vector, unsigned tiles_each) {
     constexpr int pad = 4;
     float* sq = simt::dynamic_smem<float>();
     float* sk = sq + kQueries * (D + pad);
     float* sv = sk + kKeys * (D + pad);
     float* sp = sv + kKeys * D;  // [key][query]
     const int x = threadIdx.x % 8, y = threadIdx.x / 8;
-    const int h = blockIdx.y, b = blockIdx.z, q0 = blockIdx.x * kQueries, kv = h / a.group;
+    const Head head(a, blockIdx.x / tiles_each);
+    const int q0 = blockIdx.x % tiles_each * kQueries;
     const int count = a.queries - q0 < kQueries ? static_cast<int>(a.queries - q0) : kQueries;
-    const float* k = a.k + b * a.k_batch + kv * a.k_head;
-    const float* v = a.v + b * a.v_batch + kv * a.v_head;
-    stage<D, pad>(sq, a.q + b * a.q_batch + h * a.q_head + q0 * a.q_row, a.q_row, count, kQueries,
-                  static_cast<int>(a.d), vector);
+    stage<D, pad>(sq, head.q + q0 * a.q_row, a.q_row, count, kQueries, static_cast<int>(a.d), vector);
     int from[4], to[4], first = static_cast<int>(a.keys), last = 0, ignored;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -89,8 +122,8 @@ __global__ void __launch_bounds__(kThreads) tiles(const Arguments a, bool vector
     for (int k0 = first / kKeys * kKeys; k0 < last; k0 += kKeys) {
         const int n = a.keys - k0 < kKeys ? static_cast<int>(a.keys - k0) : kKeys;
         __syncthreads();  // the tiles before have been read
-        stage<D, pad>(sk, k + k0 * a.k_row, a.k_row, n, kKeys, static_cast<int>(a.d), vector);
-        stage<D, 0>(sv, v + k0 * a.v_row, a.v_row, n, kKeys, static_cast<int>(a.dv), vector);
+        stage<D, pad>(sk, head.k + k0 * a.k_row, a.k_row, n, kKeys, static_cast<int>(a.d), vector);
+        stage<D, 0>(sv, head.v + k0 * a.v_row, a.v_row, n, kKeys, static_cast<int>(a.dv), vector);
         simt::cp_async_wait<1>();
         __syncthreads();
         float s[4][4] = {};
@@ -114,7 +147,7 @@ __global__ void __launch_bounds__(kThreads) tiles(const Arguments a, bool vector
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const int key = k0 + x + 8 * j;
-                s[i][j] = key >= from[i] && key < to[i] ? a.score(s[i][j], b, h, row, key) : -INFINITY;
+                s[i][j] = key >= from[i] && key < to[i] ? head.score(a, s[i][j], row, key) : -INFINITY;
                 top = fmaxf(top, s[i][j]);
             }
 #pragma unroll
@@ -156,8 +189,8 @@ __global__ void __launch_bounds__(kThreads) tiles(const Arguments a, bool vector
 #pragma unroll
         for (int w = 4; w > 0; w >>= 1) l[i] += __shfl_xor_sync(0xffffffffu, l[i], w);
         if (y * 4 + i >= count) continue;
-        const float inverse = l[i] > 0 ? 1.0f / l[i] : l[i] == l[i] ? 0.0f : l[i];
-        float* out = a.y + b * a.y_batch + h * a.y_head + (q0 + y * 4 + i) * a.y_row;
+        const float inverse = inverse_of(a, l[i], to[i] > from[i]);
+        float* out = head.y + (q0 + y * 4 + i) * a.y_row;
 #pragma unroll
         for (int c = 0; c < D / 32; ++c)
 #pragma unroll
@@ -174,10 +207,10 @@ __global__ void __launch_bounds__(kThreads) one_query(const Arguments a) {
     constexpr int warps = kThreads / 32;
     __shared__ float query[D], part[warps][D], tops[warps], sums[warps];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int i = blockIdx.x, h = blockIdx.y, b = blockIdx.z, kv = h / a.group;
-    const float* q = a.q + b * a.q_batch + h * a.q_head + i * a.q_row;
-    const float* k = a.k + b * a.k_batch + kv * a.k_head;
-    const float* v = a.v + b * a.v_batch + kv * a.v_head;
+    const unsigned each = static_cast<unsigned>(a.queries);
+    const Head head(a, blockIdx.x / each);
+    const int i = static_cast<int>(blockIdx.x % each);
+    const float *q = head.q + i * a.q_row, *k = head.k, *v = head.v;
     for (int c = threadIdx.x; c < D; c += kThreads) query[c] = c < a.d ? q[c] : 0.0f;
     __syncthreads();
     int from, to;
@@ -189,7 +222,7 @@ __global__ void __launch_bounds__(kThreads) one_query(const Arguments a) {
         if (key < to) {
             float product = 0;
             for (int c = 0; c < a.d; ++c) product += query[c] * k[key * a.k_row + c];
-            s = a.score(product, b, h, i, key);
+            s = head.score(a, product, i, key);
         }
         const float now = fmaxf(top, simt::warp_reduce(s, Max{}));
         const float kept = top == now ? 1.0f : expf(top - now);
@@ -220,28 +253,27 @@ __global__ void __launch_bounds__(kThreads) one_query(const Arguments a) {
         share[w] = tops[w] == -INFINITY ? 0.0f : expf(tops[w] - all);
         l += sums[w] * share[w];
     }
-    const float inverse = l > 0 ? 1.0f / l : l == l ? 0.0f : l;
+    const float inverse = inverse_of(a, l, to > from);
     for (int c = threadIdx.x; c < a.dv; c += kThreads) {
         float r = 0;
 #pragma unroll
         for (int w = 0; w < warps; ++w) r += part[w][c] * share[w];
-        a.y[b * a.y_batch + h * a.y_head + i * a.y_row + c] = r * inverse;
+        head.y[i * a.y_row + c] = r * inverse;
     }
 }
 
 template <int D>
-cudaError_t launch(const Arguments& a, cudaStream_t stream) {
-    const dim3 rest(1, static_cast<unsigned>(a.heads), static_cast<unsigned>(a.batch));
+cudaError_t launch(const Arguments& a, std::int64_t heads, cudaStream_t stream) {
     if (a.queries <= 8)
-        return simt::launch(one_query<D>, dim3(static_cast<unsigned>(a.queries), rest.y, rest.z), dim3(kThreads), 0,
-                            stream, a);
-    bool vector = a.d % 4 == 0 && a.dv % 4 == 0;
+        return simt::launch(one_query<D>, dim3(static_cast<unsigned>(heads * a.queries)), dim3(kThreads), 0, stream, a);
+    bool vector = a.d % 4 == 0 && a.dv % 4 == 0 && a.q_row % 4 == 0 && a.k_row % 4 == 0 && a.v_row % 4 == 0;
     for (const float* p : {a.q, a.k, a.v}) vector = vector && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
-    for (std::int64_t s : {a.q_batch, a.q_head, a.q_row, a.k_batch, a.k_head, a.k_row, a.v_batch, a.v_head, a.v_row})
-        vector = vector && s % 4 == 0;
+    for (int d = 0; d < a.lead_rank; ++d)
+        vector = vector && a.q_lead[d] % 4 == 0 && a.k_lead[d] % 4 == 0 && a.v_lead[d] % 4 == 0;
     constexpr std::size_t floats = kQueries * (D + 4) + kKeys * (D + 4) + kKeys * D + kKeys * (kQueries + 4);
-    const dim3 grid(static_cast<unsigned>((a.queries + kQueries - 1) / kQueries), rest.y, rest.z);
-    return simt::launch(tiles<D>, grid, dim3(kThreads), floats * sizeof(float), stream, a, vector);
+    const auto each = static_cast<unsigned>((a.queries + kQueries - 1) / kQueries);
+    return simt::launch(tiles<D>, dim3(static_cast<unsigned>(heads * each)), dim3(kThreads), floats * sizeof(float),
+                        stream, a, vector, each);
 }
 
 }  // namespace attention::cuda
@@ -251,17 +283,22 @@ namespace attention {
 cudaError_t cuda_attention(const CudaAttention& arguments, cudaStream_t stream) {
     cuda::Arguments a{};
     static_cast<CudaAttention&>(a) = arguments;
-    if (a.batch < 0 || a.queries < 0 || a.keys < 0 || a.heads < 0 || a.kv_heads < 1 || a.d < 0 || a.dv < 0 ||
-        a.d > 128 || a.dv > 128 || a.heads % a.kv_heads || a.heads > 65535 || a.batch > 65535 ||
-        a.queries > cuda::kMost / 2 || a.keys > cuda::kMost / 2)
+    if (a.queries < 0 || a.keys < 0 || a.d < 0 || a.dv < 0 || a.d > 128 || a.dv > 128 || a.lead_rank < 0 ||
+        a.lead_rank > max_attention_lead || a.queries > cuda::kMost / 2 || a.keys > cuda::kMost / 2)
         return cudaErrorInvalidValue;
-    if (a.batch * a.heads * a.queries * a.dv == 0) return cudaSuccess;
-    a.group = static_cast<int>(a.heads / a.kv_heads);
+    std::int64_t heads = 1;
+    for (int i = 0; i < a.lead_rank; ++i) {
+        if (a.lead[i] < 0 || (a.lead[i] > 0 && heads > cuda::kMost / a.lead[i])) return cudaErrorInvalidValue;
+        heads *= a.lead[i];
+    }
+    if (heads * a.queries * a.dv == 0) return cudaSuccess;
+    if (heads > cuda::kMost / a.queries) return cudaErrorInvalidValue;
+    for (int i = 0; i < a.lead_rank; ++i) a.by_lead[i] = simt::Divisor(a.lead[i]);
     const std::int64_t d = a.d > a.dv ? a.d : a.dv;
-    if (d <= 32) return cuda::launch<32>(a, stream);
-    if (d <= 64) return cuda::launch<64>(a, stream);
-    if (d <= 96) return cuda::launch<96>(a, stream);
-    return cuda::launch<128>(a, stream);
+    if (d <= 32) return cuda::launch<32>(a, heads, stream);
+    if (d <= 64) return cuda::launch<64>(a, heads, stream);
+    if (d <= 96) return cuda::launch<96>(a, heads, stream);
+    return cuda::launch<128>(a, heads, stream);
 }
 
 }  // namespace attention

@@ -1,5 +1,6 @@
 // FusedAttention: what the attention pass makes of products, softmax and everything that only moves their operands.
 #pragma once
+#include <quern/kernels/attention/attention.hpp>
 #include <quern/kernels/attention/fused.hpp>
 
 #include "op.hpp"
@@ -62,6 +63,19 @@ inline void infer(InferCtx& c) {
     c.set(0, DType::f32, std::move(y));
 }
 inline Lowered lower(const LowerCtx& c) {
+    if (c.target.device != Device::cpu) {
+        attention::Problem p;
+        auto fused = std::make_shared<attention::FusedProblem>(problem(c.attrs));
+        const attention::Layout* layouts[] = {&fused->q, &fused->v};
+        for (int i : {0, 2})
+            for (auto& f : *layouts[i / 2]) {
+                if (f.role != attention::Factor::inner) continue;
+                const Dim d = size_of(*layouts[i / 2], f, c.in(i).dims);
+                if (!d.is_const() || d.value() > 128) raise(ErrorCode::unsupported, "heads of more than 128 elements, or of unknown width");
+            }
+        p.fused = std::move(fused);
+        return select(Family::attention, p, c.target);
+    }
     return Lowered(std::make_unique<attention::FusedKernel>(problem(c.attrs), vec::table(c.target.isa)));
 }
 
@@ -69,7 +83,7 @@ inline Lowered lower(const LowerCtx& c) {
 
 QUERN_INLINE const OpDef& op_quern_FusedAttention() {
     static constexpr OpDef def{.domain = "quern", .name = "FusedAttention", .min_in = 3, .max_in = 5, .newest = 1, .infer = ops_fused_attention::infer,
-                               .lower = ops_fused_attention::lower, .compute = Compute::f32};
+                               .lower = ops_fused_attention::lower, .lower_device = ops_fused_attention::lower, .compute = Compute::f32};
     return def;
 }
 QUERN_END
