@@ -91,7 +91,7 @@ inline std::string Placement::refusal(NodeId id) {
     bool content = !n.out.empty();
     for (ValueId v : n.out) content = content && (v == no_value || contents_known(v));
     if (content) return "shape arithmetic stays on the host";
-    if (!n.op->lower_device) return "the operator has no kernel for the device";
+    if (!n.op->lower_device) return "the operator has no kernel for this device";
     if (late[id]) return "sizes of its outputs come from data";
     for (auto* list : {&n.in, &n.out})
         for (ValueId v : *list) {

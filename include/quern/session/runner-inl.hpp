@@ -555,9 +555,10 @@ QUERN_INLINE bool Runner::run_recorded(int region) {
         auto done = guarded([&, b = begin, e = end] {
             for (int s = b; s < e; ++s) with_place([&] { return where(s); }, [&] { execute(s); });
         });
-        r.graph = plan_->device->end_capture(shared_.stream);
+        auto graph = plan_->device->end_capture(shared_.stream);  // ends also what failed
         if (!done) raise(done.error());
-        if (!r.graph) return false;
+        if (!graph) return false;
+        r.graph = std::move(graph);
     }
     plan_->device->replay(r.graph.get(), shared_.stream);
     return true;

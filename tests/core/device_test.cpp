@@ -1,0 +1,433 @@
+// Placement and execution on a device, with a device made of host memory: its streams do nothing before somebody waits, its memory
+// is full of NaN, and it has kernels for two operators.
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include <quern/kernels/device.hpp>
+#include <quern/kernels/matmul/matmul.hpp>
+#include <quern/kernels/softmax/softmax.hpp>
+
+#include "support/op_test.hpp"
+
+QUERN_BEGIN
+std::span<const Backend* const> linked_backends() noexcept;
+QUERN_END
+
+namespace {
+using namespace quern;
+using namespace quern_test;
+
+using Work = std::vector<std::function<void()>>;
+struct FakeStream {
+    Work work, captured;
+    bool capturing = false;
+    void push(std::function<void()> f) { (capturing ? captured : work).push_back(std::move(f)); }
+};
+struct Counts {
+    int opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0;
+    std::size_t held = 0;
+    bool fail_next_kernel = false;
+};
+Counts counts;
+
+class FakeDevice final : public DeviceApi {
+public:
+    FakeDevice() { ++counts.opened; }
+    ~FakeDevice() override { EXPECT_TRUE(sizes_.empty()) << "device memory was not given back"; }
+    const std::string& description() const noexcept override { return text_; }
+    int ordinal() const noexcept override { return 0; }
+    int sm() const noexcept override { return 80; }
+    std::size_t free_bytes() const override { return SIZE_MAX; }
+    void* allocate(std::size_t n) override {
+        void* p = ::operator new(n, std::align_val_t(256));
+        std::memset(p, 0xFF, n);
+        sizes_.emplace(p, n);
+        counts.held += n;
+        return p;
+    }
+    void release(void* p) noexcept override {
+        std::size_t n = sizes_.at(p);
+        std::memset(p, 0xFF, n);
+        counts.held -= n;
+        sizes_.erase(p);
+        ::operator delete(p, std::align_val_t(256));
+    }
+    void limit(std::size_t) noexcept override {}
+    std::size_t held_bytes() const noexcept override { return counts.held; }
+    void trim() noexcept override {}
+    void* allocate_pinned(std::size_t n) override { return ::operator new(n); }
+    void release_pinned(void* p) noexcept override { ::operator delete(p); }
+    void* make_stream() override { return ++counts.streams, new FakeStream; }
+    void destroy_stream(void* s) noexcept override { --counts.streams, delete static_cast<FakeStream*>(s); }
+    void to_device(void* to, const void* from, std::size_t n, void* s) override {
+        ++counts.to_device;
+        std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + n);
+        enqueue(s, [=, staged = std::move(staged)] { std::memcpy(to, staged.data(), n); });
+    }
+    void to_host(void* to, const void* from, std::size_t n, void* s) override {
+        ++counts.to_host;
+        std::memset(to, 0xFF, n);
+        enqueue(s, [=] { std::memcpy(to, from, n); });
+    }
+    void copy(void* to, const void* from, std::size_t n, void* s) override {
+        enqueue(s, [=] { std::memcpy(to, from, n); });
+    }
+    void synchronize(void* s) override {
+        ++counts.synchronized;
+        if (!s) return;
+        Work work = std::move(static_cast<FakeStream*>(s)->work);
+        static_cast<FakeStream*>(s)->work.clear();
+        for (auto& w : work) w();
+    }
+    void* mark(void*) override { return nullptr; }
+    double between(void*, void*) override { return 1; }
+    void begin_capture(void* s) override { static_cast<FakeStream*>(s)->capturing = true; }
+    std::shared_ptr<const void> end_capture(void* s) override {
+        ++counts.captured;
+        auto* f = static_cast<FakeStream*>(s);
+        f->capturing = false;
+        return std::make_shared<Work>(std::move(f->captured));
+    }
+    void replay(const void* graph, void* s) override {
+        ++counts.replayed;
+        for (auto& w : *static_cast<const Work*>(graph)) static_cast<FakeStream*>(s)->push(w);
+    }
+    int enter() override { return 0; }
+    void leave(int) noexcept override {}
+
+private:
+    static void enqueue(void* s, std::function<void()> f) {
+        if (s) static_cast<FakeStream*>(s)->push(std::move(f));
+        else f();
+    }
+    std::string text_ = "fake";
+    std::map<void*, std::size_t> sizes_;
+};
+
+class FakeSoftmax final : public Kernel {
+public:
+    FakeSoftmax() { inplace = 1; }
+    const char* name() const noexcept override { return "softmax.fake"; }
+    void run(const Call& c) const override {
+        if (std::exchange(counts.fail_next_kernel, false)) raise(ErrorCode::device, "softmax.fake: failed on purpose");
+        const std::int64_t cols = c.in[0].dim(-1), rows = cols ? c.in[0].count() / cols : 0;
+        const float* x = c.in[0].in<float>();
+        float* y = c.out[0].out<float>();
+        static_cast<FakeStream*>(c.stream)->push([=] {
+            for (std::int64_t r = 0; r < rows; ++r) {
+                float m = -INFINITY, s = 0;
+                for (std::int64_t i = 0; i < cols; ++i) m = std::max(m, x[r * cols + i]);
+                for (std::int64_t i = 0; i < cols; ++i) s += std::exp(x[r * cols + i] - m);
+                for (std::int64_t i = 0; i < cols; ++i) y[r * cols + i] = std::exp(x[r * cols + i] - m) / s;
+            }
+        });
+    }
+};
+/// Packs B transposed; the constant itself is never read. Or reads it, when `plain`.
+class FakeProduct final : public Kernel {
+public:
+    explicit FakeProduct(const matmul::Problem& p) : n_(p.n), k_(p.k), packed_(p.trans_b) {
+        if (!packed_) return;
+        Tensor t(DType::f32, {k_, n_});
+        for (std::int64_t i = 0; i < n_; ++i)
+            for (std::int64_t j = 0; j < k_; ++j) t.data<float>()[static_cast<std::size_t>(j * n_ + i)] = static_cast<const float*>(p.b.raw())[i * k_ + j];
+        weights_.push_back(std::move(t));
+        unread = 2;
+    }
+    const char* name() const noexcept override { return "matmul.fake"; }
+    std::span<const Tensor> device_weights() const noexcept override { return weights_; }
+    Booking book(std::span<const View> in, std::span<const View>, int) const override {
+        Booking b;
+        b.scratch = static_cast<std::size_t>(in[0].count()) * sizeof(float);
+        return b;
+    }
+    void run(const Call& c) const override {
+        const float *a = c.in[0].in<float>(), *b = packed_ ? c.weights[0].in<float>() : c.in[1].in<float>();
+        float *y = c.out[0].out<float>(), *scratch = reinterpret_cast<float*>(c.scratch);
+        const std::int64_t m = c.in[0].dim(0), n = n_, k = k_;
+        static_cast<FakeStream*>(c.stream)->push([=] {
+            std::copy_n(a, m * k, scratch);
+            for (std::int64_t i = 0; i < m; ++i)
+                for (std::int64_t j = 0; j < n; ++j) {
+                    float s = 0;
+                    for (std::int64_t l = 0; l < k; ++l) s += scratch[i * k + l] * b[l * n + j];
+                    y[i * n + j] = s;
+                }
+        });
+    }
+
+private:
+    std::int64_t n_, k_;
+    bool packed_;
+    std::vector<Tensor> weights_;
+};
+
+std::string refuse_softmax(const softmax::Problem& p, const Target&) { return p.axis == p.rank - 1 && !p.log && p.dtype == DType::f32 ? "" : "only the last axis"; }
+std::unique_ptr<Kernel> make_softmax(const softmax::Problem&, const Target&) { return std::make_unique<FakeSoftmax>(); }
+std::string refuse_product(const matmul::Problem& p, const Target&) {
+    return p.dtype == DType::f32 && p.rank_a == 2 && p.rank_b == 2 && p.b.defined() && !p.trans_a && !p.has_bias && !p.has_residual && p.post == vec::Post::none ? "" : "only plain products";
+}
+std::unique_ptr<Kernel> make_product(const matmul::Problem& p, const Target&) { return std::make_unique<FakeProduct>(p); }
+constexpr Entry<softmax::Problem> softmax_fake{"softmax.fake", refuse_softmax, make_softmax};
+constexpr Entry<matmul::Problem> matmul_fake{"matmul.fake", refuse_product, make_product};
+const RankedEntry softmax_lines[] = {{&softmax_fake, 1}}, matmul_lines[] = {{&matmul_fake, 1}};
+std::shared_ptr<DeviceApi> open_fake(int ordinal, const Options&) {
+    if (ordinal) raise(ErrorCode::unsupported, "device 'fake:" + std::to_string(ordinal) + "' is not there: 1 found");
+    return std::make_shared<FakeDevice>();
+}
+const Backend& fake() {
+    static const Backend b = [] {
+        Backend b{"fake", {}, Device::cuda, open_fake};
+        b.lists[static_cast<int>(Family::softmax)] = softmax_lines;
+        b.lists[static_cast<int>(Family::matmul)] = matmul_lines;
+        return b;
+    }();
+    return b;
+}
+Options on_fake() {
+    Options o;
+    o.device = "fake";
+    o.threads = 1;
+    for (const Backend* b : linked_backends())
+        if (b->device == Device::cpu) o.backends.push_back(b);
+    o.backends.push_back(&fake());
+    return o;
+}
+Options on_cpu() {
+    Options o;
+    o.threads = 1;
+    return o;
+}
+
+Tensor noise(Shape shape, int seed = 1) {
+    Tensor t(DType::f32, std::move(shape));
+    std::uint32_t x = static_cast<std::uint32_t>(seed) * 2654435761u;
+    for (float& v : t.data<float>()) x = x * 1664525u + 1013904223u, v = static_cast<float>(x >> 8) / 8388608.f - 1.f;
+    return t;
+}
+int count(const std::string& text, const std::string& what) {
+    int n = 0;
+    for (std::size_t p = 0; (p = text.find(what, p)) != std::string::npos; p += what.size()) ++n;
+    return n;
+}
+std::string error_of(const std::function<void()>& f) {
+    try { f(); } catch (const Error& e) { return e.what(); }
+    return "no error";
+}
+/// x [N, 128] -> Softmax -> Sin (only on the CPU) -> Softmax.
+ModelBuilder there_and_back() {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).node("Softmax", {"x"}, {"a"}).node("Sin", {"a"}, {"b"}).node("Softmax", {"b"}, {"y"}).output("y");
+    return b;
+}
+/// Two products, the second by a transposed constant, and a softmax: all on the device.
+ModelBuilder chain(const std::string& rows) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {rows, "16"}).constant("w", noise({16, 24}, 3)).constant("v", noise({8, 24}, 4));
+    b.node("MatMul", {"x", "w"}, {"a"}).node("Gemm", {"a", "v"}, {"b"}, {onnx::attribute_i("transB", 1)}).node("Softmax", {"b"}, {"y"}).output("y");
+    return b;
+}
+
+TEST(Placement, CopiesStandWhereMemoryChanges) {
+    auto b = there_and_back();
+    auto engine = b.model().compile(on_fake());
+    std::string plan = engine.describe();
+    EXPECT_EQ(count(plan, "by softmax.fake on the device"), 2) << plan;
+    EXPECT_EQ(count(plan, "CopyToDevice"), 2) << plan;
+    EXPECT_EQ(count(plan, "CopyToHost"), 2) << plan;
+    EXPECT_NE(plan.find("not on the device: the family has no kernel for this device"), std::string::npos) << plan;
+    Tensor x = noise({512, 128});
+    expect_near(engine.run({{"x", x}})[0].second, b.run({{"x", x}}, on_cpu())[0]);
+}
+TEST(Placement, AValueIsCopiedOnceForAllThatReadIt) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).node("Softmax", {"x"}, {"a"}).node("Sin", {"a"}, {"s"}).node("Cos", {"a"}, {"c"}).node("Add", {"s", "c"}, {"y"}).output("y").output("a");
+    auto engine = b.model().compile(on_fake());
+    EXPECT_EQ(count(engine.describe(), "CopyToHost"), 1) << engine.describe();
+    Tensor x = noise({512, 128});
+    auto got = engine.run({{"x", x}});
+    auto want = b.run({{"x", x}}, on_cpu());
+    for (int o = 0; o < 2; ++o) expect_near(got[static_cast<std::size_t>(o)].second, want[static_cast<std::size_t>(o)]);
+}
+TEST(Placement, SmallWorkBetweenHostNodesStaysThere) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"4", "8"}).node("Sin", {"x"}, {"a"}).node("Softmax", {"a"}, {"b"}).node("Cos", {"b"}, {"y"}).output("y");
+    std::string plan = b.model().compile(on_fake()).describe();
+    EXPECT_EQ(count(plan, "on the device ->"), 0) << plan;
+    EXPECT_NE(plan.find("too little work"), std::string::npos) << plan;
+}
+TEST(Placement, SizesFromDataAndShapeArithmeticStayOnTheHost) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).constant("to", ints({2}, {-1, 128})).node("NonZero", {"x"}, {"i"}).node("Cast", {"i"}, {"f"}, {onnx::attribute_i("to", 1)});
+    b.node("Softmax", {"f"}, {"y"}).output("y").node("Shape", {"x"}, {"s"}).node("Reshape", {"x", "s"}, {"z"}).node("Softmax", {"z"}, {"w"}).output("w");
+    auto engine = b.model().compile(on_fake());
+    std::string plan = engine.describe();
+    EXPECT_EQ(count(plan, "by softmax.fake on the device"), 1) << plan;
+    Tensor x = noise({512, 128});
+    auto got = engine.run({{"x", x}});
+    auto want = b.run({{"x", x}}, on_cpu());
+    for (std::size_t o = 0; o < 2; ++o) expect_near(got[o].second, want[o]);
+}
+TEST(Placement, StrictDeviceNamesTheNodeAndTheReason) {
+    auto b = there_and_back();
+    auto o = on_fake();
+    o.strict_device = true;
+    std::string e = error_of([&] { b.model().compile(o); });
+    EXPECT_NE(e.find("Sin1"), std::string::npos) << e;
+    EXPECT_NE(e.find("no kernel for this device"), std::string::npos) << e;
+    EXPECT_EQ(error_of([&] { chain("N").model().compile(o); }), "no error");
+}
+TEST(Placement, UnknownDevicesAreRefused) {
+    auto b = chain("N");
+    auto o = on_fake();
+    o.device = "fake:1";
+    EXPECT_NE(error_of([&] { b.model().compile(o); }).find("is not there"), std::string::npos);
+    o.device = "fake:x";
+    EXPECT_NE(error_of([&] { b.model().compile(o); }).find("accepted"), std::string::npos);
+    o.device = "npu";
+    EXPECT_NE(error_of([&] { b.model().compile(o); }).find("accepted: cpu, fake"), std::string::npos);
+}
+TEST(Placement, BranchesOfIfUseTheDeviceToo) {
+    ModelBuilder inner;
+    inner.node("Softmax", {"x"}, {"t"}).output("t");
+    ModelBuilder other;
+    other.node("Sin", {"x"}, {"e"}).output("e");
+    ModelBuilder b;
+    b.input("c", DType::boolean, {}).input("x", DType::f32, {"512", "128"});
+    b.node("If", {"c"}, {"y"}, {onnx::attribute_g("then_branch", inner.proto().graph), onnx::attribute_g("else_branch", other.proto().graph)}).output("y");
+    auto engine = b.model().compile(on_fake());
+    Tensor x = noise({512, 128}), yes(DType::boolean, Shape{});
+    static_cast<std::uint8_t*>(yes.raw())[0] = 1;
+    const int before = counts.to_device;
+    expect_near(engine.run({{"c", yes}, {"x", x}})[0].second, b.run({{"c", yes}, {"x", x}}, on_cpu())[0]);
+    EXPECT_GT(counts.to_device, before);
+}
+
+TEST(DeviceRun, ReplaysGiveTheAnswerOfEachInputAndShape) {
+    auto b = chain("N");
+    auto engine = b.model().compile(on_fake());
+    EXPECT_EQ(count(engine.describe(), "on the device ->"), 4) << engine.describe();
+    Session s(engine);
+    counts.captured = counts.replayed = 0;
+    for (int run = 0; run < 9; ++run) {
+        const std::int64_t rows = run < 5 ? 7 : 3 + 20 * (run % 2);
+        Tensor x = noise({rows, 16}, run);
+        s.bind("x", x);
+        s.run();
+        expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+    }
+    EXPECT_GE(counts.captured, 1);
+    EXPECT_GE(counts.replayed, 4);
+}
+TEST(DeviceRun, GraphsCanBeLeftOut) {
+    auto b = chain("N");
+    auto o = on_fake();
+    o.device_graphs = false;
+    auto engine = b.model().compile(o);
+    Session s(engine);
+    counts.captured = 0;
+    Tensor x = noise({5, 16});
+    s.bind("x", x);
+    for (int i = 0; i < 4; ++i) s.run();
+    EXPECT_EQ(counts.captured, 0);
+    expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+}
+TEST(DeviceRun, DeviceMemoryInAndOutIsNeitherCopiedNorWaitedFor) {
+    auto b = chain("N");
+    auto o = on_fake();
+    o.device_io = true;
+    auto engine = b.model().compile(o);
+    EXPECT_EQ(count(engine.describe(), "Copy"), 0) << engine.describe();
+    Session s(engine);
+    FakeStream mine;
+    s.stream(&mine);
+    Tensor x = noise({5, 16});
+    EXPECT_NE(error_of([&] { s.bind("x", x); }).find("must be in device memory"), std::string::npos);
+    s.bind("x", Tensor::borrow_device(Device::cuda, DType::f32, {5, 16}, x.raw()));  // the fake device reads host memory
+    s.run();
+    const int waited = counts.synchronized, copied = counts.to_device + counts.to_host;
+    s.run();
+    s.run();
+    EXPECT_EQ(counts.synchronized, waited);
+    EXPECT_EQ(counts.to_device + counts.to_host, copied);
+    const Tensor& y = s.output("y");
+    EXPECT_EQ(y.device(), Device::cuda);
+    EXPECT_NE(error_of([&] { (void)y.data<float>(); }).find("device memory"), std::string::npos);
+    for (auto& w : mine.work) w();
+    mine.work.clear();
+    expect_near(Tensor::borrow(DType::f32, y.shape(), y.raw()), b.run({{"x", x}}, on_cpu())[0]);
+    s.stream(nullptr);
+    EXPECT_NE(error_of([&] { b.model().compile(on_fake()).run({{"x", Tensor::borrow_device(Device::cuda, DType::f32, {5, 16}, x.raw())}}); }).find("must be in host memory"), std::string::npos);
+}
+TEST(DeviceRun, EnginesOfAModelShareConstantsAndTheDevice) {
+    auto b = chain("N");
+    counts.opened = counts.to_device = 0;
+    {
+        Model model = b.model();
+        Engine one = model.compile(on_fake());
+        const int uploads = counts.to_device;
+        EXPECT_EQ(uploads, 2);  // w as it is, v packed
+        Engine two = model.compile(on_fake());
+        EXPECT_EQ(counts.opened, 1);
+        EXPECT_EQ(counts.to_device, uploads + 1);  // packed by each engine
+        Tensor x = noise({3, 16});
+        expect_near(two.run({{"x", x}})[0].second, one.run({{"x", x}})[0].second, 0, 0);
+    }
+    EXPECT_EQ(counts.held, 0u);
+    EXPECT_EQ(counts.streams, 0);
+}
+TEST(DeviceRun, MemoryLimitCoversTheDevice) {
+    auto b = there_and_back();
+    auto o = on_fake();
+    o.memory_limit = 400 << 10;  // the host's value alone takes 256 KB, the device's as much
+    auto engine = b.model().compile(o);
+    EXPECT_NE(error_of([&] { engine.run({{"x", noise({512, 128})}}); }).find("memory_limit"), std::string::npos);
+}
+TEST(DeviceRun, AFailureNamesTheNodeAndTheNextRunIsRight) {
+    auto b = chain("N");
+    auto engine = b.model().compile(on_fake());
+    Tensor x = noise({6, 16});
+    for (int failing : {0, 1}) {  // run one by one; while recording
+        Session s(engine);
+        s.bind("x", x);
+        for (int run = 0; run < 4; ++run) {
+            counts.fail_next_kernel = run == failing;
+            std::string e = error_of([&] { s.run(); });
+            counts.fail_next_kernel = false;
+            if (run == failing) EXPECT_NE(e.find("(Softmax, opset 20)"), std::string::npos) << e;
+            else expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+        }
+    }
+}
+TEST(DeviceRun, ProfilesNameDeviceKernelsAndCopies) {
+    auto b = chain("N");
+    auto engine = b.model().compile(on_fake());
+    Session s(engine);
+    s.profile(true);
+    Tensor x = noise({6, 16});
+    s.bind("x", x);
+    s.run();
+    std::string table = s.profile_table();
+    EXPECT_EQ(s.times().size(), 5u) << table;
+    EXPECT_NE(table.find("matmul.fake"), std::string::npos) << table;
+    expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+}
+TEST(DeviceRun, TapsOfDeviceValuesAreReadable) {
+    auto b = chain("N");
+    auto o = on_fake();
+    o.taps = {"a"};
+    auto engine = b.model().compile(o);
+    Session s(engine);
+    Tensor x = noise({6, 16});
+    s.bind("x", x);
+    s.run();
+    auto c = on_cpu();
+    c.taps = {"a"};
+    auto plain = b.model().compile(c);
+    Session t(plain);
+    t.bind("x", x);
+    t.run();
+    expect_near(s.tap("a"), t.tap("a"));
+}
+}  // namespace
