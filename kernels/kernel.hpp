@@ -17,6 +17,8 @@
 
 QUERN_BEGIN
 
+class Tensor;
+
 /// What a kernel asks for at one concrete shape, before it runs.
 struct Booking {
     std::size_t scratch = 0;             ///< bytes, 64-byte aligned, contents undefined at each run
@@ -38,6 +40,8 @@ struct Call {
 /// sessions and threads after it is made. Kernels may assume: ranks and types as when they were made,
 /// outputs shaped by the operator's inference, data aligned to the element, no overlap of inputs and
 /// outputs except what `inplace` allows.
+/// A View of another kind than tensor points to a Value: inputs are read, an output is assigned. Tensors that are
+/// put into a Value own their memory or share that of an input Value.
 class Kernel {
 public:
     virtual ~Kernel() = default;
@@ -56,10 +60,13 @@ public:
         (void)dims;
         return false;
     }
+    /// Where `refers`: the tensor that output 0 is, which an input Value holds. run() is not called and nothing is copied.
+    virtual const Tensor* refer(const Call&) const { return nullptr; }
+    bool refers = false;
     /// Bytes of weights that this kernel keeps packed.
     virtual std::size_t packed_bytes() const noexcept { return 0; }
     /// Bit k set: output 0 may be written over input k when that is not needed afterwards
-    /// and has the same number of bytes.
+    /// and has the same number of bytes. Where both are Values, input and output are then the same object.
     std::uint32_t inplace = 0;
     /// Bit k set: run() never reads input k (its constant was packed when the kernel was made); book() may
     /// still look at its shape.

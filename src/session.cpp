@@ -1,2 +1,3 @@
+#include <quern/session/control-inl.hpp>
 #include <quern/session/runner-inl.hpp>
 #include <quern/session/session-inl.hpp>

@@ -1,2 +1,3 @@
 #include <quern/tensor/shape-inl.hpp>
 #include <quern/tensor/tensor-inl.hpp>
+#include <quern/tensor/value-inl.hpp>

@@ -249,32 +249,69 @@ TEST(OnnxTensor, Sparse) {
 TEST(OnnxTensor, SequencesAndOptionals) {
     std::vector<float> v{1, 2};
     std::vector<Tensor> list{Tensor::from(std::span<const float>(v), {2}), Tensor::from(std::span<const float>(v), {2, 1})};
-    std::string s = serialize_sequence(list, "seq");
-    auto back = parse_sequence(bytes_of(s));
+    std::string s = serialize_value(quern::Value::sequence({list[0], list[1]}), quern::Kind::sequence, "seq");
+    auto back = parse_value(bytes_of(s), quern::Kind::sequence);
     ASSERT_EQ(back.size(), 2u);
-    EXPECT_EQ(back[1].shape(), Shape({2, 1}));
-    EXPECT_EQ(content(back[0]), content(list[0]));
-    EXPECT_TRUE(parse_sequence({}).empty());
-    EXPECT_FALSE(parse_optional({}).has_value());
+    EXPECT_EQ(back[1].tensor().shape(), Shape({2, 1}));
+    EXPECT_EQ(content(back[0].tensor()), content(list[0]));
+    EXPECT_EQ(parse_value({}, quern::Kind::sequence).size(), 0u);
+    EXPECT_FALSE(parse_value({}, quern::Kind::optional).has_value());
     Writer w;
     w.varint(2, 1);
     w.bytes(3, serialize_tensor(list[0], ""));
-    auto o = parse_optional(bytes_of(w.str()));
-    ASSERT_TRUE(o && o->size() == 1);
+    auto o = parse_value(bytes_of(w.str()), quern::Kind::optional);
+    ASSERT_EQ(content(o.tensor()), content(list[0]));
     Writer q;
     q.varint(2, 3);
     q.bytes(5, s);
-    o = parse_optional(bytes_of(q.str()));
-    ASSERT_TRUE(o && o->size() == 2);
+    o = parse_value(bytes_of(q.str()), quern::Kind::optional);
+    ASSERT_EQ(o.size(), 2u);
     Writer bad;
-    bad.bytes(6, "");
-    error_of([&] { parse_sequence(bytes_of(bad.str())); }, ErrorCode::unsupported);
+    bad.bytes(4, "");
+    error_of([&] { parse_value(bytes_of(bad.str()), quern::Kind::sequence); }, ErrorCode::unsupported);
+    std::string deep;
+    for (int i = 0; i < 1000; ++i) {
+        Writer d;
+        d.bytes(5, deep);
+        deep = d.str();
+    }
+    error_of([&] { parse_value(bytes_of(deep), quern::Kind::sequence); });
     for (std::size_t n = 0; n < s.size(); ++n) {
         try {
-            parse_sequence(bytes_of(s.substr(0, n)));
+            parse_value(bytes_of(s.substr(0, n)), quern::Kind::sequence);
         } catch (const Error&) {
         }
     }
+}
+TEST(OnnxTensor, SequencesOfMaps) {
+    using quern::Kind;
+    using quern::Value;
+    std::vector<std::string> names{"a", "bb", "ccc"};
+    std::vector<float> v{1, 2, 3};
+    std::vector<std::int64_t> numbers{7, -8, 9};
+    auto text = std::make_shared<const Tensor>(Tensor::from_strings(names, {3}));
+    auto number = std::make_shared<const Tensor>(Tensor::from(std::span<const std::int64_t>(numbers), {3}));
+    Tensor values = Tensor::from(std::span<const float>(v), {3});
+    Value list = Value::sequence({Value::map(text, values), Value::map(number, values), Value::map(text, values)});
+    Value back = parse_value(bytes_of(serialize_value(list, Kind::sequence, "list")), Kind::sequence);
+    ASSERT_EQ(back.size(), 3u);
+    for (std::size_t i = 0; i < 3; ++i) {
+        ASSERT_EQ(back[i].kind(), Kind::map);
+        EXPECT_EQ(content(back[i].values()), content(values));
+    }
+    EXPECT_EQ(back[0].keys().strings()[2], "ccc");
+    EXPECT_EQ(back[1].keys().data<std::int64_t>()[1], -8);
+    Value one = parse_value(bytes_of(serialize_value(list[1], Kind::map, "m")), Kind::map);
+    EXPECT_EQ(one.size(), 3u);
+    Value nested = Value::sequence({Value::sequence({values}), Value::sequence()});
+    back = parse_value(bytes_of(serialize_value(nested, Kind::sequence, "n")), Kind::sequence);
+    ASSERT_EQ(back.size(), 2u);
+    EXPECT_EQ(back[0].size(), 1u);
+    EXPECT_EQ(back[1].size(), 0u);
+    Writer odd;  // a key without a value
+    odd.varint(2, 7);
+    odd.i64s(3, numbers);
+    error_of([&] { parse_value(bytes_of(odd.str()), Kind::map); });
 }
 
 }  // namespace

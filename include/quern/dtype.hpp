@@ -40,6 +40,9 @@ enum class DType : std::uint8_t {
 };
 inline constexpr int dtype_count = 27;
 
+/// What a value is made of. All but tensors are a `Value` (value.hpp) when a model runs.
+enum class Kind : std::uint8_t { tensor, sequence, optional, map };
+
 /// ONNX's lower-case name: "float", "int64", "bfloat16", ...; "undefined" for anything else.
 QUERN_API const char* dtype_name(DType) noexcept;
 

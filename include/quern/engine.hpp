@@ -7,6 +7,7 @@
 
 #include "model.hpp"
 #include "tensor.hpp"
+#include "value.hpp"
 
 QUERN_BEGIN
 
@@ -24,10 +25,13 @@ public:
 #if QUERN_HAS_EXCEPTIONS
     /// One run, thread-safe: sessions are kept and reused inside. The outputs own their memory.
     std::vector<NamedTensor> run(const std::vector<NamedTensor>& inputs) const;
+    /// The same for models with sequences, optionals or maps among their inputs or outputs. Optional inputs may be left out.
+    std::vector<NamedValue> run_values(const std::vector<NamedValue>& inputs) const;
     PortId input(std::string_view name) const;
     PortId output(std::string_view name) const;
 #endif
     Result<std::vector<NamedTensor>> try_run(const std::vector<NamedTensor>& inputs) const noexcept;
+    Result<std::vector<NamedValue>> try_run_values(const std::vector<NamedValue>& inputs) const noexcept;
     Result<PortId> try_input(std::string_view name) const noexcept;
     Result<PortId> try_output(std::string_view name) const noexcept;
 

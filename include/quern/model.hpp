@@ -22,9 +22,12 @@ struct DimInfo {
 };
 struct PortInfo {
     std::string name;
-    DType dtype = DType::undefined;
+    DType dtype = DType::undefined;  ///< of the innermost tensors, where it is none itself
     bool ranked = false;  ///< false: the number of dimensions is not known before running
     std::vector<DimInfo> dims;
+    Kind kind = Kind::tensor;
+    DType key = DType::undefined;          ///< map: type of its keys
+    std::shared_ptr<const PortInfo> elem;  ///< sequence: its items; optional: what it may hold; map: its values
 };
 /// Something that stops the model from running, as check() finds it.
 struct Problem {

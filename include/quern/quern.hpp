@@ -9,6 +9,7 @@
 #include "session.hpp"
 #include "shape.hpp"
 #include "tensor.hpp"
+#include "value.hpp"
 #include "version.hpp"
 #if defined(QUERN_HEADER_ONLY)
 #include "session/all-inl.hpp"

@@ -27,6 +27,8 @@ public:
     /// Uses the caller's tensor (no copy); it must stay unchanged until run() returns.
     void bind(std::string_view name, const Tensor& tensor);
     void bind(PortId port, const Tensor& tensor);
+    /// A sequence, optional or map (or a tensor). Inputs that are optionals are nothing until they are bound.
+    void bind(std::string_view name, const Value& value);
     /// Lets output `name` be written into the caller's tensor (copied at the end of run if it must be);
     /// run() raises shape_mismatch when the shape that came out is another.
     void bind_output(std::string_view name, Tensor tensor);
@@ -35,12 +37,16 @@ public:
     const Tensor& output(std::string_view name) const&;
     const Tensor& output(PortId port) const&;
     const Tensor& output(std::string_view name) const&& = delete;
+    /// An output of any kind. Sequences and maps may be copied and kept; a tensor is a view as output() gives it.
+    const Value& output_value(std::string_view name) const&;
     /// A value named in Options::taps after a run; a view as output().
     const Tensor& tap(std::string_view name) const&;
 #endif
     static Result<Session> try_create(const Engine& engine) noexcept;
     Result<void> try_bind(std::string_view name, const Tensor& tensor) noexcept;
     Result<void> try_bind(PortId port, const Tensor& tensor) noexcept;
+    Result<void> try_bind(std::string_view name, const Value& value) noexcept;
+    Result<Value> try_output_value(std::string_view name) const noexcept;
     Result<void> try_bind_output(std::string_view name, Tensor tensor) noexcept;
     Result<void> try_run() noexcept;
     Result<Tensor> try_output(std::string_view name) const noexcept;

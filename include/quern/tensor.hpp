@@ -60,6 +60,8 @@ public:
     std::span<std::string> strings();
     /// Copies exactly count() elements in; raises invalid_argument for another type or number.
     template <class T> void copy_from(std::span<const T> values) { copy_bytes(dtype_of<T>, values.data(), values.size()); }
+    /// Whether the memory lives as long as the tensor does: false where it is borrowed.
+    bool owned() const noexcept { return owner_ != nullptr; }
     /// A deep copy that owns its memory.
     Tensor clone() const;
     /// *this, or a copy where the memory is not aligned to the elements (weights in a file need not be).

@@ -82,7 +82,7 @@ int bench(const Args& a) {
     progress.clear();
     if (!a.output_dir.empty()) {
         make_dir(a.output_dir);
-        for (const auto& port : engine.outputs()) save_output(a.output_dir, port.name, session.output(port.name));
+        for (const auto& port : engine.outputs()) save_output(a.output_dir, port.name, session.output_value(port.name), port.kind);
     }
 
     std::sort(times.begin(), times.end());

@@ -124,4 +124,18 @@ inline std::string difference(const Tensor& got, const Tensor& want, Tolerance t
     return std::to_string(bad) + " of " + std::to_string(want.count()) + " elements differ, first at flat index " +
            std::to_string(first) + ": " + element_text(got, first) + ", expected " + element_text(want, first);
 }
+/// The same for values of any kind.
+inline std::string difference(const Value& got, const Value& want, Tolerance tol) {
+    if (got.kind() != want.kind()) return got.to_string() + ", expected " + want.to_string();
+    if (!want.has_value()) return "";
+    if (want.kind() == quern::Kind::tensor) return difference(got.tensor(), want.tensor(), tol);
+    if (got.size() != want.size()) return got.to_string() + ", expected " + want.to_string();
+    if (want.kind() == quern::Kind::map) {
+        std::string why = difference(got.keys(), want.keys(), {0, 0});
+        return !why.empty() ? "keys: " + why : difference(got.values(), want.values(), tol);
+    }
+    for (std::size_t i = 0; i < want.size(); ++i)
+        if (std::string why = difference(got[i], want[i], tol); !why.empty()) return "item " + std::to_string(i) + ": " + why;
+    return "";
+}
 }  // namespace cli

@@ -8,7 +8,7 @@
 #include "pb.hpp"
 
 namespace cli {
-using quern::NamedTensor;
+using quern::NamedValue;
 using quern::PortInfo;
 
 quern::Options options(const Args& a) {
@@ -41,10 +41,16 @@ quern::LoadOptions load_options(const Args& a) {
     return o;
 }
 
-Tensor load_pb(const std::string& path) { return pb::parse(read_file(path), path); }
+Value load_pb(const std::string& path, quern::Kind kind) { return pb::parse(read_file(path), path, kind); }
 
-void save_pb(const std::string& path, const std::string& name, const Tensor& t) {
-    std::string bytes = pb::serialize(name, t);
+quern::Kind kind_of(const std::vector<PortInfo>& ports, const std::string& name) {
+    for (const PortInfo& p : ports)
+        if (p.name == name) return p.kind;
+    return quern::Kind::tensor;
+}
+
+void save_pb(const std::string& path, const std::string& name, const Value& v, quern::Kind kind) {
+    std::string bytes = pb::serialize(name, v, kind);
     File f = open_file(path, "wb");
     write_bytes(f.get(), bytes.data(), bytes.size(), path);
 }
@@ -61,11 +67,11 @@ static Tensor as_port_type(Tensor t, DType want) {
     return t;
 }
 
-Tensor load_tensor(const std::string& path, const PortInfo* port) {
+Value load_value(const std::string& path, const PortInfo& port) {
     std::string ext = std::filesystem::path(path).extension().string();
-    if (ext == ".pb") return load_pb(path);
-    if (ext == ".npy") return port ? as_port_type(read_npy(path), port->dtype) : read_npy(path);
-    raise(ErrorCode::invalid_argument, "'" + path + "': give an .npy or a .pb (TensorProto) file");
+    if (ext == ".pb") return load_pb(path, port.kind);
+    if (ext == ".npy" && (port.kind == quern::Kind::tensor || port.kind == quern::Kind::optional)) return as_port_type(read_npy(path), port.dtype);
+    raise(ErrorCode::invalid_argument, "'" + path + "': input '" + port.name + "' is " + port_text(port) + ": give " + (port.kind == quern::Kind::tensor ? "an .npy or a .pb (TensorProto) file" : "a .pb file"));
 }
 
 std::pair<std::string, std::string> split(const std::string& arg, const std::vector<PortInfo>& known) {
@@ -79,6 +85,11 @@ std::pair<std::string, std::string> split(const std::string& arg, const std::vec
 }
 
 std::string port_text(const PortInfo& p) {
+    if (p.kind != quern::Kind::tensor) {
+        std::string of = p.elem ? port_text(*p.elem) : "?";
+        if (p.kind == quern::Kind::map) return std::string("map of ") + quern::dtype_name(p.key) + " to " + of;
+        return (p.kind == quern::Kind::sequence ? "sequence of " : "optional ") + of;
+    }
     std::string s = quern::dtype_name(p.dtype);
     if (!p.ranked) return s + "[...]";
     s += "[";
@@ -91,7 +102,7 @@ std::string port_text(const PortInfo& p) {
 
 static Tensor made_up(const PortInfo& port, const Args& a) {
     Shape shape;
-    if (!port.ranked)
+    if (!port.ranked || port.kind != quern::Kind::tensor)
         raise(ErrorCode::invalid_argument, "input '" + port.name + "' has no declared shape: give --input " + port.name + "=FILE");
     for (const auto& d : port.dims) {
         std::int64_t n = d.value.value_or(1);
@@ -107,8 +118,8 @@ static Tensor made_up(const PortInfo& port, const Args& a) {
     return t;
 }
 
-std::vector<NamedTensor> gather_inputs(const std::vector<PortInfo>& ports, const Args& a, bool make_up) {
-    std::vector<NamedTensor> given;
+std::vector<NamedValue> gather_inputs(const std::vector<PortInfo>& ports, const Args& a, bool make_up) {
+    std::vector<NamedValue> given;
     for (const std::string& arg : a.inputs) {
         auto [name, path] = split(arg, ports);
         auto port = std::find_if(ports.begin(), ports.end(), [&n = name](const PortInfo& p) { return p.name == n; });
@@ -117,14 +128,15 @@ std::vector<NamedTensor> gather_inputs(const std::vector<PortInfo>& ports, const
             for (const PortInfo& p : ports) all += (all.empty() ? "'" : ", '") + p.name + "'";
             raise(ErrorCode::invalid_argument, "the model has no input '" + name + "'; it has " + (all.empty() ? "none" : all));
         }
-        given.emplace_back(name, load_tensor(path, &*port));
+        given.emplace_back(name, load_value(path, *port));
     }
-    std::vector<NamedTensor> out;
+    std::vector<NamedValue> out;
     for (const PortInfo& p : ports) {
-        auto it = std::find_if(given.begin(), given.end(), [&](const NamedTensor& g) { return g.first == p.name; });
+        auto it = std::find_if(given.begin(), given.end(), [&](const NamedValue& g) { return g.first == p.name; });
         if (it != given.end()) out.push_back(*it);
+        else if (p.kind == quern::Kind::optional) out.emplace_back(p.name, Value());
         else if (make_up) out.emplace_back(p.name, made_up(p, a));
-        else raise(ErrorCode::invalid_argument, "input '" + p.name + "' (" + port_text(p) + ") was not given: add --input " + p.name + "=FILE.npy");
+        else raise(ErrorCode::invalid_argument, "input '" + p.name + "' (" + port_text(p) + ") was not given: add --input " + p.name + "=FILE." + (p.kind == quern::Kind::tensor ? "npy" : "pb"));
     }
     return out;
 }
@@ -144,7 +156,9 @@ void make_dir(const std::string& dir) {
     if (ec) raise(ErrorCode::io, "cannot make the folder '" + dir + "': " + ec.message());
 }
 
-void save_output(const std::string& dir, const std::string& name, const Tensor& t) {
+void save_output(const std::string& dir, const std::string& name, const Value& v, quern::Kind kind) {
+    if (v.kind() != quern::Kind::tensor) return save_pb((std::filesystem::path(dir) / (safe(name) + ".pb")).string(), name, v, kind);
+    const Tensor& t = v.tensor();
     write_npy((std::filesystem::path(dir) / (safe(name) + ".npy")).string(), t);
     if (npy_raw(t.dtype()))
         std::fprintf(stderr, "note: '%s' is %s, which NumPy lacks: its file holds the bits as %s\n", name.c_str(),

@@ -18,6 +18,7 @@ using quern::ErrorCode;
 using quern::raise;
 using quern::Shape;
 using quern::Tensor;
+using quern::Value;
 static_assert(std::endian::native == std::endian::little, "npy.hpp reads and writes little endian only");
 
 struct FileCloser {

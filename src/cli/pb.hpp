@@ -1,4 +1,4 @@
-// TensorProto files, through quern's own reader and writer.
+// TensorProto, SequenceProto, OptionalProto and MapProto files, through quern's own reader and writer.
 #pragma once
 #include <quern/onnx/proto.hpp>
 #include <quern/quern.hpp>
@@ -8,14 +8,14 @@
 namespace cli::pb {
 
 /// Raises invalid_model, naming the file.
-inline quern::Tensor parse(const std::string& bytes, const std::string& path) {
+inline quern::Value parse(const std::string& bytes, const std::string& path, quern::Kind kind) {
     try {
-        return quern::onnx::parse_tensor(std::as_bytes(std::span(bytes)));
+        return quern::onnx::parse_value(std::as_bytes(std::span(bytes)), kind);
     } catch (quern::Error& e) {
         quern::raise(std::move(e.at("in '" + path + "'")));
     }
 }
-inline std::string serialize(const std::string& name, const quern::Tensor& t) {
-    return quern::onnx::serialize_tensor(t, name);
+inline std::string serialize(const std::string& name, const quern::Value& v, quern::Kind kind) {
+    return quern::onnx::serialize_value(v, kind, name);
 }
 }  // namespace cli::pb

@@ -30,6 +30,15 @@ static void print_summary(const std::string& name, const Tensor& t) {
     std::printf("%s\n", line.c_str());
 }
 
+static void print_value(const std::string& name, const Value& v) {
+    if (v.kind() == quern::Kind::tensor) return print_summary(name, v.tensor());
+    std::printf("%s: %s\n", name.c_str(), v.to_string().c_str());
+    if (v.kind() == quern::Kind::sequence)
+        for (std::size_t i = 0; i < std::min<std::size_t>(v.size(), 10); ++i) print_value(name + "[" + std::to_string(i) + "]", v[i]);
+    for (std::size_t i = 0; v.kind() == quern::Kind::map && i < std::min<std::size_t>(v.size(), 10); ++i)
+        std::printf("  %s: %s\n", element_text(v.keys(), static_cast<std::int64_t>(i)).c_str(), element_text(v.values(), static_cast<std::int64_t>(i)).c_str());
+}
+
 int run(const Args& a) {
     Progress progress;
     progress.show("loading " + a.model);
@@ -44,14 +53,14 @@ int run(const Args& a) {
     progress.clear();
 
     auto each = [&](auto&& f) {
-        for (const auto& port : engine.outputs()) f(port.name, session.output(port.name));
-        for (const std::string& tap : a.taps) f(tap, session.tap(tap));
+        for (const auto& port : engine.outputs()) f(port.name, session.output_value(port.name), port.kind);
+        for (const std::string& tap : a.taps) f(tap, session.tap(tap), quern::Kind::tensor);
     };
     if (a.output_dir.empty()) {
-        each(print_summary);
+        each([](const std::string& name, const Value& v, quern::Kind) { print_value(name, v); });
     } else {
         make_dir(a.output_dir);
-        each([&](const std::string& name, const Tensor& t) { save_output(a.output_dir, name, t); });
+        each([&](const std::string& name, const Value& v, quern::Kind kind) { save_output(a.output_dir, name, v, kind); });
     }
     return ok;
 }

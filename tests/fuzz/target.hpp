@@ -74,8 +74,11 @@ inline void run_values(const std::uint8_t* data, std::size_t size) {
         }
     };
     attempt([&] { quern::onnx::parse_tensor(bytes); });
-    attempt([&] { quern::onnx::parse_sequence(bytes); });
-    attempt([&] { quern::onnx::parse_optional(bytes); });
+    for (auto kind : {quern::Kind::sequence, quern::Kind::optional, quern::Kind::map})
+        attempt([&] {
+            quern::Value v = quern::onnx::parse_value(bytes, kind);
+            quern::onnx::serialize_value(v, kind, "again");
+        });
 }
 
 inline void run(const std::uint8_t* data, std::size_t size) {

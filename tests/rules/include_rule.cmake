@@ -6,7 +6,7 @@ set(order base tensor lists kernels onnx graph ops import passes plan session co
 foreach(h version error dtype device options executor)
   set(public_${h} base)
 endforeach()
-foreach(h shape tensor)
+foreach(h shape tensor value)
   set(public_${h} tensor)
 endforeach()
 foreach(h model engine session quern custom_op cuda)

@@ -43,6 +43,7 @@ inline std::string attr_text(const Attr& a) {
     if (auto* v = std::get_if<std::vector<std::int64_t>>(&a)) return list(*v, [](std::int64_t x) { return std::to_string(x); });
     if (auto* v = std::get_if<std::vector<float>>(&a)) return list(*v, [](float x) { return number(x); });
     if (auto* v = std::get_if<std::vector<std::string>>(&a)) return list(*v, [](const std::string& x) { return json_string(x); });
+    if (auto* f = std::get_if<std::shared_ptr<const Fact>>(&a)) return (*f)->to_string();
     return "<graph>";
 }
 inline std::string op_text(const Node& n) { return (*op_domain(*n.op) ? std::string(op_domain(*n.op)) + "::" : "") + op_name(*n.op); }

@@ -15,6 +15,26 @@ QUERN_INLINE Fact Fact::constant(Tensor t) {
     f.value = std::move(t);
     return f;
 }
+namespace detail {
+inline Fact boxed(Kind kind, Fact elem) {
+    Fact f;
+    f.kind = kind;
+    f.dtype = elem.dtype;
+    elem.value = Tensor();
+    elem.symbolic.reset();
+    for (auto& d : elem.dims)
+        if (!d.is_const()) d = Dim::symbol("?");
+    f.elem = std::make_shared<const Fact>(std::move(elem));
+    return f;
+}
+}  // namespace detail
+QUERN_INLINE Fact Fact::sequence_of(Fact elem) { return detail::boxed(Kind::sequence, std::move(elem)); }
+QUERN_INLINE Fact Fact::optional_of(Fact elem) { return detail::boxed(Kind::optional, std::move(elem)); }
+QUERN_INLINE Fact Fact::map_of(DType key, Fact elem) {
+    Fact f = detail::boxed(Kind::map, std::move(elem));
+    f.key = key;
+    return f;
+}
 QUERN_INLINE bool Fact::concrete() const noexcept {
     if (!ranked) return false;
     for (auto& d : dims)
@@ -27,8 +47,12 @@ QUERN_INLINE Shape Fact::shape() const {
     return s;
 }
 QUERN_INLINE std::string Fact::to_string() const {
-    static constexpr const char* kinds[] = {"", "sequence of ", "optional ", "map of "};
-    std::string s = std::string(kinds[static_cast<int>(kind)]) + dtype_name(dtype);
+    if (kind != Kind::tensor) {
+        std::string of = elem ? elem->to_string() : dtype_name(dtype);
+        if (kind == Kind::map) return std::string("map of ") + dtype_name(key) + " to " + of;
+        return (kind == Kind::sequence ? "sequence of " : "optional ") + of;
+    }
+    std::string s = dtype_name(dtype);
     if (!ranked) return s + "[...]";
     s += "[";
     for (std::size_t i = 0; i < dims.size(); ++i) s += (i ? ", " : "") + dims[i].to_string();
@@ -68,13 +92,14 @@ QUERN_INLINE std::vector<float> Attrs::floats(std::string_view n, std::vector<fl
 QUERN_INLINE std::vector<std::string> Attrs::strings(std::string_view n, std::vector<std::string> o) const { return detail::attr_as(*this, n, std::move(o), "a list of strings"); }
 QUERN_INLINE Tensor Attrs::tensor(std::string_view n) const { return detail::attr_as(*this, n, Tensor(), "a tensor"); }
 QUERN_INLINE std::shared_ptr<const Graph> Attrs::graph(std::string_view n) const { return detail::attr_as(*this, n, std::shared_ptr<const Graph>(), "a graph"); }
+QUERN_INLINE std::shared_ptr<const Fact> Attrs::type(std::string_view n) const { return detail::attr_as(*this, n, std::shared_ptr<const Fact>(), "a type"); }
 
 QUERN_INLINE std::string place_of(const Node& n) {
     return "node '" + n.name + "' (" + (n.origin.empty() ? std::string(n.op ? op_name(*n.op) : "?") : n.origin) + ")";
 }
 
 QUERN_INLINE ValueId Graph::add_value(std::string n, Fact f) {
-    values.push_back(Value{std::move(n), std::move(f), -1});
+    values.push_back(GraphValue{std::move(n), std::move(f), -1});
     return static_cast<ValueId>(values.size()) - 1;
 }
 QUERN_INLINE ValueId Graph::add_constant(std::string n, Tensor t) { return add_value(std::move(n), Fact::constant(std::move(t))); }

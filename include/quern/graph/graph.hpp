@@ -22,14 +22,13 @@ using ValueId = std::int32_t;
 using NodeId = std::int32_t;
 inline constexpr ValueId no_value = -1;
 
-/// What a value is made of. Sequences, optionals and maps are known to the importer and refused with
-/// a reason until their operators exist.
-enum class Kind : std::uint8_t { tensor, sequence, optional, map };
-
 /// What is known of a value before running.
 struct Fact {
-    DType dtype = DType::undefined;
+    DType dtype = DType::undefined;  ///< of the innermost tensors, where it is none itself
     Kind kind = Kind::tensor;
+    DType key = DType::undefined;    ///< map: type of the keys
+    /// Sequence: its elements; optional: what it may hold; map: its values. Dims in it that are not numbers stand for any size.
+    std::shared_ptr<const Fact> elem;
     bool ranked = false;      ///< dims is meaningful
     std::vector<Dim> dims;
     Tensor value;             ///< the constant content, if defined()
@@ -38,6 +37,9 @@ struct Fact {
 
     static Fact of(DType t, std::vector<Dim> d) { Fact f; f.dtype = t; f.ranked = true; f.dims = std::move(d); return f; }
     static Fact constant(Tensor t);
+    static Fact sequence_of(Fact elem);
+    static Fact optional_of(Fact elem);
+    static Fact map_of(DType key, Fact elem);
     bool is_const() const noexcept { return value.defined(); }
     int rank() const noexcept { return static_cast<int>(dims.size()); }
     /// All dims are numbers.
@@ -47,7 +49,7 @@ struct Fact {
 };
 
 using Attr = std::variant<std::int64_t, float, std::string, Tensor, std::vector<std::int64_t>, std::vector<float>,
-                          std::vector<std::string>, std::shared_ptr<const Graph>>;
+                          std::vector<std::string>, std::shared_ptr<const Graph>, std::shared_ptr<const Fact>>;
 
 /// A node's attributes, in the newest opset's form.
 class QUERN_API Attrs {
@@ -65,13 +67,14 @@ public:
     std::vector<std::string> strings(std::string_view name, std::vector<std::string> otherwise = {}) const;
     Tensor tensor(std::string_view name) const;  ///< undefined where absent
     std::shared_ptr<const Graph> graph(std::string_view name) const;  ///< null where absent
+    std::shared_ptr<const Fact> type(std::string_view name) const;    ///< null where absent
     const std::vector<std::pair<std::string, Attr>>& all() const noexcept { return v_; }
 
 private:
     std::vector<std::pair<std::string, Attr>> v_;  // sorted by name
 };
 
-struct Value {
+struct GraphValue {
     std::string name;   ///< ONNX's name; unique in the graph
     Fact fact;
     NodeId producer = -1;  ///< -1: graph input, constant
@@ -91,9 +94,10 @@ struct Node {
 /// subgraph uses are explicit: extra inputs of the node, bound to the subgraph's `inputs` after its own.
 struct QUERN_API Graph {
     std::string name;
-    std::vector<Value> values;
+    std::vector<GraphValue> values;
     std::vector<Node> nodes;
     std::vector<ValueId> inputs, outputs;
+    std::size_t formals = 0;                ///< subgraphs: the first inputs, which the operator binds; the others are captured
     std::vector<std::string> output_names;  ///< as declared, one for each output (several may be one value)
 
     ValueId add_value(std::string name, Fact fact);

@@ -17,7 +17,22 @@ struct Exporter {
 
     std::string_view keep(std::string s) { return text.emplace_back(std::move(s)); }
 
+    onnx::TypeProto type(const Fact& f) {
+        using K = onnx::TypeProto;
+        if (f.kind == Kind::tensor) return info({}, f).type;
+        K t;
+        t.kind = f.kind == Kind::sequence ? K::sequence : f.kind == Kind::map ? K::map : K::optional;
+        t.key_type = static_cast<std::int32_t>(f.key);
+        if (f.elem) t.elem = std::make_shared<K>(type(*f.elem));
+        return t;
+    }
     onnx::ValueInfo info(std::string_view name, const Fact& f) {
+        if (f.kind != Kind::tensor) {
+            onnx::ValueInfo v;
+            v.name = name;
+            v.type = type(f);
+            return v;
+        }
         std::vector<onnx::Dimension> dims;
         for (auto& d : f.dims) {
             onnx::Dimension x;
@@ -35,11 +50,15 @@ struct Exporter {
         if (auto* v = std::get_if<std::vector<std::int64_t>>(&a)) return onnx::attribute_ints(name, *v);
         if (auto* v = std::get_if<std::vector<float>>(&a)) return onnx::attribute_floats(name, *v);
         if (auto* v = std::get_if<std::vector<std::string>>(&a)) return onnx::attribute_strings(name, {v->begin(), v->end()});
+        if (auto* f = std::get_if<std::shared_ptr<const Fact>>(&a)) {
+            onnx::Attribute t = onnx::make_attribute(name, onnx::AttrType::tp);
+            t.tp = std::make_shared<onnx::TypeProto>(type(**f));
+            return t;
+        }
         const Graph& sub = *std::get<std::shared_ptr<const Graph>>(a);
         std::unordered_map<ValueId, std::string_view> bound;
-        std::size_t formal = sub.inputs.size() - (outer_names.size() - own_inputs);
-        for (std::size_t i = formal; i < sub.inputs.size(); ++i) bound[sub.inputs[i]] = outer_names[own_inputs + i - formal];
-        return onnx::attribute_g(name, graph(sub, bound, formal));
+        for (std::size_t i = sub.formals; i < sub.inputs.size(); ++i) bound[sub.inputs[i]] = outer_names[own_inputs + i - sub.formals];
+        return onnx::attribute_g(name, graph(sub, bound, sub.formals));
     }
     onnx::GraphProto graph(const Graph& g, const std::unordered_map<ValueId, std::string_view>& bound, std::size_t formal) {
         onnx::GraphProto p;
@@ -63,7 +82,9 @@ struct Exporter {
             domains.insert(n.op->domain);
             std::vector<std::string_view> in;
             for (ValueId v : n.in) in.push_back(name(v));
-            std::size_t own = n.op->control ? static_cast<std::size_t>(n.op->min_in) : in.size();
+            std::size_t own = in.size();
+            for (auto& [k, a] : n.attrs.all())
+                if (auto* sub = std::get_if<std::shared_ptr<const Graph>>(&a)) own = in.size() - ((*sub)->inputs.size() - (*sub)->formals);
             for (auto& [k, a] : n.attrs.all()) out.attribute.push_back(attribute(k, a, in, own));
             in.resize(own);
             out.input = std::move(in);

@@ -6,6 +6,7 @@
 
 #include "../base/guard.hpp"
 #include "importer.hpp"
+#include "../ops/control.hpp"
 #include "../ops/op.hpp"
 
 QUERN_BEGIN
@@ -33,6 +34,16 @@ struct Scope {
     int depth = 0;
 };
 
+/// The subgraphs of one node and what each takes from outside.
+struct Bodies {
+    const OpDef& op;
+    const onnx::NodeProto& node;
+    std::int64_t opset;
+    const Attrs* attrs = nullptr;  // those that are no graphs
+    std::vector<std::shared_ptr<Graph>> graphs;
+    std::vector<std::vector<std::pair<ValueId, ValueId>>> captures;  // outer, inner
+};
+
 class Importer {
 public:
     Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner)
@@ -48,12 +59,11 @@ public:
     void nodes(Scope& s, const std::vector<onnx::NodeProto>& list);
     void call_function(Scope& s, const onnx::NodeProto& n, const onnx::FunctionProto& f);
     void standard_node(Scope& s, const onnx::NodeProto& n, const OpDef& op, std::int64_t opset);
-    Attrs attributes(Scope& s, const onnx::NodeProto& n, std::vector<std::shared_ptr<Graph>>& subgraphs,
-                     std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures);
-    bool attribute(Scope& s, const onnx::Attribute& a, Attr& out, std::vector<std::shared_ptr<Graph>>& subgraphs,
-                   std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures);
-    std::shared_ptr<Graph> subgraph(Scope& outer, const onnx::GraphProto& g, std::vector<std::pair<ValueId, ValueId>>& captures);
-    void fill(Scope& s, const onnx::GraphProto& g, bool top);
+    Attrs attributes(Scope& s, Bodies& bodies);
+    bool attribute(Scope& s, const onnx::Attribute& a, Attr& out, Bodies& bodies);
+    void subgraph(Scope& outer, const onnx::GraphProto& g, Bodies& bodies);
+    /// `formals`: of a subgraph, what its node gives to its inputs.
+    void fill(Scope& s, const onnx::GraphProto& g, const std::vector<Fact>* formals);
     Fact declared(const onnx::TypeProto& t, const std::string& who);
     void problem(Scope& s, const onnx::NodeProto& n, std::int64_t opset, const Error& e);
     std::string unique(Graph& g, std::string_view name);
@@ -113,7 +123,7 @@ struct Importer::Context final : ImportCtx {
     void alias(int o, ValueId v) override {
         done = true;
         if (o >= static_cast<int>(proto.output.size()) || proto.output[o].empty()) return;
-        Value& val = graph.values[v];
+        GraphValue& val = graph.values[v];
         if (val.name.find('~') != std::string::npos) {  // nobody knows it yet: it takes the ONNX name
             val.name = im.unique(graph, scope.prefix + std::string(proto.output[o]));
             results[o] = v;
@@ -142,28 +152,29 @@ inline ValueId Importer::find(Scope& s, std::string_view name) {
     const Fact& f = s.parent->graph->fact(outer);
     std::string local = unique(*s.graph, name);
     if (f.is_const()) return s.names[name] = s.graph->add_constant(local, f.value);
-    Fact g = f;  // the subgraph has symbols of its own, named by the outer expressions; "^" keeps them apart from those it makes
-    g.symbolic.reset();
-    for (auto& d : g.dims)
-        if (!d.is_const()) d = Dim::symbol("^" + d.to_string());
-    ValueId inner = s.graph->add_value(local, std::move(g));
+    ValueId inner = s.graph->add_value(local, ops_control::inner_fact(f));
     s.captures.emplace_back(outer, inner);
     return s.names[name] = inner;
 }
 
 inline Fact Importer::declared(const onnx::TypeProto& t, const std::string& who) {
-    Fact f;
     using K = onnx::TypeProto;
-    const K* p = &t;
-    if (t.kind == K::sequence) f.kind = Kind::sequence;
-    if (t.kind == K::optional) f.kind = Kind::optional;
-    if (t.kind == K::map) f.kind = Kind::map;
-    while (p->elem && p->kind != K::tensor) p = p->elem.get();
-    if (p->elem_type < 0 || p->elem_type >= dtype_count) raise(ErrorCode::invalid_model, who + " has element type " + std::to_string(p->elem_type) + "; accepted: 1 to 26");
-    f.dtype = static_cast<DType>(p->elem_type);
-    if (f.kind != Kind::tensor || !p->has_shape) return f;
+    auto type = [&](std::int32_t n) {
+        if (n < 0 || n >= dtype_count) raise(ErrorCode::invalid_model, who + " has element type " + std::to_string(n) + "; accepted: 1 to 26");
+        return static_cast<DType>(n);
+    };
+    if (t.kind == K::sequence || t.kind == K::optional || t.kind == K::map) {
+        Fact e;
+        if (t.elem) e = declared(*t.elem, who);
+        e.ranked = false;  // what stands in a sequence is measured when it is there
+        e.dims.clear();
+        return t.kind == K::sequence ? Fact::sequence_of(std::move(e)) : t.kind == K::optional ? Fact::optional_of(std::move(e)) : Fact::map_of(type(t.key_type), std::move(e));
+    }
+    Fact f;
+    f.dtype = type(t.elem_type);
+    if (!t.has_shape) return f;
     f.ranked = true;
-    for (auto& d : p->shape) {
+    for (auto& d : t.shape) {
         // Exporters write 0 or -1 for a size that they do not know.
         if (d.has_value && d.value > 0) f.dims.emplace_back(d.value);
         else if (!d.param.empty() && d.param != "?") f.dims.push_back(Dim::symbol(std::string(d.param)));
@@ -172,14 +183,13 @@ inline Fact Importer::declared(const onnx::TypeProto& t, const std::string& who)
     return f;
 }
 
-inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, std::vector<std::shared_ptr<Graph>>& subgraphs,
-                                std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures) {
+inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, Bodies& bodies) {
     if (!a.ref_attr_name.empty()) {  // an attribute of the function's call, or its default
         if (!s.call) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' refers to a function's attribute outside of a function");
         for (auto& c : s.call->attribute)
-            if (c.name == a.ref_attr_name && c.ref_attr_name.empty()) return attribute(s, c, out, subgraphs, captures);
+            if (c.name == a.ref_attr_name && c.ref_attr_name.empty()) return attribute(s, c, out, bodies);
         for (auto& c : s.function->attribute_proto)
-            if (c.name == a.ref_attr_name && c.ref_attr_name.empty()) return attribute(s, c, out, subgraphs, captures);
+            if (c.name == a.ref_attr_name && c.ref_attr_name.empty()) return attribute(s, c, out, bodies);
         return false;
     }
     switch (a.type) {
@@ -192,10 +202,8 @@ inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, s
             return true;
         case 5: {
             if (!a.g) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no graph");
-            captures.emplace_back();
-            auto g = subgraph(s, *a.g, captures.back());
-            subgraphs.push_back(g);
-            out = std::shared_ptr<const Graph>(g);
+            subgraph(s, *a.g, bodies);
+            out = std::shared_ptr<const Graph>(bodies.graphs.back());
             return true;
         }
         case 6: out = a.floats; return true;
@@ -206,33 +214,63 @@ inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, s
             out = onnx::decode_sparse(*a.sparse, external_, owner_);
             return true;
         }
-        case 13: return false;  // type_proto: Optional's type; its operators are refused by name
+        case 13:
+            if (!a.tp) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no type");
+            out = std::make_shared<const Fact>(declared(*a.tp, "attribute '" + std::string(a.name) + "'"));
+            return true;
         default: raise(ErrorCode::unsupported, "attribute '" + std::string(a.name) + "' has type " + std::to_string(a.type) + "; accepted: numbers, strings, tensors, graphs and lists of numbers or strings");
     }
 }
 
-inline Attrs Importer::attributes(Scope& s, const onnx::NodeProto& n, std::vector<std::shared_ptr<Graph>>& subgraphs,
-                                  std::vector<std::vector<std::pair<ValueId, ValueId>>>& captures) {
+inline Attrs Importer::attributes(Scope& s, Bodies& bodies) {
     Attrs attrs;
-    for (auto& a : n.attribute) {
-        Attr v;
-        if (attribute(s, a, v, subgraphs, captures)) attrs.set(std::string(a.name), std::move(v));
+    for (bool graphs : {false, true}) {  // what a subgraph gets depends on the others
+        bodies.attrs = &attrs;
+        for (auto& a : bodies.node.attribute) {
+            Attr v;
+            if ((a.type == 5) == graphs && attribute(s, a, v, bodies)) attrs.set(std::string(a.name), std::move(v));
+        }
     }
     return attrs;
 }
 
-inline std::shared_ptr<Graph> Importer::subgraph(Scope& outer, const onnx::GraphProto& g, std::vector<std::pair<ValueId, ValueId>>& captures) {
+/// What the body of a loop gives back widens what it gets: it is imported again until both agree.
+inline void Importer::subgraph(Scope& outer, const onnx::GraphProto& g, Bodies& bodies) {
     if (outer.depth > 64) raise(ErrorCode::invalid_model, "subgraphs are nested more than 64 deep");
-    auto graph = std::make_shared<Graph>();
-    Scope s{graph.get(), &outer};
-    s.opsets = outer.opsets;
-    s.depth = outer.depth + 1;
-    s.call = outer.call;
-    s.function = outer.function;
-    fill(s, g, false);
-    captures = std::move(s.captures);
-    taken_.erase(graph.get());
-    return graph;
+    std::vector<Fact> said;
+    for (auto& i : g.input) said.push_back(declared(i.type, "input '" + std::string(i.name) + "' of a subgraph"));
+    FormalsCtx formals{*bodies.attrs};
+    formals.opset = bodies.opset;
+    for (auto& f : said) formals.said.push_back(&f);
+    for (auto& i : bodies.node.input) {
+        ValueId v = i.empty() ? no_value : find(outer, i);
+        formals.inputs.push_back(v == no_value ? nullptr : &outer.graph->fact(v));
+    }
+    if (bodies.op.formals) bodies.op.formals(formals);
+    if (formals.facts.size() != g.input.size())
+        raise(ErrorCode::invalid_model, "the subgraph has " + std::to_string(g.input.size()) + " inputs; accepted: " + std::to_string(formals.facts.size()));
+    const std::size_t problems = out_.problems.size(), warnings = out_.warnings.size();
+    for (int round = 0;; ++round) {
+        out_.problems.resize(problems, Problem{});
+        out_.warnings.resize(warnings);
+        auto graph = std::make_shared<Graph>();
+        Scope s{graph.get(), &outer};
+        s.opsets = outer.opsets;
+        s.depth = outer.depth + 1;
+        s.call = outer.call;
+        s.function = outer.function;
+        fill(s, g, &formals.facts);
+        graph->formals = formals.facts.size();
+        taken_.erase(graph.get());
+        if (ops_control::widen_formals(formals, *graph)) {
+            for (std::size_t i = 0; i < formals.facts.size() && round > 6; ++i)  // a size that changes each time it is looked at
+                if (formals.from[i] >= 0 && formals.facts[i].kind == Kind::tensor) formals.facts[i].ranked = false, formals.facts[i].dims.clear();
+            continue;
+        }
+        bodies.graphs.push_back(std::move(graph));
+        bodies.captures.push_back(std::move(s.captures));
+        return;
+    }
 }
 
 inline void Importer::problem(Scope& s, const onnx::NodeProto& n, std::int64_t opset, const Error& e) {
@@ -298,8 +336,6 @@ inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
         for (auto& i : n.input) {
             if (i.empty()) continue;
             const Fact& f = s.graph->fact(find(s, i));
-            if (f.kind != Kind::tensor)
-                raise(ErrorCode::unsupported, "input '" + std::string(i) + "' is a sequence, optional or map; accepted: tensors");
             if (f.dtype == DType::undefined) {  // a consequence of an earlier problem
                 for (auto& o : n.output)
                     if (!o.empty()) s.names[o] = s.graph->add_value(unique(*s.graph, o), Fact());
@@ -316,9 +352,10 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
     ctx.opset = opset;
     ctx.n_out = static_cast<int>(n.output.size());
     ctx.origin = (n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + ", opset " + std::to_string(opset);
-    std::vector<std::shared_ptr<Graph>> subgraphs;
-    std::vector<std::vector<std::pair<ValueId, ValueId>>> captures;
-    ctx.attrs = attributes(s, n, subgraphs, captures);
+    Bodies bodies{op, n, opset};
+    ctx.attrs = attributes(s, bodies);
+    auto& subgraphs = bodies.graphs;
+    auto& captures = bodies.captures;
     for (auto& i : n.input) ctx.in.push_back(i.empty() ? no_value : find(s, i));
     if (!subgraphs.empty()) {  // close the subgraphs: the union of what they take from outside, for each
         std::vector<ValueId> all;
@@ -328,12 +365,9 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
         for (std::size_t g = 0; g < subgraphs.size(); ++g)
             for (ValueId outer : all) {
                 auto it = std::find_if(captures[g].begin(), captures[g].end(), [&](auto& c) { return c.first == outer; });
-                Fact f = s.graph->fact(outer);
-                f.symbolic.reset();
-                for (auto& d : f.dims)
-                    if (!d.is_const()) d = Dim::symbol("^" + d.to_string());
-                subgraphs[g]->inputs.push_back(it != captures[g].end() ? it->second : subgraphs[g]->add_value("captured~" + std::to_string(outer), std::move(f)));
+                subgraphs[g]->inputs.push_back(it != captures[g].end() ? it->second : subgraphs[g]->add_value("captured~" + std::to_string(outer), ops_control::inner_fact(s.graph->fact(outer))));
             }
+        if (op.formals && opset >= 9) ctx.in.resize(std::max(ctx.in.size(), subgraphs[0]->formals), no_value);
         ctx.in.insert(ctx.in.end(), all.begin(), all.end());
     }
     while (!ctx.in.empty() && ctx.in.back() == no_value) ctx.in.pop_back();
@@ -387,21 +421,22 @@ inline void Importer::call_function(Scope& s, const onnx::NodeProto& n, const on
         ValueId v = find(inner, f.output[o]);
         if (v == no_value) raise(ErrorCode::invalid_model, "function output '" + std::string(f.output[o]) + "' is made by no node of the function");
         s.names[n.output[o]] = v;
-        Value& val = s.graph->values[v];
+        GraphValue& val = s.graph->values[v];
         if (val.producer >= 0 && val.name.rfind(inner.prefix, 0) == 0) val.name = unique(*s.graph, s.prefix + std::string(n.output[o]));
     }
 }
 
-inline void Importer::fill(Scope& s, const onnx::GraphProto& g, bool top) {
+inline void Importer::fill(Scope& s, const onnx::GraphProto& g, const std::vector<Fact>* formals) {
     s.graph->name = std::string(g.name);
     for (auto& t : g.initializer) s.initializers[t.name] = &t;
     for (auto& t : g.sparse_initializer)
         s.names[t.values.name] = s.graph->add_constant(unique(*s.graph, t.values.name), onnx::decode_sparse(t, external_, owner_));
-    for (auto& i : g.input) {
-        if (s.initializers.count(i.name)) continue;
+    for (std::size_t at = 0; at < g.input.size(); ++at) {
+        auto& i = g.input[at];
+        if (!formals && s.initializers.count(i.name)) continue;
         if (s.names.count(i.name)) raise(ErrorCode::invalid_model, "two graph inputs are named '" + std::string(i.name) + "'");
-        Fact f = declared(i.type, "input '" + std::string(i.name) + "'");
-        if (f.dtype == DType::undefined && f.kind == Kind::tensor)
+        Fact f = formals ? (*formals)[at] : declared(i.type, "input '" + std::string(i.name) + "'");
+        if (!formals && f.dtype == DType::undefined && f.kind == Kind::tensor)
             out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' has no element type; accepted: 1 to 26"});
         ValueId v = s.graph->add_value(unique(*s.graph, i.name), std::move(f));
         s.names[i.name] = v;
@@ -413,11 +448,11 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, bool top) {
         if (v == no_value) raise(ErrorCode::invalid_model, "graph output '" + std::string(o.name) + "' is made by no node, initializer or input");
         s.graph->outputs.push_back(v);
         s.graph->output_names.push_back(std::string(o.name));
-        if (!top || o.type.kind == onnx::TypeProto::none) continue;
+        if (formals || o.type.kind == onnx::TypeProto::none) continue;
         const Fact& have = s.graph->fact(v);
         Fact said = declared(o.type, "output '" + std::string(o.name) + "'");
         if (have.dtype == DType::undefined) continue;
-        bool fits = said.dtype == have.dtype && (!said.ranked || !have.ranked || said.rank() == have.rank());
+        bool fits = said.dtype == have.dtype && said.kind == have.kind && (!said.ranked || !have.ranked || said.rank() == have.rank());
         for (int d = 0; fits && said.ranked && have.ranked && d < have.rank(); ++d)
             fits = !said.dims[d].is_const() || !have.dims[d].is_const() || said.dims[d] == have.dims[d];
         if (!fits) out_.warnings.push_back("output '" + std::string(o.name) + "' is declared " + said.to_string() + " but inferred " + have.to_string());
@@ -432,6 +467,9 @@ inline PortInfo port_of(const std::string& name, const Fact& f) {
         else if (std::string s = d.to_string(); s[0] != '?') i.symbol = s;
         p.dims.push_back(std::move(i));
     }
+    p.kind = f.kind;
+    p.key = f.key;
+    if (f.elem) p.elem = std::make_shared<const PortInfo>(port_of("", *f.elem));
     return p;
 }
 
@@ -439,11 +477,9 @@ inline Imported Importer::run() {
     if (!model_.has_graph) raise(ErrorCode::invalid_model, "the model has no graph (is this an ONNX file?)");
     Scope s{&out_.graph};
     s.opsets = &opsets_;
-    fill(s, model_.graph, true);
+    fill(s, model_.graph, nullptr);
     for (std::size_t i = 0; i < out_.graph.inputs.size(); ++i) {
         auto& v = out_.graph.values[out_.graph.inputs[i]];
-        if (v.fact.kind != Kind::tensor)
-            out_.problems.push_back(Problem{ErrorCode::unsupported, "", "", "", 0, "", "input '" + v.name + "' is a sequence, optional or map; accepted: tensors"});
         out_.inputs.push_back(port_of(v.name, v.fact));
     }
     for (std::size_t o = 0; o < out_.graph.outputs.size(); ++o)

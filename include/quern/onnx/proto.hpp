@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../tensor.hpp"
+#include "../value.hpp"
 
 QUERN_BEGIN
 namespace onnx {
@@ -153,15 +154,14 @@ QUERN_API Tensor decode_sparse(const SparseTensor& t, External* external, std::s
 /// "'weight' float[3, 4]", for messages.
 QUERN_API std::string describe(const TensorProto& t);
 
-/// Stored test values (.pb files: TensorProto, SequenceProto of tensors, OptionalProto of a tensor or a
-/// sequence). The results own their memory. Raise as parse_model and decode_tensor.
+/// Stored values (.pb files: TensorProto, SequenceProto, OptionalProto or MapProto, as `kind` says). The results own
+/// their memory. Raise as parse_model and decode_tensor.
 QUERN_API Tensor parse_tensor(std::span<const std::byte> bytes);
-QUERN_API std::vector<Tensor> parse_sequence(std::span<const std::byte> bytes);
-/// No value: nothing. A tensor: one element.
-QUERN_API std::optional<std::vector<Tensor>> parse_optional(std::span<const std::byte> bytes);
+QUERN_API Value parse_value(std::span<const std::byte> bytes, Kind kind);
 
 QUERN_API std::string serialize_tensor(const Tensor& t, std::string_view name);
-QUERN_API std::string serialize_sequence(std::span<const Tensor> t, std::string_view name);
+/// As the message of `kind`: an optional may hold a tensor or a sequence.
+QUERN_API std::string serialize_value(const Value& v, Kind kind, std::string_view name);
 
 }  // namespace onnx
 QUERN_END

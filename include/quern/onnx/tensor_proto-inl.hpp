@@ -293,13 +293,86 @@ void whole(std::span<const std::byte> bytes, const char* name, F&& each) {
     Reader r({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, c, scope);
     while (r.next()) each(r);
 }
-QUERN_INLINE void sequence_field(Reader& r, std::vector<Tensor>& out) {
-    if (r.field() >= 4 && r.field() <= 7)
-        raise(ErrorCode::unsupported, r.place() + "a sequence of something else than tensors");
-    if (r.field() != 3) return r.skip();
+/// The elements of a SequenceProto; fields 3, 5, 6, 7 are those of a list of one kind each.
+QUERN_INLINE void element(Reader& r, std::vector<Value>& out);
+QUERN_INLINE Value sequence_message(Reader& r, const char* name, std::int64_t index) {
+    parse::Level level(r);
+    std::vector<Value> list;
+    parse::message(r, name, index, [&](Reader& f) { element(f, list); });
+    return Value::sequence(std::move(list));
+}
+QUERN_INLINE Tensor tensor_message(Reader& r, const char* name, std::int64_t index) {
     TensorProto t;
-    parse::tensor_message(r, "tensor_values", static_cast<std::int64_t>(out.size()), t);
-    r.grow(out) = owned(t);
+    parse::tensor_message(r, name, index, t);
+    return owned(t);
+}
+
+/// A MapProto; its values are tensors of one element and one type.
+struct MapFields {
+    std::vector<std::int64_t> integers;
+    std::vector<std::string> strings;
+    std::vector<Value> values;
+    std::int32_t key_type = 0;
+    void field(Reader& r) {
+        switch (r.field()) {
+            case 2: key_type = r.i32(); break;
+            case 3: r.append(integers); break;
+            case 4: r.grow(strings) = std::string(r.bytes()); break;
+            case 5: {
+                Value v = sequence_message(r, "values", -1);
+                values.assign(v.items().begin(), v.items().end());
+                break;
+            }
+            default: r.skip();
+        }
+    }
+    Value value() const {
+        const bool text = key_type == static_cast<std::int32_t>(DType::string);
+        const std::size_t n = text ? strings.size() : integers.size();
+        if (n != values.size()) raise(ErrorCode::invalid_model, "a map has " + std::to_string(n) + " keys and " + std::to_string(values.size()) + " values");
+        Shape shape{static_cast<std::int64_t>(n)};
+        Tensor keys = text ? Tensor::from_strings(strings, shape) : Tensor::from(std::span<const std::int64_t>(integers), shape);
+        Tensor all(n ? values[0].tensor().dtype() : DType::f32, shape);
+        for (std::size_t i = 0; i < n; ++i) {
+            const Tensor& t = values[i].tensor();
+            if (t.count() != 1 || t.dtype() != all.dtype()) raise(ErrorCode::unsupported, "a map to something else than scalars of one type");
+            if (t.dtype() == DType::string) all.strings()[i] = t.strings()[0];
+            else std::memcpy(static_cast<std::byte*>(all.raw()) + i * t.bytes(), t.raw(), t.bytes());
+        }
+        return Value::map(std::make_shared<const Tensor>(std::move(keys)), std::move(all));
+    }
+};
+QUERN_INLINE Value map_message(Reader& r, const char* name, std::int64_t index) {
+    parse::Level level(r);
+    MapFields m;
+    parse::message(r, name, index, [&](Reader& f) { m.field(f); });
+    return m.value();
+}
+QUERN_INLINE void optional_field(Reader& r, Value& out) {
+    switch (r.field()) {
+        case 3: out = tensor_message(r, "tensor_value", -1); break;
+        case 5: out = sequence_message(r, "sequence_value", -1); break;
+        case 6: out = map_message(r, "map_value", -1); break;
+        case 4: case 7: raise(ErrorCode::unsupported, r.place() + "an optional of something else than a tensor, a sequence or a map");
+        default: r.skip();
+    }
+}
+QUERN_INLINE void element(Reader& r, std::vector<Value>& out) {
+    auto at = static_cast<std::int64_t>(out.size());
+    switch (r.field()) {
+        case 3: r.grow(out) = tensor_message(r, "tensor_values", at); break;
+        case 5: r.grow(out) = sequence_message(r, "sequence_values", at); break;
+        case 6: r.grow(out) = map_message(r, "map_values", at); break;
+        case 7: {
+            parse::Level level(r);
+            Value v;
+            parse::message(r, "optional_values", at, [&](Reader& f) { optional_field(f, v); });
+            r.grow(out) = std::move(v);
+            break;
+        }
+        case 4: raise(ErrorCode::unsupported, r.place() + "a sequence of sparse tensors");
+        default: r.skip();
+    }
 }
 
 }  // namespace tensors
@@ -309,29 +382,21 @@ QUERN_INLINE Tensor parse_tensor(std::span<const std::byte> bytes) {
     tensors::whole(bytes, "tensor", [&](Reader& r) { parse::tensor(r, t); });
     return tensors::owned(t);
 }
-QUERN_INLINE std::vector<Tensor> parse_sequence(std::span<const std::byte> bytes) {
-    std::vector<Tensor> out;
-    tensors::whole(bytes, "sequence", [&](Reader& r) { tensors::sequence_field(r, out); });
-    return out;
-}
-QUERN_INLINE std::optional<std::vector<Tensor>> parse_optional(std::span<const std::byte> bytes) {
-    std::optional<std::vector<Tensor>> out;
-    tensors::whole(bytes, "optional", [&](Reader& r) {
-        if (r.field() == 4 || r.field() == 6 || r.field() == 7)
-            raise(ErrorCode::unsupported, r.place() + "an optional of something else than a tensor or a sequence");
-        if (r.field() == 3) {
-            TensorProto t;
-            parse::tensor_message(r, "tensor_value", -1, t);
-            out.emplace();
-            out->push_back(tensors::owned(t));
-        } else if (r.field() == 5) {
-            out.emplace();
-            parse::message(r, "sequence_value", -1, [&](Reader& s) { tensors::sequence_field(s, *out); });
-        } else {
-            r.skip();
-        }
-    });
-    return out;
+QUERN_INLINE Value parse_value(std::span<const std::byte> bytes, Kind kind) {
+    if (kind == Kind::tensor) return parse_tensor(bytes);
+    if (kind == Kind::sequence) {
+        std::vector<Value> list;
+        tensors::whole(bytes, "sequence", [&](Reader& r) { tensors::element(r, list); });
+        return Value::sequence(std::move(list));
+    }
+    if (kind == Kind::map) {
+        tensors::MapFields m;
+        tensors::whole(bytes, "map", [&](Reader& r) { m.field(r); });
+        return m.value();
+    }
+    Value v;
+    tensors::whole(bytes, "optional", [&](Reader& r) { tensors::optional_field(r, v); });
+    return v;
 }
 
 }  // namespace onnx

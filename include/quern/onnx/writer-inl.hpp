@@ -273,11 +273,42 @@ QUERN_INLINE std::string serialize_tensor(const Tensor& t, std::string_view name
     emit::tensor_fields(w, to_proto(t, name), nullptr);
     return w.take();
 }
-QUERN_INLINE std::string serialize_sequence(std::span<const Tensor> list, std::string_view name) {
-    Writer w;
+namespace emit {
+QUERN_INLINE void value_fields(Writer& w, const Value& v, Kind kind, std::string_view name) {
     w.text(1, name);
-    w.varint(2, 1);
-    for (auto& t : list) write_tensor(w, 3, to_proto(t, {}));
+    if (kind == Kind::optional) {
+        if (!v.has_value()) return w.varint(2, 0);
+        const bool tensor = v.kind() == Kind::tensor, list = v.kind() == Kind::sequence;
+        w.varint(2, tensor ? 1 : list ? 3 : 4);
+        if (tensor) write_tensor(w, 3, to_proto(v.tensor(), {}));
+        else w.nest(list ? 5 : 6, [&] { value_fields(w, v, v.kind(), {}); });
+    } else if (kind == Kind::sequence) {
+        Kind of = v.size() ? v[0].kind() : Kind::tensor;
+        w.varint(2, of == Kind::tensor ? 1 : of == Kind::sequence ? 3 : of == Kind::map ? 4 : 5);
+        for (auto& i : v.items()) {
+            if (of == Kind::tensor) write_tensor(w, 3, to_proto(i.tensor(), {}));
+            else w.nest(of == Kind::sequence ? 5 : of == Kind::map ? 6 : 7, [&] { value_fields(w, i, of, {}); });
+        }
+    } else {
+        const Tensor &keys = v.keys(), &values = v.values();
+        const bool text = keys.dtype() == DType::string;
+        w.varint(2, static_cast<std::uint64_t>(keys.dtype()));
+        if (keys.dtype() == DType::i64) w.i64s(3, {keys.data<std::int64_t>().begin(), keys.data<std::int64_t>().end()});
+        else if (!text) raise(ErrorCode::unsupported, std::string("maps with keys of type ") + dtype_name(keys.dtype()) + " in files; accepted: int64, string");
+        for (std::size_t i = 0; text && i < v.size(); ++i) w.bytes(4, keys.strings()[i]);
+        w.nest(5, [&] {
+            w.varint(2, 1);
+            const std::size_t size = v.size() ? values.bytes() / v.size() : 0;
+            for (std::size_t i = 0; i < v.size(); ++i)
+                write_tensor(w, 3, to_proto(Tensor::borrow(values.dtype(), {}, static_cast<const std::byte*>(values.raw()) + i * size), {}));
+        });
+    }
+}
+}  // namespace emit
+QUERN_INLINE std::string serialize_value(const Value& v, Kind kind, std::string_view name) {
+    if (kind == Kind::tensor) return serialize_tensor(v.tensor(), name);
+    Writer w;
+    emit::value_fields(w, v, kind, name);
     return w.take();
 }
 

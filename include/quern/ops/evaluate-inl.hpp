@@ -27,6 +27,8 @@ QUERN_INLINE bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool 
 
 QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit) {
     if (!n.op->lower || !n.op->pure || n.op->control) return {};
+    for (ValueId v : n.out)
+        if (v != no_value && g.fact(v).kind != Kind::tensor) return {};
     std::vector<Fact> in(n.in.size());
     InferCtx infer(n);
     infer.concrete = true;

@@ -78,7 +78,7 @@ inline Lowered lower_dropout(const LowerCtx& c) {
 
 QUERN_INLINE const OpDef& op_Identity() {
     static constexpr OpDef def{.name = "Identity", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_identity::infer_identity,
-                               .simplify = ops_identity::simplify_identity, .lower = ops_identity::lower_identity, .lower_device = ops_identity::lower_identity};
+                               .simplify = ops_identity::simplify_identity, .lower = ops_identity::lower_identity, .lower_device = ops_identity::lower_identity, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_Dropout() {

@@ -120,10 +120,10 @@ QUERN_INLINE int InferCtx::axis(std::int64_t a, int rank) const {
 QUERN_INLINE void InferCtx::need_type(int i, std::initializer_list<DType> accepted) const {
     std::string names;
     for (DType t : accepted) {
-        if (in(i).dtype == t) return;
+        if (in(i).dtype == t && in(i).kind == Kind::tensor) return;
         names += (names.empty() ? "" : ", ") + std::string(dtype_name(t));
     }
-    raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + dtype_name(in(i).dtype) + "; accepted: " + names);
+    raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is " + (in(i).kind == Kind::tensor ? dtype_name(in(i).dtype) : in(i).to_string()) + "; accepted: " + names);
 }
 QUERN_INLINE void InferCtx::need_same_type(int i, int j) const {
     if (in(i).dtype != in(j).dtype)
@@ -169,7 +169,7 @@ QUERN_INLINE std::vector<ValueId> PatchCtx::add(std::string_view op, std::string
 QUERN_INLINE void PatchCtx::replace(int o, ValueId v) {
     ValueId from = node().out[o];
     const Fact &a = graph.fact(from), &b = graph.fact(v);
-    if (a.dtype != b.dtype || (a.ranked && b.ranked && a.rank() != b.rank()))
+    if (a.dtype != b.dtype || a.kind != b.kind || (a.ranked && b.ranked && a.rank() != b.rank()))
         raise(ErrorCode::internal, "a patch at " + place_of(node()) + " replaces " + a.to_string() + " by " + b.to_string());
     graph.replace_uses(from, v);
     changed = true;
@@ -188,6 +188,9 @@ QUERN_INLINE void infer_node(Graph& g, NodeId id) {
         for (ValueId v : n.in) ctx.inputs.push_back(v == no_value ? nullptr : &g.values[v].fact);
         for (int i = 0; i < n.op->min_in; ++i)
             if (!ctx.has(i)) raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is missing");
+        for (std::size_t i = 0; i < ctx.inputs.size() && !n.op->boxed && !n.op->control; ++i)
+            if (ctx.inputs[i] && ctx.inputs[i]->kind != Kind::tensor)
+                raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is a " + ctx.inputs[i]->to_string() + "; accepted: a tensor");
         ctx.outputs.resize(n.out.size());
         n.op->infer(ctx);
         for (std::size_t o = 0; o < n.out.size(); ++o)

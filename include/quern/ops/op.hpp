@@ -113,6 +113,16 @@ public:
     PatchCtx(Graph& g, NodeId n, const std::vector<int>& u) : graph(g), id(n), uses(u) {}
 };
 
+/// What a control operator's subgraph gets at its own inputs (`Graph::formals`).
+struct FormalsCtx {
+    const Attrs& attrs;
+    std::vector<const Fact*> inputs;  ///< the node's own inputs; null: absent
+    std::vector<const Fact*> said;    ///< what the subgraph declares of its inputs, or had before
+    std::int64_t opset = 0;           ///< when importing; 0: the newest form
+    std::vector<Fact> facts;          ///< to be filled: of the first iteration
+    std::vector<int> from;            ///< to be filled: the output of the subgraph that comes back there, or -1
+};
+
 namespace detail {
 /// The content of a short integer or bool tensor of rank 0 or 1 as numbers; nothing for others.
 std::optional<std::vector<std::int64_t>> small_ints(const Tensor& t);
@@ -165,6 +175,9 @@ struct OpDef {
     std::uint32_t promote_in = ~0u, promote_out = ~0u;  ///< which inputs and outputs `compute` speaks of
     bool pure = true;     ///< same inputs, same outputs (not for random operators)
     bool control = false; ///< If, Loop, Scan: the plan runs subgraphs
+    /// Takes or gives sequences, optionals or maps. Its kernel asks for no rank when it is made.
+    bool boxed = false;
+    void (*formals)(FormalsCtx&) = nullptr;  ///< control: null where subgraphs have no inputs of their own
 };
 
 /// The operator, or null.

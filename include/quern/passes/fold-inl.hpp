@@ -163,7 +163,7 @@ inline std::vector<ValueId> inline_graph(Graph& g, NodeId id, const Graph& sub, 
     auto mapped = [&](ValueId v) {
         if (v == no_value) return v;
         if (map[v] == no_value) {
-            const Value& from = sub.values[v];
+            const GraphValue& from = sub.values[v];
             std::string name = names.insert(from.name).second ? from.name : g.fresh_name(from.name);
             map[v] = g.add_value(name, from.fact);
             g.values[map[v]].producer = -1;

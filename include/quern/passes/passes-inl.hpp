@@ -1,4 +1,5 @@
 #pragma once
+#include "../ops/control.hpp"
 #include "attention-inl.hpp"
 #include "conv-inl.hpp"
 #include "fold-inl.hpp"
@@ -32,6 +33,31 @@ QUERN_INLINE bool remove_dead(Graph& g) {
 }
 
 namespace passes_detail {
+/// Tells the subgraph what is known of its inputs now, until what it gives back agrees with what it gets.
+inline void bind_subgraph(const Graph& g, const Node& n, Graph& sub) {
+    const std::size_t captured = sub.inputs.size() - sub.formals, own = n.in.size() - captured;
+    for (std::size_t i = 0; i < captured; ++i) {
+        ValueId outer = n.in[own + i], inner = sub.inputs[sub.formals + i];
+        if (outer == no_value) continue;
+        sub.fact(inner) = ops_control::inner_fact(g.fact(outer));
+        if (!g.fact(outer).is_const()) continue;
+        // The input stays (its position counts); its uses read the constant.
+        ValueId c = sub.add_constant(sub.fresh_name(sub.values[inner].name), g.fact(outer).value);
+        sub.replace_uses(inner, c);
+    }
+    FormalsCtx formals{n.attrs};
+    std::vector<Fact> said;
+    for (std::size_t i = 0; i < sub.formals; ++i) said.push_back(sub.fact(sub.inputs[i]));
+    for (auto& f : said) formals.said.push_back(&f);
+    for (std::size_t i = 0; i < own; ++i) formals.inputs.push_back(n.in[i] == no_value ? nullptr : &g.fact(n.in[i]));
+    if (n.op->formals) n.op->formals(formals);
+    for (int round = 0;; ++round) {
+        if (round == 8) formals.facts = said;  // a size that changes each time: what was found when importing holds
+        for (std::size_t i = 0; i < formals.facts.size(); ++i) sub.fact(sub.inputs[i]) = formals.facts[i];
+        infer_graph(sub);
+        if (round == 8 || !ops_control::widen_formals(formals, sub)) return;
+    }
+}
 /// The subgraphs of control nodes go through the same passes, after what they capture is known best.
 inline void subgraphs(Graph& g, const PassContext& ctx, std::string_view stop_after) {
     Options inner = ctx.options;
@@ -44,16 +70,7 @@ inline void subgraphs(Graph& g, const PassContext& ctx, std::string_view stop_af
             auto* given = std::get_if<std::shared_ptr<const Graph>>(&a);
             if (!given) continue;
             auto sub = std::make_shared<Graph>(**given);
-            const auto& in = g.nodes[id].in;
-            std::size_t first = in.size() < sub->inputs.size() ? 0 : in.size() - sub->inputs.size();
-            // Only If hands its inputs on as they are: what a loop carries changes.
-            for (std::size_t i = 0; i < sub->inputs.size() && is_op(&g.nodes[id], "If"); ++i)
-                if (ValueId v = in[first + i]; v != no_value && g.fact(v).is_const()) {
-                    // The formal input stays (its position counts); its uses read the constant.
-                    ValueId c = sub->add_constant(sub->fresh_name(sub->values[sub->inputs[i]].name), g.fact(v).value);
-                    sub->replace_uses(sub->inputs[i], c);
-                }
-            infer_graph(*sub);
+            bind_subgraph(g, g.nodes[id], *sub);
             run_passes(*sub, inner_ctx, stop_after);
             attrs.set(name, std::shared_ptr<const Graph>(std::move(sub)));
         }

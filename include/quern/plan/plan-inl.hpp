@@ -4,6 +4,7 @@
 
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
+#include "../value.hpp"
 #include "plan.hpp"
 
 QUERN_BEGIN
@@ -17,7 +18,8 @@ public:
     void run(const Call& c) const override { copy_elements(c.in[from_], c.out[0]); }
     /// As many elements as `y` has.
     static void copy_elements(const View& x, const View& y) {
-        if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), y.count(), y.out<std::string>());
+        if (x.kind != Kind::tensor) *y.out<Value>() = *x.in<Value>();
+        else if (x.dtype == DType::string) std::copy_n(x.in<std::string>(), y.count(), y.out<std::string>());
         else if (std::size_t n = storage_bytes(y.dtype, y.count())) std::memcpy(y.data, x.data, n);
     }
 
@@ -76,7 +78,8 @@ inline void Planner::sources() {
         PlanValue& x = p.values[v];
         x.name = g.values[v].name;
         x.dtype = f.dtype;
-        x.ranked = f.ranked;
+        x.kind = f.kind;
+        x.ranked = f.ranked || f.kind != Kind::tensor;
         x.root = static_cast<int>(v);
         for (auto& d : f.dims) x.dims.push_back(p.program.add(d));
         if (f.is_const()) {
@@ -144,6 +147,8 @@ inline void Planner::lower(NodeId id) {
     s.late = late_[id];
     for (ValueId v : n.in) s.in.push_back(v);
     for (ValueId v : n.out) s.out.push_back(v);
+    for (auto* list : {&s.in, &s.out})
+        for (int v : *list) s.boxed = s.boxed || (v >= 0 && p.values[v].kind != Kind::tensor);
     with_place([&] { return place_of(n); }, [&] {
         if (n.op->control) {
             s.control = true;
@@ -164,7 +169,7 @@ inline void Planner::lower(NodeId id) {
         }
         auto* lower = n.device == Device::cpu ? n.op->lower : n.op->lower_device;
         if (!lower) raise(ErrorCode::unsupported, "operator has no kernel");
-        for (int v : s.in) s.late_lower = s.late_lower || (v >= 0 && !p.values[v].ranked);
+        for (int v : s.in) s.late_lower = s.late_lower || (!s.boxed && v >= 0 && !p.values[v].ranked);
         if ((s.late_lower || s.late) && s.device != Device::cpu) raise(ErrorCode::internal, "a step whose sizes come from data was placed on the device");
         if (s.late_lower) { s.late = true; return; }
         Target target = n.device == Device::cpu ? p.target : device_target_;
@@ -182,6 +187,7 @@ inline void Planner::lower(NodeId id) {
         s.view_of = l.view_of;
         s.kernel = std::move(l.kernel);
         if (!n.placement.empty()) s.refusals.push_back("on the device: " + n.placement);
+        s.late = s.late || (s.kernel && s.kernel->refers);
         if (s.kernel && s.kernel->packed_bytes()) {
             p.packed_bytes += s.kernel->packed_bytes();
             ++p.packings;
@@ -221,7 +227,8 @@ inline void Planner::add_step(NodeId id) {
         if (x.home != PlanValue::Home::unused) { v = -1; continue; }  // symbolic content: nobody reads the kernel's
         x.made = number;
         x.device = s.device;
-        x.home = s.view_of >= 0 ? PlanValue::Home::view : PlanValue::Home::arena;
+        using Home = PlanValue::Home;
+        x.home = s.view_of >= 0 ? Home::view : s.control || (s.kernel && s.kernel->refers) ? Home::held : x.kind != Kind::tensor ? Home::box : Home::arena;
         if (s.view_of >= 0) {
             x.index = s.in[s.view_of];
             x.root = p.values[x.index].root;
@@ -234,11 +241,14 @@ inline void Planner::add_step(NodeId id) {
 /// Outputs live in the session's memory: what is only a view of an input or a constant is copied there.
 inline void Planner::outputs() {
     Plan& p = *plan_;
+    using Home = PlanValue::Home;
     for (ValueId v : p.graph.outputs) {
         int out = v;
-        if (p.values[p.values[v].root].home != PlanValue::Home::arena) {
+        Home home = p.values[p.values[v].root].home;
+        if (home != Home::arena && home != Home::box && home != Home::held) {
             PlanValue x;
-            x.home = PlanValue::Home::arena;
+            x.kind = p.values[v].kind;
+            x.home = x.kind == Kind::tensor ? Home::arena : Home::box;
             x.dtype = p.values[v].dtype;
             x.ranked = p.values[v].ranked;
             x.dims = p.values[v].dims;
@@ -340,6 +350,17 @@ inline void Planner::liveness() {
     for (auto& x : p.values)
         if (x.made >= 0 && x.last < x.made && x.root == &x - p.values.data()) x.last = x.made;
     for (int v : p.outputs) p.values[p.values[v].root].last = static_cast<int>(p.steps.size());
+    for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {  // a list that nobody reads again is changed instead of copied
+        PlanStep& st = p.steps[s];
+        if (!st.kernel || !st.kernel->inplace || st.out[0] < 0 || p.values[st.out[0]].home != PlanValue::Home::box) continue;
+        for (std::size_t i = 0; i < st.in.size() && i < 32 && st.takes < 0; ++i) {
+            if (st.in[i] < 0 || !(st.kernel->inplace >> i & 1u)) continue;
+            const PlanValue& root = p.values[p.values[st.in[i]].root];
+            bool ours = root.home == PlanValue::Home::box || root.home == PlanValue::Home::input;
+            bool twice = std::count_if(st.in.begin(), st.in.end(), [&](int v) { return v >= 0 && p.values[v].root == p.values[st.in[i]].root; }) > 1;
+            if (ours && !twice && root.kind != Kind::tensor && root.last == s) st.takes = static_cast<int>(i);
+        }
+    }
 }
 
 /// Steps whose shapes fit whatever sizes the symbols have are never looked at again. The others are found by trying:
@@ -402,7 +423,7 @@ inline Tensor content_of(const PlanValue& x, const std::int64_t* slots) {
 
 QUERN_INLINE void verify_step(const Plan& p, int step, const std::int64_t* slots) {
     const PlanStep& st = p.steps[step];
-    if (st.late || st.control || st.node < 0) return;
+    if (st.late || st.control || st.boxed || st.node < 0) return;
     const char* open = "sizes are not known";
     std::vector<Dim> dims;
     if (st.view_of >= 0) {

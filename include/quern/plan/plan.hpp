@@ -21,12 +21,15 @@ struct PlanValue {
         symbolic,  ///< integers written when shapes are resolved
         arena,
         view,      ///< the memory of another value
+        box,       ///< a Value of the runner: sequences, optionals, maps
+        held,      ///< memory that a control step or an element of a box keeps: known when its step runs
     };
     Home home = Home::unused;
     int index = -1;          ///< input: its number; view: the value it looks at
     int root = -1;           ///< the value that owns the memory
     DType dtype = DType::undefined;
-    bool ranked = false;
+    Kind kind = Kind::tensor;
+    bool ranked = false;     ///< values of another kind than tensor: true, without dims
     std::vector<int> dims;   ///< slots of the dim program, when ranked
     std::vector<int> content;  ///< symbolic: slots of the elements
     Tensor constant;
@@ -51,9 +54,11 @@ struct Plan;
 struct PlanStep {
     std::unique_ptr<Kernel> kernel;  ///< null for views, control and late lowering
     int view_of = -1;
+    int takes = -1;           ///< the input whose Value may become output 0's, for it is not needed afterwards
     bool late = false;        ///< output sizes are known only from data: starts a segment
     bool late_lower = false;  ///< ranks are not known when planning: the kernel is chosen at run time
     bool control = false;
+    bool boxed = false;       ///< some input or output is a sequence, optional or map: its kernel asks for no ranks
     bool check = false;       ///< what its shapes must satisfy does not follow from the symbols: verified when they are known
     std::vector<int> in, out;             ///< values; -1: absent
     std::vector<std::shared_ptr<const Plan>> branches;  ///< control: the plan of each subgraph, by attribute name

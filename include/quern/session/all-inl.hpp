@@ -6,6 +6,7 @@
 #include "../base/thread_pool-inl.hpp"
 #include "../tensor/shape-inl.hpp"
 #include "../tensor/tensor-inl.hpp"
+#include "../tensor/value-inl.hpp"
 #include "../onnx/external-inl.hpp"
 #include "../onnx/proto-inl.hpp"
 #include "../onnx/tensor_proto-inl.hpp"
@@ -20,6 +21,7 @@
 #include "../import/importer-inl.hpp"
 #include "../passes/passes-inl.hpp"
 #include "../plan/plan-inl.hpp"
+#include "control-inl.hpp"
 #include "runner-inl.hpp"
 #include "session-inl.hpp"
 #include <quern/kernels/core_backend-inl.hpp>

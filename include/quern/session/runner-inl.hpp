@@ -4,6 +4,7 @@
 
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
+#include "control.hpp"
 #include "runner.hpp"
 
 QUERN_BEGIN
@@ -25,7 +26,14 @@ QUERN_INLINE void Arena::release() noexcept {
     size_ = 0;
 }
 
-QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared) : plan_(std::move(plan)), shared_(shared) {
+QUERN_INLINE void RunShared::account(std::size_t before, std::size_t after) {
+    if (after > before && memory_limit && memory_used - before + after > memory_limit)
+        raise(ErrorCode::out_of_memory, "this run needs " + std::to_string(memory_used - before + after) + " bytes; memory_limit is " + std::to_string(memory_limit));
+    memory_used = memory_used - before + after;
+}
+
+QUERN_INLINE Runner::~Runner() = default;
+QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared, std::vector<char> given) : plan_(std::move(plan)), shared_(shared) {
     const Plan& p = *plan_;
     int at = 0;
     for (auto& v : p.values) {
@@ -35,18 +43,30 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared)
     dims_at_.push_back(at);
     at = 0;
     dying_.resize(p.steps.size() + 1);
-    branches_.resize(p.steps.size());
-    taken_.assign(p.steps.size(), -1);
+    controls_.resize(p.steps.size());
+    takes_.assign(p.steps.size(), -1);
+    boxes_.resize(p.values.size());
+    box_bytes_.assign(p.values.size(), 0);
+    views_of_.resize(p.values.size());
+    io_of_.resize(p.values.size());
+    given.resize(p.inputs.size());
     for (std::size_t s = 0; s < p.steps.size(); ++s) {
         io_at_.push_back(at);
-        at += static_cast<int>(p.steps[s].in.size() + p.steps[s].out.size());
-        for (auto& b : p.steps[s].branches) branches_[s].push_back(std::make_unique<Runner>(b, shared));
+        const PlanStep& st = p.steps[s];
+        if (st.takes >= 0)
+            if (auto& root = p.values[p.values[st.in[st.takes]].root]; root.home == PlanValue::Home::box || given[root.index]) takes_[s] = st.takes;
+        for (std::size_t i = 0; i < st.in.size(); ++i)
+            if (st.in[i] >= 0 && takes_[s] != static_cast<int>(i)) io_of_[p.values[st.in[i]].root].push_back(at + static_cast<int>(i));
+        at += static_cast<int>(st.in.size() + st.out.size());
+        if (st.control) controls_[s] = make_control(p, st, shared);
     }
     io_at_.push_back(at);
     for (std::size_t i = 0; i < p.segments.size(); ++i)
         segment_end_.push_back(i + 1 < p.segments.size() ? p.segments[i + 1] : static_cast<int>(p.steps.size()));
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
+    for (std::size_t v = 0; v < p.values.size(); ++v)
+        if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));
     for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(i < p.segments.size() ? nullptr : p.device.get());
     adopted_.resize(p.values.size());
 }
@@ -75,6 +95,7 @@ QUERN_INLINE void Runner::init_frame(Frame& f) {
     f.recordings.clear();
     for (std::size_t v = 0; v < p.values.size(); ++v) {
         f.views[v].dtype = p.values[v].home == PlanValue::Home::unused ? DType::undefined : p.values[v].dtype;
+        f.views[v].kind = p.values[v].kind;
         f.views[v].rank = static_cast<std::int32_t>(p.values[v].dims.size());
         f.views[v].dims = f.dims.data() + dims_at_[v];
     }
@@ -125,17 +146,24 @@ QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
         }
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         int v = p.inputs[i];
+        if (p.values[v].ranked && static_cast<std::size_t>(inputs[i].rank) != p.values[v].dims.size())
+            raise(ErrorCode::shape_mismatch, "input '" + p.values[v].name + "' has rank " + std::to_string(inputs[i].rank) + ", planned " + std::to_string(p.values[v].dims.size()));
         if (!p.values[v].ranked) {
             f->loose[v].assign(inputs[i].dims, inputs[i].dims + inputs[i].rank);
             f->views[v].rank = inputs[i].rank;
             f->views[v].dims = f->loose[v].data();
         }
         if (f->views[v].data != inputs[i].data) {
-            f->views[v].data = inputs[i].data;
-            f->placed = 0;
-            if (p.values[v].device != Device::cpu) f->recordings.clear();
+            repoint(v, inputs[i].data);
+            if (p.values[v].device != Device::cpu) f->recordings.clear(), f->placed = 0;
         }
     }
+}
+
+/// The memory of `root` (an input, or held) is elsewhere now.
+QUERN_INLINE void Runner::repoint(int root, void* data) {
+    for (int v : views_of_[root]) frame_->views[v].data = data;
+    for (int k : io_of_[root]) frame_->io[k].data = data;
 }
 
 /// Dims of every value that this segment makes (and, for the first, of everything before).
@@ -292,17 +320,24 @@ QUERN_INLINE void Runner::place() {
         const PlanValue& x = p.values[v];
         if (x.home == PlanValue::Home::arena && f.segment_of[v] >= 0)
             f.views[v].data = x.dtype == DType::string ? f.strings[v].raw() : arenas_[arena_of(f.segment_of[v], x.device)].data() + f.offset[v];
+        if (x.home == PlanValue::Home::box) f.views[v].data = &boxes_[v];
     }
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::view) f.views[v].data = f.views[p.values[v].root].data;
-    for (std::size_t s = 0; s < p.steps.size(); ++s) {
-        View* io = f.io.data() + io_at_[s];
-        for (int v : p.steps[s].in) *io++ = v < 0 ? View{} : f.views[v];
-        for (int v : p.steps[s].out) *io++ = v < 0 ? View{} : f.views[v];
-    }
+    fill_io();
     f.placed = generation_;
     if (f.recordings.size() != p.recordable.size() || f.recorded != generation_) f.recordings.assign(p.recordable.size(), {});
     f.recorded = generation_;
+}
+QUERN_INLINE void Runner::fill_io() {
+    Frame& f = *frame_;
+    for (std::size_t s = 0; s < plan_->steps.size(); ++s) {
+        const PlanStep& st = plan_->steps[s];
+        View* io = f.io.data() + io_at_[s];
+        for (int v : st.in) *io++ = v < 0 ? View{} : f.views[v];
+        for (int v : st.out) *io++ = v < 0 ? View{} : f.views[v];
+        if (takes_[s] >= 0) f.io[io_at_[s] + takes_[s]].data = &boxes_[st.out[0]];
+    }
 }
 
 QUERN_INLINE void Runner::resolve(int segment) {
@@ -325,9 +360,10 @@ QUERN_INLINE void Runner::resolve(int segment) {
         if (device != Device::cpu && !plan_->device) break;
         allocate(segment, begin, end, device);
         const std::size_t a = arena_of(segment, device), before = arenas_[a].size(), want = f.segment_bytes[a];
-        if (want > before && shared_.memory_limit && shared_.memory_used - before + want > shared_.memory_limit)
-            raise(ErrorCode::out_of_memory, "this run needs " + std::to_string(shared_.memory_used - before + want) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
-        if (want > before && plan_->device) plan_->device->synchronize(shared_.stream);  // nothing under way uses what is given back
+        if (want <= before) continue;
+        shared_.account(before, want);
+        shared_.memory_used -= want - before;
+        if (plan_->device) plan_->device->synchronize(shared_.stream);  // nothing under way uses what is given back
         if (arenas_[a].reserve(want)) ++generation_;
         shared_.memory_used += arenas_[a].size() - before;
     }
@@ -420,16 +456,38 @@ QUERN_INLINE void Runner::choose_late(int step) {
     }
 }
 
-QUERN_INLINE void Runner::run_branch(int step, std::vector<std::vector<std::int64_t>>& dims) {
-    auto in = in_views(step);
-    // Attributes are sorted by name: else_branch stands before then_branch.
-    int which = in[0].count() == 1 && *in[0].in<std::uint8_t>() ? 1 : 0;
-    if (in[0].count() != 1) raise(ErrorCode::shape_mismatch, "the condition of If has " + std::to_string(in[0].count()) + " elements; accepted: 1");
-    taken_[step] = which;
-    Runner& r = *branches_[step][which];
-    r.run(in.subspan(1, std::min(in.size() - 1, r.plan_->inputs.size())));
-    dims.resize(plan_->steps[step].out.size());
-    for (std::size_t o = 0; o < dims.size(); ++o) dims[o].assign(r.output(o).dims, r.output(o).dims + r.output(o).rank);
+QUERN_INLINE void Runner::run_control(int step, std::vector<std::vector<std::int64_t>>& dims) {
+    const PlanStep& st = plan_->steps[step];
+    controls_[step]->run(in_views(step));
+    auto out = controls_[step]->outputs();
+    dims.resize(st.out.size());
+    for (std::size_t o = 0; o < dims.size(); ++o) {
+        dims[o].assign(out[o].dims, out[o].dims + out[o].rank);
+        const PlanValue* x = st.out[o] < 0 ? nullptr : &plan_->values[st.out[o]];
+        // No iteration told the size of a slice: it is what was planned, or nothing.
+        for (std::size_t d = 0; d < dims[o].size(); ++d)
+            if (dims[o][d] < 0) {
+                std::int64_t planned = x && x->ranked && d < x->dims.size() && bound_early(x->dims[d]) ? frame_->slots[x->dims[d]] : 0;
+                dims[o][d] = std::max<std::int64_t>(planned, 0);
+            }
+    }
+}
+
+/// Output 0 is a tensor that lives in a Value, which boxes_ keeps for as long as it is read.
+QUERN_INLINE void Runner::refer(int step, std::vector<std::vector<std::int64_t>>& dims) {
+    const PlanStep& st = plan_->steps[step];
+    none_.assign(st.out.size(), View{});
+    const Tensor* t = kernel_of(step)->refer(Call{in_views(step), none_, nullptr, nullptr, *shared_.workers});
+    const PlanValue& x = plan_->values[st.out[0]];
+    if (t->dtype() != x.dtype)
+        raise(ErrorCode::invalid_argument, "value '" + x.name + "' is " + dtype_name(t->dtype()) + "; planned: " + dtype_name(x.dtype));
+    boxes_[st.out[0]] = Value(t->aligned());
+    dims.resize(st.out.size());
+    dims[0].assign(t->shape().begin(), t->shape().end());
+}
+
+QUERN_INLINE bool Runner::bound_early(int slot) const {
+    return !plan_->program.is_symbol(slot) || std::any_of(plan_->binds.begin(), plan_->binds.end(), [&](auto& b) { return b.slot == slot; });
 }
 
 /// Sizes of a late step's outputs, now that its inputs are there. Resolves its segment when they are new.
@@ -446,9 +504,11 @@ QUERN_INLINE void Runner::late(int step) {
         dims.resize(1);
         dims[0].assign(in_views(step)[0].dims, in_views(step)[0].dims + in_views(step)[0].rank);
     } else if (st.control) {
-        run_branch(step, dims);
+        run_control(step, dims);
+    } else if (kernel_of(step) && kernel_of(step)->refers) {
+        refer(step, dims);
     } else {
-        late_infer(step, dims, same);
+        if (!st.boxed) late_infer(step, dims, same);
         if (st.late_lower) choose_late(step);
         none_.assign(st.out.size(), View{});
         const Kernel* k = kernel_of(step);
@@ -471,7 +531,7 @@ QUERN_INLINE void Runner::late(int step) {
         if (dims[o].size() != x.dims.size())
             raise(ErrorCode::shape_mismatch, "value '" + x.name + "' came out with rank " + std::to_string(dims[o].size()) + ", planned " + std::to_string(x.dims.size()));
         for (std::size_t d = 0; d < x.dims.size(); ++d)
-            if (plan_->program.is_symbol(x.dims[d]) && !std::any_of(plan_->binds.begin(), plan_->binds.end(), [&](auto& b) { return b.slot == x.dims[d]; }))
+            if (plan_->program.is_symbol(x.dims[d]) && !bound_early(x.dims[d]))
                 f.slots[x.dims[d]] = dims[o][d];
     }
     for (std::size_t k = segment; k < f.resolved.size(); ++k) f.resolved[k] = 0;
@@ -486,11 +546,9 @@ QUERN_INLINE void Runner::execute(int step) {
     const PlanStep& st = plan_->steps[step];
     Frame& f = *frame_;
     if (st.control) {
-        Runner& r = *branches_[step][taken_[step]];
-        for (std::size_t o = 0; o < st.out.size(); ++o) {
-            if (st.out[o] < 0) continue;
-            copy_elements(r.output(o), f.views[st.out[o]]);
-        }
+        auto out = controls_[step]->outputs();
+        for (std::size_t o = 0; o < st.out.size(); ++o)
+            if (int v = st.out[o]; v >= 0 && f.views[v].data != out[o].data) repoint(v, out[o].data);
         return;
     }
     if (st.transfer != Transfer::none) {
@@ -503,6 +561,14 @@ QUERN_INLINE void Runner::execute(int step) {
     }
     const Kernel* k = kernel_of(step);
     if (!k) return;
+    if (k->refers) {
+        const Tensor& t = boxes_[st.out[0]].tensor();
+        return repoint(st.out[0], const_cast<void*>(t.raw()));
+    }
+    if (takes_[step] >= 0) {
+        auto& from = *static_cast<Value*>(f.views[st.in[takes_[step]]].data);
+        boxes_[st.out[0]] = std::exchange(from, Value());
+    }
     std::byte* scratch = nullptr;
     if (f.steps[step].booking.scratch) {
         int segment = static_cast<int>(std::upper_bound(plan_->segments.begin(), plan_->segments.end(), step) - plan_->segments.begin()) - 1;
@@ -511,6 +577,13 @@ QUERN_INLINE void Runner::execute(int step) {
     std::span<const View> weights;
     if (st.weights) weights = st.weights->views;
     k->run(Call{in_views(step), out_views(step), scratch, f.steps[step].booking.state.get(), *shared_.workers, shared_.stream, weights});
+    for (int v : st.out)
+        if (v >= 0 && plan_->values[v].home == PlanValue::Home::box) count_box(v);
+}
+QUERN_INLINE void Runner::count_box(int v) {
+    std::size_t n = boxes_[v].bytes();
+    shared_.account(box_bytes_[v], n);
+    box_bytes_[v] = n;
 }
 
 /// Waits until what was copied to the host is there.
@@ -586,14 +659,15 @@ QUERN_INLINE void Runner::run(std::span<const View> inputs) {
 QUERN_INLINE std::size_t Runner::memory_bytes() const {
     std::size_t n = 0;
     for (auto& a : arenas_) n += a.size();
-    for (auto& b : branches_)
-        for (auto& r : b) n += r->memory_bytes();
+    for (std::size_t b : box_bytes_) n += b;
+    for (auto& c : controls_)
+        if (c) n += c->memory_bytes();
     return n;
 }
 QUERN_INLINE void Runner::trim() {
     std::erase_if(frames_, [&](auto& f) { return f.get() != frame_; });
-    for (auto& b : branches_)
-        for (auto& r : b) r->trim();
+    for (auto& c : controls_)
+        if (c) c->trim();
 }
 
 QUERN_END

@@ -8,6 +8,7 @@
 
 #include "../plan/plan.hpp"
 #include "../session.hpp"
+#include "../value.hpp"
 
 QUERN_BEGIN
 
@@ -18,6 +19,7 @@ public:
     Arena(Arena&& o) noexcept : api_(o.api_), data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
     Arena(const Arena&) = delete;
     Arena& operator=(Arena&&) = delete;
+    void swap(Arena& o) noexcept { std::swap(api_, o.api_), std::swap(data_, o.data_), std::swap(size_, o.size_); }
     ~Arena() { release(); }
     /// Makes room for `n` bytes; the contents are lost when it grows. True when the memory moved.
     bool reserve(std::size_t n);
@@ -44,6 +46,8 @@ struct RunShared {
     void* stream = nullptr;       ///< of the device, for all runners of the session
     bool device_graphs = true;
     bool unread = false;          ///< copies to the host are under way
+    /// Counts `after` bytes where there were `before`; raises out_of_memory where memory_limit forbids it.
+    void account(std::size_t before, std::size_t after);
 };
 
 /// Everything that depends on the concrete shapes of one signature. Recycled: its vectors keep their capacity.
@@ -76,13 +80,18 @@ struct Frame {
     std::uint64_t recorded = 0;        // and of the recordings
 };
 
+class Control;
+
 /// Runs one plan; not thread-safe. Subgraphs have runners of their own.
 class Runner {
 public:
-    Runner(std::shared_ptr<const Plan> plan, RunShared& shared);
+    /// `given[i]`: input i is a Value that the run may empty.
+    Runner(std::shared_ptr<const Plan> plan, RunShared& shared, std::vector<char> given = {});
+    ~Runner();
     /// One run. `inputs` in the plan's order; their memory must live until outputs are read.
     void run(std::span<const View> inputs);
     const View& output(std::size_t i) const { return frame_->views[plan_->outputs[i]]; }
+    DType output_type(std::size_t i) const { return plan_->values[plan_->outputs[i]].dtype; }
     const Plan& plan() const { return *plan_; }
     std::size_t memory_bytes() const;
     void trim();
@@ -104,7 +113,12 @@ private:
     void place();
     void late(int step);
     void late_infer(int step, std::vector<std::vector<std::int64_t>>& dims, bool& same);
-    void run_branch(int step, std::vector<std::vector<std::int64_t>>& dims);
+    void run_control(int step, std::vector<std::vector<std::int64_t>>& dims);
+    void refer(int step, std::vector<std::vector<std::int64_t>>& dims);
+    void repoint(int root, void* data);
+    bool bound_early(int slot) const;
+    void fill_io();
+    void count_box(int value);
     void choose_late(int step);
     void execute(int step);
     const Kernel* kernel_of(int step) const { return plan_->steps[step].kernel ? plan_->steps[step].kernel.get() : frame_->steps[step].kernel.get(); }
@@ -120,8 +134,11 @@ private:
     Frame* frame_ = nullptr;
     std::vector<Arena> arenas_;  // by segment, host's, then the device's; shared by all frames
     std::uint64_t clock_ = 0, generation_ = 1;
-    std::vector<std::vector<std::unique_ptr<Runner>>> branches_;  // by step
-    std::vector<int> taken_;                                      // by step: branch of the last run
+    std::vector<std::unique_ptr<Control>> controls_;  // by step
+    std::vector<Value> boxes_;                        // by value: what is no tensor; for a tensor inside of one, its owner
+    std::vector<std::size_t> box_bytes_;              // as counted against the limit
+    std::vector<int> takes_;                          // by step: the input whose Value becomes output 0's, or -1
+    std::vector<std::vector<int>> views_of_, io_of_;  // by root whose memory moves from run to run: its views, their places in Frame::io
     struct Hole { std::size_t at, size; };
     std::vector<Hole> holes_;
     std::vector<View> none_;

@@ -51,6 +51,8 @@ struct Session::Impl {
     RunShared shared;
     Runner runner;
     std::vector<Tensor> owned, bound, outputs, bound_outputs;
+    std::vector<Value> bound_values;           // of ports that are no tensors
+    mutable std::vector<Value> output_values;  // and of tensors, once they were asked for so
     std::vector<View> views;
     std::vector<StepTime> times;
     bool ran = false;
@@ -60,9 +62,11 @@ struct Session::Impl {
         : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get()), runner(engine->plan, (init(), shared)) {
         owned.resize(engine->plan->inputs.size());
         bound.resize(owned.size());
+        bound_values.resize(owned.size());
         views.resize(owned.size());
         outputs.resize(engine->plan->outputs.size());
         bound_outputs.resize(outputs.size());
+        output_values.resize(outputs.size());
         if (DeviceApi* api = runner.plan().device.get()) shared.stream = own_stream = api->make_stream();
     }
     Impl(const Impl&) = delete;
@@ -82,15 +86,31 @@ struct Session::Impl {
     }
     int index_of(std::string_view name, bool output) const;
     void bind(int i, const Tensor& t);
+    void bind(int i, const Value& v);
     Tensor& input(std::string_view name, const Shape* shape);
     void run();
     void run_plan();
     const Tensor& output(int i) const;
+    const Value& output_value(int i) const;
     int tap_index(std::string_view name) const;
 };
 
 namespace session_detail {
 
+inline std::string type_of(const PortInfo& p) {
+    if (p.kind == Kind::tensor) return dtype_name(p.dtype);
+    std::string of = p.elem ? type_of(*p.elem) : "?";
+    if (p.kind == Kind::map) return std::string("map of ") + dtype_name(p.key) + " to " + of;
+    return (p.kind == Kind::sequence ? "sequence of " : "optional ") + of;
+}
+inline bool fits(const Value& v, const PortInfo& p) {
+    if (p.kind == Kind::optional) return !v.has_value() || !p.elem || fits(v, *p.elem);
+    if (v.kind() != p.kind) return false;
+    if (p.kind == Kind::tensor) return v.tensor().dtype() == p.dtype;
+    if (p.kind == Kind::map) return v.keys().dtype() == p.key && v.values().dtype() == p.dtype;
+    auto items = v.items();
+    return !p.elem || std::all_of(items.begin(), items.end(), [&](const Value& i) { return fits(i, *p.elem); });
+}
 inline std::string names_of(const std::vector<PortInfo>& ports) {
     std::string s;
     for (auto& p : ports) s += (s.empty() ? "'" : ", '") + p.name + "'";
@@ -275,28 +295,52 @@ QUERN_INLINE std::string Engine::describe() const { return describe_plan(*p_->pl
 QUERN_INLINE std::size_t Engine::packed_bytes() const noexcept { return p_->plan->packed_bytes; }
 QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->packings + p_->late_packings; }
 
+namespace session_detail {
+/// One run in a session of the engine's own. `read` takes the outputs out of it.
+template <class In, class F>
+auto run_once(const std::shared_ptr<const Engine::Impl>& e, const std::vector<In>& in, F&& read) {
+    std::unique_ptr<Session::Impl> s;
+    {
+        std::lock_guard<std::mutex> l(e->lock);
+        if (!e->idle.empty()) {
+            s = std::move(e->idle.back());
+            e->idle.pop_back();
+        }
+    }
+    if (s) s->engine = e;
+    else s = std::make_unique<Session::Impl>(e);
+    for (auto& [name, t] : in) s->bind(s->index_of(name, false), t);
+    s->run();
+    auto out = read(*s);
+    for (auto& [name, t] : in) s->bind(s->index_of(name, false), Value());  // nothing of the caller's stays behind
+    for (auto& v : s->output_values) v = Value();
+    s->engine.reset();
+    std::lock_guard<std::mutex> l(e->lock);
+    e->idle.push_back(std::move(s));
+    return out;
+}
+}  // namespace session_detail
+
 QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<NamedTensor>& in) const noexcept {
     return guarded([&] {
         if (p_->device_io) raise(ErrorCode::invalid_argument, "Engine::run() gives host memory: use a Session with Options::device_io");
-        std::unique_ptr<Session::Impl> s;
-        {
-            std::lock_guard<std::mutex> l(p_->lock);
-            if (!p_->idle.empty()) {
-                s = std::move(p_->idle.back());
-                p_->idle.pop_back();
-            }
-        }
-        if (s) s->engine = p_;
-        else s = std::make_unique<Session::Impl>(p_);
-        for (auto& [name, t] : in) s->bind(s->index_of(name, false), t);
-        s->run();
-        std::vector<NamedTensor> out;
-        for (auto& o : outputs()) out.emplace_back(o.name, s->output(s->index_of(o.name, true)).clone());
-        for (auto& [name, t] : in) s->bind(s->index_of(name, false), Tensor());  // nothing of the caller's stays behind
-        s->engine.reset();
-        std::lock_guard<std::mutex> l(p_->lock);
-        p_->idle.push_back(std::move(s));
-        return out;
+        for (auto& o : outputs())
+            if (o.kind != Kind::tensor) raise(ErrorCode::invalid_argument, "output '" + o.name + "' is " + session_detail::type_of(o) + ": run_values() gives it");
+        return session_detail::run_once(p_, in, [&](Session::Impl& s) {
+            std::vector<NamedTensor> out;
+            for (auto& o : outputs()) out.emplace_back(o.name, s.output(s.index_of(o.name, true)).clone());
+            return out;
+        });
+    });
+}
+QUERN_INLINE Result<std::vector<NamedValue>> Engine::try_run_values(const std::vector<NamedValue>& in) const noexcept {
+    return guarded([&] {
+        if (p_->device_io) raise(ErrorCode::invalid_argument, "Engine::run_values() gives host memory: use a Session with Options::device_io");
+        return session_detail::run_once(p_, in, [&](Session::Impl& s) {
+            std::vector<NamedValue> out;
+            for (auto& o : outputs()) out.emplace_back(o.name, s.output_value(s.index_of(o.name, true)).owned());
+            return out;
+        });
     });
 }
 
@@ -306,6 +350,7 @@ QUERN_INLINE int Session::Impl::index_of(std::string_view name, bool output) con
 QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
     if (i < 0 || i >= static_cast<int>(bound.size())) raise(ErrorCode::invalid_argument, "the port is not an input of this model");
     const PortInfo& port = engine->model->inputs[i];
+    if (port.kind != Kind::tensor) return bind(i, Value(t));
     if (t.defined()) {
         const Device home = engine->device_io ? Device::cuda : Device::cpu;
         if (t.device() != home)
@@ -325,10 +370,19 @@ QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
     }
     bound[i] = t;
 }
+QUERN_INLINE void Session::Impl::bind(int i, const Value& v) {
+    if (i < 0 || i >= static_cast<int>(bound.size())) raise(ErrorCode::invalid_argument, "the port is not an input of this model");
+    const PortInfo& port = engine->model->inputs[i];
+    if (!session_detail::fits(v, port) && v.has_value())
+        raise(ErrorCode::invalid_argument, "input '" + port.name + "' is " + session_detail::type_of(port) + "; the value given is " + v.to_string());
+    if (port.kind == Kind::tensor) return bind(i, v.has_value() ? v.tensor() : Tensor());
+    bound_values[i] = v;
+}
 QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* shape) {
     int i = index_of(name, false);
     const PortInfo& port = engine->model->inputs[i];
     if (engine->device_io) raise(ErrorCode::invalid_argument, "with Options::device_io inputs are given by bind() as device tensors");
+    if (port.kind != Kind::tensor) raise(ErrorCode::invalid_argument, "input '" + port.name + "' is " + session_detail::type_of(port) + ": bind() a Value to it");
     Shape s;
     if (shape) s = *shape;
     else
@@ -357,6 +411,11 @@ QUERN_INLINE void Session::Impl::run() {
     const auto& ports = engine->model->inputs;
     ran = false;
     for (std::size_t i = 0; i < ports.size(); ++i) {
+        if (ports[i].kind != Kind::tensor) {
+            if (!bound_values[i].has_value() && ports[i].kind != Kind::optional) raise(ErrorCode::invalid_argument, "input '" + ports[i].name + "' (" + session_detail::type_of(ports[i]) + ") was not given");
+            views[i] = View{ports[i].dtype, 0, nullptr, &bound_values[i], ports[i].kind};
+            continue;
+        }
         if (!bound[i].defined()) raise(ErrorCode::invalid_argument, "input '" + ports[i].name + "' was not given; the model's inputs are " + session_detail::names_of(ports));
         views[i] = detail::view_of(bound[i]);
     }
@@ -369,6 +428,10 @@ QUERN_INLINE void Session::Impl::run() {
     with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { run_plan(); });
     for (std::size_t o = 0; o < outputs.size(); ++o) {
         const View& v = runner.output(o);
+        if (v.kind != Kind::tensor) {
+            output_values[o] = *v.in<Value>();
+            continue;
+        }
         if (outputs[o].raw() != v.data || outputs[o].dtype() != v.dtype || !std::equal(v.dims, v.dims + v.rank, outputs[o].shape().begin(), outputs[o].shape().end()))
             outputs[o] = engine->device_io ? Tensor::borrow_device(Device::cuda, v.dtype, Shape(v.shape()), v.data) : Tensor::borrow(v.dtype, Shape(v.shape()), v.data);
         Tensor& to = bound_outputs[o];
@@ -386,7 +449,13 @@ QUERN_INLINE void Session::Impl::run() {
 QUERN_INLINE const Tensor& Session::Impl::output(int i) const {
     if (!ran) raise(ErrorCode::invalid_argument, "the outputs are there after a run() that succeeded");
     if (i < 0 || i >= static_cast<int>(outputs.size())) raise(ErrorCode::invalid_argument, "the port is not an output of this model");
+    if (runner.output(static_cast<std::size_t>(i)).kind != Kind::tensor) raise(ErrorCode::invalid_argument, "output " + std::to_string(i) + " is " + output_values[i].to_string() + ": output_value() gives it");
     return bound_outputs[i].defined() ? bound_outputs[i] : outputs[i];
+}
+QUERN_INLINE const Value& Session::Impl::output_value(int i) const {
+    if (!ran || i < 0 || i >= static_cast<int>(outputs.size())) output(i);  // raises
+    if (runner.output(static_cast<std::size_t>(i)).kind == Kind::tensor) output_values[i] = Value(output(i));
+    return output_values[i];
 }
 QUERN_INLINE int Session::Impl::tap_index(std::string_view name) const {
     for (std::size_t t = 0; t < engine->taps.size(); ++t)
@@ -403,6 +472,12 @@ QUERN_INLINE Result<Session> Session::try_create(const Engine& e) noexcept {
 }
 QUERN_INLINE Result<void> Session::try_bind(std::string_view name, const Tensor& t) noexcept {
     return guarded([&] { p_->bind(p_->index_of(name, false), t); });
+}
+QUERN_INLINE Result<void> Session::try_bind(std::string_view name, const Value& v) noexcept {
+    return guarded([&] { p_->bind(p_->index_of(name, false), v); });
+}
+QUERN_INLINE Result<Value> Session::try_output_value(std::string_view name) const noexcept {
+    return guarded([&] { return p_->output_value(p_->index_of(name, true)); });
 }
 QUERN_INLINE Result<void> Session::try_bind(PortId port, const Tensor& t) noexcept {
     return guarded([&] { p_->bind(port.output ? -1 : port.index, t); });
@@ -470,6 +545,7 @@ QUERN_INLINE Model Model::load(const std::string& path, const LoadOptions& o) { 
 QUERN_INLINE Model Model::from_bytes(std::span<const std::byte> bytes, const LoadOptions& o) { return try_from_bytes(bytes, o).value(); }
 QUERN_INLINE Engine Model::compile(const Options& o) const { return try_compile(o).value(); }
 QUERN_INLINE std::vector<NamedTensor> Engine::run(const std::vector<NamedTensor>& in) const { return try_run(in).value(); }
+QUERN_INLINE std::vector<NamedValue> Engine::run_values(const std::vector<NamedValue>& in) const { return try_run_values(in).value(); }
 QUERN_INLINE PortId Engine::input(std::string_view name) const { return try_input(name).value(); }
 QUERN_INLINE PortId Engine::output(std::string_view name) const { return try_output(name).value(); }
 QUERN_INLINE Session::Session(const Engine& e) : p_(std::make_unique<Impl>(e.shared())) {}
@@ -477,6 +553,8 @@ QUERN_INLINE Tensor& Session::input(std::string_view name, const Shape& shape) {
 QUERN_INLINE Tensor& Session::input(std::string_view name) { return p_->input(name, nullptr); }
 QUERN_INLINE void Session::bind(std::string_view name, const Tensor& t) { p_->bind(p_->index_of(name, false), t); }
 QUERN_INLINE void Session::bind(PortId port, const Tensor& t) { p_->bind(port.output ? -1 : port.index, t); }
+QUERN_INLINE void Session::bind(std::string_view name, const Value& v) { p_->bind(p_->index_of(name, false), v); }
+QUERN_INLINE const Value& Session::output_value(std::string_view name) const& { return p_->output_value(p_->index_of(name, true)); }
 QUERN_INLINE void Session::bind_output(std::string_view name, Tensor t) { p_->bound_outputs[p_->index_of(name, true)] = std::move(t); }
 QUERN_INLINE void Session::run() { p_->run(); }
 QUERN_INLINE const Tensor& Session::output(std::string_view name) const& { return p_->output(p_->index_of(name, true)); }

@@ -8,12 +8,14 @@
 
 QUERN_BEGIN
 
-/// A dense row-major tensor somewhere: no ownership. An absent optional input has dtype undefined.
+/// A dense row-major tensor somewhere: no ownership. An absent optional input has dtype undefined. Of another
+/// kind: `data` points to a `Value`, dtype is that of its innermost tensors, and there are no dims.
 struct View {
     DType dtype = DType::undefined;
     std::int32_t rank = 0;
     const std::int64_t* dims = nullptr;
     void* data = nullptr;  ///< aligned to the element size at least
+    Kind kind = Kind::tensor;
 
     bool present() const noexcept { return dtype != DType::undefined; }
     std::span<const std::int64_t> shape() const noexcept { return {dims, static_cast<std::size_t>(rank)}; }
