@@ -76,6 +76,31 @@ TEST(Session, ARunOfASeenShapeAllocatesNothing) {
         }
     }
 }
+TEST(Session, ALoopOfSeenSizesAllocatesNothing) {
+    // One carried value keeps its shape, the other one grows; every sum is stacked.
+    ModelBuilder inner, b;
+    inner.input("i", DType::i64, {}).input("go", DType::boolean, {}).input("acc", DType::f32, {"K"}).input("list", DType::f32, {"L"});
+    inner.node("Add", {"acc", "x"}, {"next"}).node("Concat", {"list", "next"}, {"longer"}, {quern::onnx::attribute_i("axis", 0)}).node("Identity", {"go"}, {"on"});
+    inner.output("on").output("next").output("longer").output("next");
+    b.input("n", DType::i64, {}).input("x", DType::f32, {"N"}).node("Loop", {"n", "", "x", "x"}, {"last", "list", "all"}, {quern::onnx::attribute_g("body", inner.proto().graph)});
+    b.output("last").output("list").output("all");
+    auto engine = b.model().compile({.threads = 1});
+    quern::Session s(engine);
+    auto x = floats({3}, {1, 2, 3});
+    s.bind("x", x);
+    for (int round = 0; round < 3; ++round)
+        for (std::int64_t n : {12, 5}) {
+            auto trips = ints({}, {n});
+            s.bind("n", trips);
+            long before = allocations;
+            s.run();
+            if (round > 0) {
+                EXPECT_EQ(allocations - before, 0) << n;
+            }
+            EXPECT_EQ(s.output("list").data<float>()[std::size_t(3 * n + 1)], 2.f * float(n + 1));
+            ASSERT_EQ(s.output("all").shape(), (quern::Shape{n, 3}));
+        }
+}
 TEST(Session, OneEngineSharedByThreadsGivesEachItsOwnAnswer) {
     auto b = dense();
     auto engine = b.model().compile({.threads = 2});

@@ -145,6 +145,34 @@ save("typed_data", [N("Cast", ["f16"], ["y"], to=F), N("Cast", ["i4"], ["z"], to
 seq = h.make_tensor_sequence_value_info("sq", F, None)
 save("sequences", [N("SequenceConstruct", ["x", "x"], ["sq"]), N("SequenceAt", ["sq", "z"], ["a"]), N("ConcatFromSequence", ["sq"], ["b"], axis=0), N("SplitToSequence", ["x"], ["s2"]), N("SequenceLength", ["s2"], ["n"])],
      [("x", F, [2, 2])], [("a", F, None), ("b", F, None), ("n", I, None)], [const("z", np.int64(0))])
+body = lambda name, nodes, ins, outs, inits=(): h.make_graph(nodes, name, [vi if not isinstance(vi, tuple) else h.make_tensor_value_info(*vi) for vi in ins],
+                                                             [vi if not isinstance(vi, tuple) else h.make_tensor_value_info(*vi) for vi in outs], list(inits))
+counted = [("i", I, []), ("go", T.BOOL, [])]
+opt = h.make_optional_type_proto(h.make_tensor_type_proto(F, None))
+save("loop_sequence", [N("SequenceEmpty", [], ["e"]), N("Loop", ["n", "", "e"], ["l"], body=body("b", [
+        N("Cast", ["i"], ["f"], to=F), N("Mul", ["x", "f"], ["xf"]), N("SequenceInsert", ["sq", "xf"], ["more"]), N("Identity", ["go"], ["on"])],
+        counted + [h.make_tensor_sequence_value_info("sq", F, None)], [("on", T.BOOL, []), h.make_tensor_sequence_value_info("more", F, None)])),
+      N("ConcatFromSequence", ["l"], ["y"], axis=0, new_axis=1), N("SequenceErase", ["l", "z"], ["k"]), N("SequenceLength", ["k"], ["c"])],
+     [("n", I, []), ("x", F, ["N"])], [("y", F, None), ("c", I, None), h.make_tensor_sequence_value_info("l", F, None)], [const("z", np.int64(0))])
+save("loop_nested", [N("Loop", ["n", "c", "x"], ["y", "s"], body=body("outer", [
+        N("Loop", ["i", "", "v"], ["w", "t"], body=body("inner", [N("Add", ["u", "x"], ["u2"]), N("Less", ["j", "n"], ["on"])],
+          [("j", I, []), ("jgo", T.BOOL, []), ("u", F, None)], [("on", T.BOOL, []), ("u2", F, None), ("j", I, [])])),
+        N("Concat", ["w", "w"], ["v2"], axis=0), N("Shape", ["t"], ["r"]), N("Identity", ["go"], ["on2"])],
+        counted + [("v", F, None)], [("on2", T.BOOL, []), ("v2", F, None), ("r", I, None)]))],
+     [("x", F, ["N"])], [("y", F, None), ("s", I, None)], [const("n", np.int64(3)), const("c", np.array(True))])
+scan_body = body("b", [N("Add", ["s", "v"], ["t"]), N("Mul", ["t", "k"], ["u"])], [("s", F, ["K"]), ("v", F, ["K"])], [("t", F, ["K"]), ("u", F, ["K"])])
+save("scan_axes", [N("Scan", ["s0", "x"], ["l", "y"], num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[-1], scan_input_directions=[1], body=scan_body)],
+     [("s0", F, [2]), ("x", F, [2, 3])], [("l", F, None), ("y", F, None)], [floats("k", 2)], opset=11)
+save("scan8", [N("Scan", ["n", "s0", "x"], ["l", "y"], num_scan_inputs=1, directions=[1], body=scan_body)],
+     [("n", I, [2]), ("s0", F, [2, 2]), ("x", F, [2, 3, 2])], [("l", F, None), ("y", F, None)], [floats("k", 2)], opset=8)
+save("sequence_map", [N("SequenceMap", ["q", "x"], ["r"], body=body("b", [N("Add", ["e", "d"], ["y"])], [("e", F, None), ("d", F, None)], [("y", F, None)])), N("SequenceAt", ["r", "z"], ["a"])],
+     [h.make_tensor_sequence_value_info("q", F, None), ("x", F, ["N"])], [h.make_tensor_sequence_value_info("r", F, None), ("a", F, None)], [const("z", np.int64(-1))])
+save("optional", [N("OptionalHasElement", ["o"], ["h"]), N("If", ["h"], ["y"], then_branch=body("t", [N("OptionalGetElement", ["o"], ["g"])], [], [("g", F, None)]), else_branch=body("e", [], [], [("x", F, None)])),
+                  N("Optional", [], ["p"], type=h.make_tensor_type_proto(F, None)), N("OptionalHasElement", ["p"], ["k"]), N("Optional", ["y"], ["w"])],
+     [h.make_value_info("o", opt), ("x", F, ["N"])], [("y", F, None), ("k", T.BOOL, []), h.make_value_info("w", opt)], opset=18)
+save("map_input", [N("Identity", ["m"], ["k"]), N("SequenceConstruct", ["x"], ["q"])],
+     [h.make_value_info("m", h.make_map_type_proto(T.STRING, h.make_tensor_type_proto(F, []))), ("x", F, [2])],
+     [h.make_value_info("k", h.make_map_type_proto(T.STRING, h.make_tensor_type_proto(F, []))), h.make_tensor_sequence_value_info("q", F, None)])
 save("split", [N("Split", ["x", "sp"], ["a", "b"], axis=1), N("Split", ["x"], ["c", "d", "e"], axis=1, num_outputs=3), N("Concat", ["a", "e"], ["y"], axis=0), N("Trilu", ["x", ""], ["t"], upper=0), N("ReverseSequence", ["x", "l"], ["r"], batch_axis=0, time_axis=1)],
      [("x", F, [2, 5]), ("l", I, [2])], [("b", F, None), ("c", F, None), ("t", F, None), ("r", F, None)], [const("sp", np.array([2, 3], np.int64))])
 save("signal", [N("DFT", ["x", "", "ax"], ["a"]), N("HannWindow", ["n"], ["w"]), N("STFT", ["s", "st", "w"], ["b"])], [("x", F, [1, 4, 1]), ("s", F, [1, 8])], [("a", F, None), ("b", F, None)],

@@ -31,16 +31,36 @@ bool fine(const quern::Result<T>& r) {
     return r.ok();
 }
 
-/// Zeros for every input; symbols are 2. Nothing where an input is unranked, large or not a tensor.
-inline bool zero_inputs(const quern::Engine& engine, std::vector<quern::NamedTensor>& inputs) {
+/// Zeros; symbols are 2. A sequence has two items. Nothing where a tensor is too large.
+inline bool zeros(const quern::PortInfo& port, quern::Value& out) {
+    using quern::Kind;
+    if (port.dtype == quern::DType::undefined) return false;
+    if (port.kind == Kind::optional) return true;
+    if (port.kind == Kind::map) {
+        auto keys = std::make_shared<const quern::Tensor>(port.key, quern::Shape{2});
+        out = quern::Value::map(keys, quern::Tensor(port.dtype, {2}));
+        return true;
+    }
+    if (port.kind == Kind::sequence) {
+        quern::Value item;
+        if (!port.elem || !zeros(*port.elem, item)) return false;
+        out = quern::Value::sequence({item, item});
+        return true;
+    }
+    quern::Shape shape;
+    for (auto& d : port.dims) shape.push_back(d.value ? *d.value : 2);
+    for (std::int64_t d : shape)
+        if (d < 0) return false;
+    if (!port.ranked) shape = {2, 3};
+    if (shape.count() > 4096) return false;
+    out = quern::Tensor(port.dtype, shape);
+    return true;
+}
+inline bool zero_inputs(const quern::Engine& engine, std::vector<quern::NamedValue>& inputs) {
     for (auto& port : engine.inputs()) {
-        quern::Shape shape;
-        for (auto& d : port.dims) shape.push_back(d.value ? *d.value : 2);
-        for (std::int64_t d : shape)
-            if (d < 0) return false;
-        if (!port.ranked) shape = {2, 3};
-        if (shape.count() > 4096 || port.dtype == quern::DType::undefined) return false;
-        inputs.emplace_back(port.name, quern::Tensor(port.dtype, shape));
+        quern::Value v;
+        if (!zeros(port, v)) return false;
+        inputs.emplace_back(port.name, std::move(v));
     }
     return true;
 }
@@ -60,8 +80,8 @@ inline void run_model(const std::uint8_t* data, std::size_t size) {
     options.deadline = 1;
     auto engine = model->try_compile(options);
     if (!fine(engine)) return;
-    std::vector<quern::NamedTensor> inputs;
-    if (zero_inputs(*engine, inputs)) fine(engine->try_run(inputs));
+    std::vector<quern::NamedValue> inputs;
+    if (zero_inputs(*engine, inputs)) fine(engine->try_run_values(inputs));
 }
 
 inline void run_values(const std::uint8_t* data, std::size_t size) {

@@ -125,7 +125,7 @@ inline void Placement::choose() {
     view_of.assign(g.nodes.size(), -1);
     host_in.assign(g.nodes.size(), 0);
     if (ctx.options.device_io)
-        for (ValueId v : g.inputs) moved[v] = 1;
+        for (ValueId v : g.inputs) moved[v] = g.fact(v).kind == Kind::tensor;
     for (NodeId id : order) {
         Node& n = g.nodes[id];
         n.placement = refusal(id);
