@@ -133,5 +133,15 @@ inline void need_tensor(const Fact& f, const std::string& who) {
     if (f.kind != Kind::tensor) raise(ErrorCode::invalid_model, who + " is a " + f.to_string() + "; accepted: a tensor");
 }
 
+/// An element as a value of its own: sizes that are no numbers differ from element to element.
+inline void set_element(InferCtx& c, const Fact& elem) {
+    c.outputs[0] = elem;
+    for (auto& d : c.outputs[0].dims)
+        if (!d.is_const()) d = c.fresh("item");
+}
+
+/// A kernel that asks for nothing when it is made.
+template <class K> Lowered lower(const LowerCtx&) { return Lowered(std::make_unique<K>()); }
+
 }  // namespace ops_control
 QUERN_END

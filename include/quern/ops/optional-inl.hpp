@@ -2,7 +2,7 @@
 #pragma once
 #include <quern/kernels/sequence/sequence.hpp>
 
-#include "sequence-inl.hpp"
+#include "control.hpp"
 
 QUERN_BEGIN
 namespace ops_optional {
@@ -36,7 +36,7 @@ inline void infer_has(InferCtx& c) {
 inline void import_get(ImportCtx& c) {
     if (c.has(0) && c.fact(0).kind != Kind::optional) c.alias(0, c.in[0]);
 }
-inline void infer_get(InferCtx& c) { ops_sequence::set_element(c, need_optional(c)); }
+inline void infer_get(InferCtx& c) { ops_control::set_element(c, need_optional(c)); }
 inline Lowered lower_get(const LowerCtx& c) {
     if (c.out(0).kind == Kind::tensor) return Lowered(std::make_unique<seq::GetTensor>());
     return Lowered(std::make_unique<seq::GetValue>());
@@ -45,11 +45,11 @@ inline Lowered lower_get(const LowerCtx& c) {
 }  // namespace ops_optional
 
 QUERN_INLINE const OpDef& op_Optional() {
-    static constexpr OpDef def{.name = "Optional", .max_in = 1, .newest = 15, .infer = ops_optional::infer_optional, .lower = ops_sequence::lower<seq::Wrap>, .boxed = true};
+    static constexpr OpDef def{.name = "Optional", .max_in = 1, .newest = 15, .infer = ops_optional::infer_optional, .lower = ops_control::lower<seq::Wrap>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_OptionalHasElement() {
-    static constexpr OpDef def{.name = "OptionalHasElement", .max_in = 1, .newest = 18, .import = ops_optional::import_has, .infer = ops_optional::infer_has, .lower = ops_sequence::lower<seq::HasElement>, .boxed = true};
+    static constexpr OpDef def{.name = "OptionalHasElement", .max_in = 1, .newest = 18, .import = ops_optional::import_has, .infer = ops_optional::infer_has, .lower = ops_control::lower<seq::HasElement>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_OptionalGetElement() {

@@ -24,13 +24,6 @@ inline Fact joined(const Fact& a, const Fact& b) {
     ops_control::widen(elem, b, "?");
     return Fact::sequence_of(std::move(elem));
 }
-/// An element as a value of its own: sizes that are no numbers differ from element to element.
-inline void set_element(InferCtx& c, const Fact& elem) {
-    c.outputs[0] = elem;
-    for (auto& d : c.outputs[0].dims)
-        if (!d.is_const()) d = c.fresh("item");
-}
-
 inline void infer_empty(InferCtx& c) {
     auto t = c.attrs.i("dtype", static_cast<std::int64_t>(DType::f32));
     if (t < 1 || t >= dtype_count) raise(ErrorCode::invalid_model, "dtype is " + std::to_string(t) + "; accepted: 1 to 26");
@@ -53,7 +46,7 @@ inline void infer_erase(InferCtx& c) {
 }
 inline void infer_at(InferCtx& c) {
     need_position(c, 1);
-    set_element(c, *need_sequence(c, 0).elem);
+    ops_control::set_element(c, *need_sequence(c, 0).elem);
 }
 inline void infer_length(InferCtx& c) {
     need_sequence(c, 0);
@@ -90,7 +83,6 @@ inline void infer_concat(InferCtx& c) {
     c.set(0, e.dtype, std::move(dims));
 }
 
-template <class K> Lowered lower(const LowerCtx&) { return Lowered(std::make_unique<K>()); }
 inline Lowered lower_empty(const LowerCtx&) { return Lowered(std::make_unique<seq::Construct>()); }
 inline Lowered lower_at(const LowerCtx& c) {
     if (c.out(0).kind == Kind::tensor) return Lowered(std::make_unique<seq::At>());
@@ -127,15 +119,15 @@ QUERN_INLINE const OpDef& op_SequenceEmpty() {
     return def;
 }
 QUERN_INLINE const OpDef& op_SequenceConstruct() {
-    static constexpr OpDef def{.name = "SequenceConstruct", .min_in = 1, .newest = 11, .infer = ops_sequence::infer_construct, .lower = ops_sequence::lower<seq::Construct>, .boxed = true};
+    static constexpr OpDef def{.name = "SequenceConstruct", .min_in = 1, .newest = 11, .infer = ops_sequence::infer_construct, .lower = ops_control::lower<seq::Construct>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_SequenceInsert() {
-    static constexpr OpDef def{.name = "SequenceInsert", .min_in = 2, .max_in = 3, .newest = 11, .infer = ops_sequence::infer_insert, .lower = ops_sequence::lower<seq::Insert>, .boxed = true};
+    static constexpr OpDef def{.name = "SequenceInsert", .min_in = 2, .max_in = 3, .newest = 11, .infer = ops_sequence::infer_insert, .lower = ops_control::lower<seq::Insert>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_SequenceErase() {
-    static constexpr OpDef def{.name = "SequenceErase", .min_in = 1, .max_in = 2, .newest = 11, .infer = ops_sequence::infer_erase, .lower = ops_sequence::lower<seq::Erase>, .boxed = true};
+    static constexpr OpDef def{.name = "SequenceErase", .min_in = 1, .max_in = 2, .newest = 11, .infer = ops_sequence::infer_erase, .lower = ops_control::lower<seq::Erase>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_SequenceAt() {
@@ -143,7 +135,7 @@ QUERN_INLINE const OpDef& op_SequenceAt() {
     return def;
 }
 QUERN_INLINE const OpDef& op_SequenceLength() {
-    static constexpr OpDef def{.name = "SequenceLength", .min_in = 1, .max_in = 1, .newest = 11, .infer = ops_sequence::infer_length, .lower = ops_sequence::lower<seq::Length>, .boxed = true};
+    static constexpr OpDef def{.name = "SequenceLength", .min_in = 1, .max_in = 1, .newest = 11, .infer = ops_sequence::infer_length, .lower = ops_control::lower<seq::Length>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_SplitToSequence() {
