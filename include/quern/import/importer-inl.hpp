@@ -370,7 +370,7 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
         if (op.formals && opset >= 9) ctx.in.resize(std::max(ctx.in.size(), subgraphs[0]->formals), no_value);
         ctx.in.insert(ctx.in.end(), all.begin(), all.end());
     }
-    while (!ctx.in.empty() && ctx.in.back() == no_value) ctx.in.pop_back();
+    while (!op.formals && !ctx.in.empty() && ctx.in.back() == no_value) ctx.in.pop_back();
     if (op.min_in > 0 && ctx.in.empty()) raise(ErrorCode::invalid_model, "input 0 is missing");
     if (op.import) op.import(ctx);
     if (!ctx.done) ctx.finish(op, ctx.in, ctx.attrs);
