@@ -14,7 +14,7 @@ using Kind = Problem::Kind;
 
 class CudaKernel final : public Kernel {
 public:
-    explicit CudaKernel(const Problem& p) : p_(p) { unread = 2; }
+    explicit CudaKernel(const Problem& p) : p_(p) { unread = host_in = 2; }
     const char* name() const noexcept override { return "reduce.cuda"; }
     void run(const Call& c) const override {
         const View& x = c.in[0];

@@ -13,7 +13,7 @@ static_assert(static_cast<int>(CudaCoord::asymmetric) == static_cast<int>(Coord:
 
 class CudaKernel final : public Kernel {
 public:
-    explicit CudaKernel(const Problem& p) : p_(p) { unread = ~1u; }
+    explicit CudaKernel(const Problem& p) : p_(p) { unread = host_in = ~1u; }
     const char* name() const noexcept override { return "resize.cuda"; }
     void run(const Call& c) const override {
         const View &x = c.in[0], &y = c.out[0];

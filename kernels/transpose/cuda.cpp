@@ -21,8 +21,8 @@ public:
             case Kind::pad: host_in = 2u | 8u; break;
             case Kind::split:
             case Kind::expand:
-            case Kind::tile: unread = 2; break;
-            case Kind::fill: unread = 1; break;
+            case Kind::tile: unread = host_in = 2; break;  // sizes are the output's
+            case Kind::fill: unread = host_in = 1; break;
             default: break;
         }
     }
