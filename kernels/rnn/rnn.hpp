@@ -100,12 +100,16 @@ private:
         t_.pack_b_f32(n, k, weights.data<float>().data() + from * k, k, true, 1.f, t.data<float>().data());
         return t;
     }
-    /// c [m, n] = a [m, k] x b [n, k], transposed; `packed` replaces b where there is one for the direction.
-    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b, const std::vector<Tensor>& packed, int dir, float* c, void* work) const {
-        if (packed.empty()) t_.gemm_f32(m, n, k, a, k, false, b, k, true, c, n, {}, work);
-        else t_.gemm_packed_f32(m, n, k, a, k, false, static_cast<const float*>(packed[static_cast<std::size_t>(dir)].raw()), c, n, {}, work);
+    /// c [m, n] = a [m, k] x b [n, k], transposed; `packed` replaces b where there is one for the direction. `back`: from the last
+    /// columns on. Steps that take turns find what the last one read in the cache, though all weights are more than it holds.
+    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b, const std::vector<Tensor>& packed, int dir, float* c, void* work, bool back = false) const {
+        if (packed.empty()) return t_.gemm_f32(m, n, k, a, k, false, b, k, true, c, n, {}, work);
+        const auto* panels = static_cast<const float*>(packed[static_cast<std::size_t>(dir)].raw());
+        std::int64_t group = back ? 4 * t_.panel : std::max<std::int64_t>(1, n);
+        for (std::int64_t from = n > 0 ? (n - 1) / group * group : -1; from >= 0; from -= group)
+            t_.gemm_packed_f32(m, std::min(group, n - from), k, a, k, false, panels + from * k, c + from, n, {}, work);
     }
-    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, const double* b, const std::vector<Tensor>&, int, double* c, void* work) const {
+    void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, const double* b, const std::vector<Tensor>&, int, double* c, void* work, bool = false) const {
         t_.gemm_f64(m, n, k, a, k, false, b, k, true, c, n, work);
     }
     static const View* given(const Call& c, std::size_t i) { return i < c.in.size() && c.in[i].present() ? &c.in[i] : nullptr; }
@@ -193,7 +197,7 @@ private:
         }
         View* y = wanted(k.call, 0);
         for (std::int64_t step = 0; step < longest; ++step) {
-            gemm(k.rows, joint, n, k.h, k.r, r_packed_, k.dir, k.gate, k.work);
+            gemm(k.rows, joint, n, k.h, k.r, r_packed_, k.dir, k.gate, k.work, step % 2 == 1);
             if (joint < g) {
                 for (std::int64_t b = 0; b < k.rows; ++b) {
                     std::int64_t len = k.lens ? k.lens[k.first + b] : k.s.seq;
@@ -201,7 +205,7 @@ private:
                     for (std::int64_t j = 0; j < n; ++j) k.gated[b * n + j] = k.gate[b * joint + n + j] * k.h[b * n + j];
                 }
                 // Rh * (r . h): written after the rows' z, which are kept in c.
-                gemm(k.rows, n, n, k.gated, k.r + 2 * n * n, candidate_packed_, k.dir, k.gate, k.work);
+                gemm(k.rows, n, n, k.gated, k.r + 2 * n * n, candidate_packed_, k.dir, k.gate, k.work, step % 2 == 0);
             }
             for (std::int64_t b = 0; b < k.rows; ++b) {
                 std::int64_t len = k.lens ? k.lens[k.first + b] : k.s.seq;

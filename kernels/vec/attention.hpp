@@ -106,7 +106,7 @@ QUERN_VEC_FN void attention_panel(const AttentionTile& a, float* work) {
         }
         F base[2] = {finite_top(top[0]), finite_top(top[1])}, part[2] = {F{}, F{}};
         for (i64 t = 0; t < m; ++t) {
-            F e0 = exp(load(s + t * N) - base[0]), e1 = exp(load(s + t * N + W) - base[1]);
+            F e0 = exp_below(load(s + t * N) - base[0]), e1 = exp_below(load(s + t * N + W) - base[1]);
             store(s + t * N, e0);
             store(s + t * N + W, e1);
             part[0] += e0;
@@ -235,7 +235,7 @@ QUERN_VEC_FN void attention_rows(const AttentionTile& a, float* work) {
             for (int i = 0; i < W; ++i) top = lanes[i] > top || lanes[i] != lanes[i] ? lanes[i] : top;
             F base = finite_top(splat(top)), part = F{};
             for (i64 t = 0; t < m; t += W) {
-                F e = exp(load(s + t) - base);
+                F e = exp_below(load(s + t) - base);
                 store(s + t, e);
                 part += e;
             }

@@ -375,9 +375,56 @@ QUERN_VEC_FN void pack_b_f32(i64 n, i64 k, const float* b, i64 ldb, bool tb, flo
         for (i64 i = 0; i < total; ++i) dst[i] *= scale;
     for (i64 i = total; i < total + 64; ++i) dst[i] = 0;
 }
+/// C[R, wide_panels * panel] = A[R, k] x as many panels of B at a time: with so few rows one panel alone would wait for its own sums.
+constexpr int wide_panels = 4, wide_rows = 2;
+template <int R>
+QUERN_VEC_FN void micro_wide(const float* a, i64 lda, const float* b, i64 k, float* c, i64 ldc) {
+    constexpr int N = panel<float>, P = wide_panels;
+    F s[R][P][2];
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        QUERN_UNROLL
+        for (int p = 0; p < P; ++p) s[r][p][0] = s[r][p][1] = F{};
+    }
+    i64 apart = N * k;
+    for (i64 i = 0; i < k; ++i, b += N) {
+        QUERN_UNROLL
+        for (int p = 0; p < P; ++p) {
+            const float* at = b + p * apart;
+            __builtin_prefetch(at + 512, 0, 3);
+            __builtin_prefetch(at + 512 + W, 0, 3);
+            F b0 = load(at), b1 = load(at + W);
+            QUERN_UNROLL
+            for (int r = 0; r < R; ++r) {
+                F x = splat(a[r * lda + i]);
+                s[r][p][0] = fma(x, b0, s[r][p][0]);
+                s[r][p][1] = fma(x, b1, s[r][p][1]);
+            }
+        }
+    }
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        QUERN_UNROLL
+        for (int p = 0; p < P; ++p) {
+            store(c + r * ldc + p * N, s[r][p][0]);
+            store(c + r * ldc + p * N + W, s[r][p][1]);
+        }
+    }
+}
 QUERN_VEC_FN void gemm_packed_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, bool ta, const float* panels, float* c, i64 ldc,
                                   const Epilogue& e, void* work) {
     constexpr int N = panel<float>;
+    if (m > 0 && m <= wide_rows && !ta) {
+        i64 done = 0;
+        for (i64 step = N * wide_panels; done + step <= n; done += step) {
+            (m == 1 ? micro_wide<1> : micro_wide<2>)(a, lda, panels + done * k, k, c + done, ldc);
+            finish(c + done, ldc, m, step, shifted(e, 0, done, ldc));
+        }
+        if (done == n) return;
+        Epilogue rest = shifted(e, 0, done, ldc);
+        return product<float>(m, n - done, k, MatrixRows<float>{a, lda, ta}, [&](i64 p, i64 k0, i64, i64*) { return panels + (done + p * N) * k + k0 * N; },
+                              c + done, ldc, &rest, static_cast<float*>(work));
+    }
     product<float>(m, n, k, MatrixRows<float>{a, lda, ta}, [&](i64 p, i64 k0, i64, i64*) { return panels + p * N * k + k0 * N; },
                    c, ldc, &e, static_cast<float*>(work));
 }

@@ -147,7 +147,7 @@ QUERN_VEC_FN void softmax_f32(const float* x, float* y, i64 n, bool log_form) {
         F s0{}, s1{};
         i64 i = 0;
         for (; i + 2 * W <= n; i += 2 * W) {
-            F a = exp(load(x + i) - top), b = exp(load(x + i + W) - top);
+            F a = exp_below(load(x + i) - top), b = exp_below(load(x + i + W) - top);
             store(y + i, a);
             store(y + i + W, b);
             s0 += a;
@@ -156,11 +156,11 @@ QUERN_VEC_FN void softmax_f32(const float* x, float* y, i64 n, bool log_form) {
         for (; i < n; i += W) {
             i64 part = lesser(W, n - i);
             if (part == W) {
-                F a = exp(load(x + i) - top);
+                F a = exp_below(load(x + i) - top);
                 store(y + i, a);
                 s0 += a;
             } else {
-                store_n(y + i, exp(load_n(x + i, part) - top), part);
+                store_n(y + i, exp_below(load_n(x + i, part) - top), part);
                 s1 += load_n(y + i, part);
             }
         }
@@ -168,7 +168,7 @@ QUERN_VEC_FN void softmax_f32(const float* x, float* y, i64 n, bool log_form) {
     }
     F s{};
     i64 i = 0;
-    for (; i + W <= n; i += W) s += exp(load(x + i) - top);
+    for (; i + W <= n; i += W) s += exp_below(load(x + i) - top);
     float t[W] = {}, sum = sum_lanes(s);
     if (i < n) {
         store_n(t, exp(load_n(x + i, n - i) - top), n - i);
