@@ -269,6 +269,20 @@ TEST(Placement, SizesFromDataAndShapeArithmeticStayOnTheHost) {
     auto want = b.run({{"x", x}}, on_cpu());
     for (std::size_t o = 0; o < 2; ++o) expect_near(got[o].second, want[o]);
 }
+TEST(Placement, KnownIntegersReadOnTheDeviceKeepTheirContentForInference) {
+    // Softmax's size comes from content that a device node reads: with the copy in between it is still known.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "128"}).constant("to", ints({1}, {-1})).node("Softmax", {"x"}, {"a"});
+    b.node("Shape", {"a"}, {"s"}).node("Gather", {"s", "zero"}, {"n"}).constant("zero", ints({}, {0})).constant("axes", ints({1}, {0}));
+    b.node("Unsqueeze", {"n", "axes"}, {"u"}).node("Concat", {"u", "to"}, {"shape"}, {onnx::attribute_i("axis", 0)}).node("Reshape", {"a", "shape"}, {"r"}).node("Softmax", {"r"}, {"y"}).output("y");
+    auto o = on_fake();
+    auto engine = b.model().compile(o);
+    std::string plan = engine.describe();
+    EXPECT_EQ(count(plan, "by softmax.fake on the device"), 2) << plan;
+    EXPECT_EQ(count(plan, "CopyToHost"), 1) << plan;
+    Tensor x = noise({300, 128});
+    expect_near(engine.run({{"x", x}})[0].second, b.run({{"x", x}}, on_cpu())[0]);
+}
 TEST(Placement, StrictDeviceNamesTheNodeAndTheReason) {
     auto b = there_and_back();
     auto o = on_fake();

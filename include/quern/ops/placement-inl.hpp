@@ -5,11 +5,11 @@
 QUERN_BEGIN
 namespace ops_placement {
 
-/// Output = input, elsewhere. Contents are not followed: a value with known content needs no copy on the host, and one on the
-/// device is there to be read.
+/// Output = input, elsewhere.
 inline void infer(InferCtx& c) {
     if (c.in(0).ranked) c.set(0, c.in(0).dtype, c.in(0).dims);
     else c.set_unranked(0, c.in(0).dtype);
+    if (auto content = c.ints(0); content && c.in(0).ranked) c.set_symbolic(0, *content);
 }
 
 }  // namespace ops_placement

@@ -15,13 +15,15 @@ struct Placement {
     const PassContext& ctx;
     std::vector<NodeId> order = {};
     std::vector<char> late = {};      // by node: data decides sizes of its outputs
+    std::vector<char> by_data = {};   // by node: the outputs' sizes depend on sizes that data decided
     std::vector<char> sized = {};     // by value: its sizes are known before it is made
+    std::vector<char> known_content = {};  // by value: a constant, or integers that follow from the inputs' shapes
     std::vector<int> view_of = {};    // by node on the device; -1: a kernel
     std::vector<std::uint32_t> host_in = {};
     std::vector<char> moved = {};     // by value: in device memory
 
     void sizes();
-    bool contents_known(ValueId v) const;
+    bool never_run(NodeId id) const;
     std::string refusal(NodeId id);
     bool small_integers(const Node& n) const;
     void choose();
@@ -36,8 +38,14 @@ struct Placement {
 inline void Placement::sizes() {
     DimProgram program;
     std::vector<std::vector<int>> slots(g.values.size());
-    for (std::size_t v = 0; v < g.values.size(); ++v)
-        for (auto& d : g.values[v].fact.dims) slots[v].push_back(program.add(d));
+    std::vector<std::vector<int>> content(g.values.size());
+    for (std::size_t v = 0; v < g.values.size(); ++v) {
+        const Fact& f = g.values[v].fact;
+        for (auto& d : f.dims) slots[v].push_back(program.add(d));
+        if (f.symbolic && f.ranked && f.rank() <= 1 && (f.dtype == DType::i64 || f.dtype == DType::i32 || f.dtype == DType::boolean))
+            for (auto& d : *f.symbolic) content[v].push_back(program.add(d));
+        known_content.push_back(f.is_const());
+    }
     std::vector<char> known(static_cast<std::size_t>(program.size()), 0);
     sized.assign(g.values.size(), 1);
     for (ValueId v : g.inputs) {
@@ -46,7 +54,11 @@ inline void Placement::sizes() {
             if (program.is_symbol(s)) known[s] = 1;
     }
     program.mark_known(known);
+    for (std::size_t v = 0; v < g.values.size(); ++v)
+        if (!content[v].empty()) known_content[v] = std::all_of(content[v].begin(), content[v].end(), [&](int s) { return known[s]; });
+    const std::vector<char> from_inputs = known;
     late.assign(g.nodes.size(), 0);
+    by_data.assign(g.nodes.size(), 0);
     for (NodeId id : order) {
         bool learned = false;
         late[id] = g.nodes[id].op->control;
@@ -54,6 +66,7 @@ inline void Placement::sizes() {
             if (v == no_value) continue;
             sized[v] = g.fact(v).ranked;
             for (int s : slots[v]) {
+                by_data[id] = by_data[id] || !from_inputs[s];
                 if (known[s]) continue;
                 late[id] = 1;
                 if (program.is_symbol(s)) known[s] = 1, learned = true;
@@ -65,10 +78,10 @@ inline void Placement::sizes() {
     }
 }
 
-/// The planner writes such values itself; nobody computes them.
-inline bool Placement::contents_known(ValueId v) const {
-    const Fact& f = g.fact(v);
-    return f.is_const() || (f.symbolic && f.ranked && f.rank() <= 1 && (f.dtype == DType::i64 || f.dtype == DType::i32 || f.dtype == DType::boolean));
+/// The planner writes the outputs itself.
+inline bool Placement::never_run(NodeId id) const {
+    const Node& n = g.nodes[id];
+    return !n.out.empty() && !n.op->control && std::all_of(n.out.begin(), n.out.end(), [&](ValueId v) { return v == no_value || known_content[v]; });
 }
 
 /// Up to 64 integers made of what the host has: not worth a copy, and mostly wanted on the host as sizes.
@@ -88,9 +101,7 @@ inline bool Placement::small_integers(const Node& n) const {
 inline std::string Placement::refusal(NodeId id) {
     const Node& n = g.nodes[id];
     if (n.op->control) return "control flow runs on the host";
-    bool content = !n.out.empty();
-    for (ValueId v : n.out) content = content && (v == no_value || contents_known(v));
-    if (content) return "shape arithmetic stays on the host";
+    if (never_run(id)) return "shape arithmetic stays on the host";
     if (!n.op->lower_device) return "the operator has no kernel for this device";
     if (late[id]) return "sizes of its outputs come from data";
     for (auto* list : {&n.in, &n.out})
@@ -136,7 +147,8 @@ inline void Placement::choose() {
     }
 }
 
-/// A group of device nodes between host nodes pays for its copies only if it computes: products, or many elements.
+/// A group of device nodes between host nodes pays for its copies only if it computes: products, or many elements. What works on
+/// sizes that data decided (the boxes that were found) is a group of its own.
 inline void Placement::send_back() {
     std::vector<NodeId> group(g.nodes.size(), -1);
     auto root = [&](NodeId n) {
@@ -149,14 +161,14 @@ inline void Placement::send_back() {
     for (NodeId id : order)
         if (on_device(id))
             for (ValueId v : g.nodes[id].in)
-                if (NodeId p = v == no_value ? -1 : g.values[v].producer; p >= 0 && on_device(p)) group[root(id)] = root(p);
+                if (NodeId p = v == no_value ? -1 : g.values[v].producer; p >= 0 && on_device(p) && by_data[p] == by_data[id]) group[root(id)] = root(p);
     for (NodeId id : order) {
         const Node& n = g.nodes[id];
         for (std::size_t i = 0; i < n.in.size(); ++i) {
             ValueId v = n.in[i];
             NodeId p = v == no_value ? -1 : g.values[v].producer;
             if (p < 0) continue;
-            if (on_device(id) && !on_device(p) && !contents_known(v)) beside_host[root(id)] = true;
+            if (on_device(id) && !on_device(p) && !known_content[v]) beside_host[root(id)] = true;
             if (!on_device(id) && on_device(p)) beside_host[root(p)] = true;
         }
         if (!on_device(id) || view_of[id] >= 0) continue;
@@ -191,7 +203,8 @@ inline void Placement::connect() {
         infer_node(g, id);
         return twin[v] = w;
     };
-    for (NodeId id : order)
+    for (NodeId id : order) {
+        if (never_run(id)) continue;
         for (std::size_t i = 0; i < g.nodes[id].in.size(); ++i) {
             ValueId v = g.nodes[id].in[i];
             if (v == no_value || (g.fact(v).is_const() && !moved[v])) continue;
@@ -203,6 +216,7 @@ inline void Placement::connect() {
                 g.nodes[id].in[i] = w;
             }
         }
+    }
     for (ValueId& v : g.outputs)
         if (bool(moved[v]) != ctx.options.device_io) v = elsewhere(v);
 }

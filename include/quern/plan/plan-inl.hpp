@@ -112,6 +112,7 @@ inline void Planner::find_late() {
         const Fact& f = p.graph.values[v].fact;
         PlanValue& x = p.values[v];
         if (x.home != PlanValue::Home::unused || !f.symbolic || !f.ranked || f.rank() > 1) continue;
+        if (const Node* made = p.graph.producer(static_cast<ValueId>(v)); made && made->device != Device::cpu) continue;  // read there
         if (f.dtype != DType::i64 && f.dtype != DType::i32 && f.dtype != DType::boolean) continue;
         std::int64_t n = f.rank() ? (f.dims[0].is_const() ? f.dims[0].value() : -1) : 1;
         if (n != static_cast<std::int64_t>(f.symbolic->size())) continue;
