@@ -186,6 +186,9 @@ static std::string refuse(const Problem& p, const Target& t) {
     if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
     if (p.layout != Layout::nhwc) return "layout nchw; nhwc is accepted";
     if (n < 1 || n > 3) return std::to_string(n) + " spatial dimensions; 1 to 3 are accepted";
+    for (auto* list : {&p.window.kernel, &p.window.strides, &p.window.pads, &p.window.dilations})
+        for (std::int64_t v : *list)
+            if (v > 1 << 20) return "a window of " + std::to_string(v) + "; oneDNN divides by what overflows in it";
     if (!p.w.defined()) return "weights are not constant";
     if (p.w.count() == 0) return "no weights";
     std::int64_t channels = p.w.shape()[1], outputs = p.w.shape()[0] / std::max<std::int64_t>(1, p.group);

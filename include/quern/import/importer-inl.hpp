@@ -367,7 +367,7 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
                 auto it = std::find_if(captures[g].begin(), captures[g].end(), [&](auto& c) { return c.first == outer; });
                 subgraphs[g]->inputs.push_back(it != captures[g].end() ? it->second : subgraphs[g]->add_value("captured~" + std::to_string(outer), ops_control::inner_fact(s.graph->fact(outer))));
             }
-        if (op.formals && opset >= 9) ctx.in.resize(std::max(ctx.in.size(), subgraphs[0]->formals), no_value);
+        if (op.formals) ctx.in.resize(std::max(ctx.in.size(), subgraphs[0]->formals), no_value);
         ctx.in.insert(ctx.in.end(), all.begin(), all.end());
     }
     while (!op.formals && !ctx.in.empty() && ctx.in.back() == no_value) ctx.in.pop_back();

@@ -9,6 +9,7 @@ inline void infer(InferCtx& c) {
     c.need_type(0, {DType::boolean});
     std::size_t own = 0;
     auto then_graph = ops_control::body_of(c, "then_branch", own), else_graph = ops_control::body_of(c, "else_branch", own);
+    if (own != 1) raise(ErrorCode::invalid_model, "If has " + std::to_string(own) + " inputs; accepted: 1");
     ops_control::Outward outward(c);
     for (auto& g : {then_graph, else_graph}) {
         if (g->formals) raise(ErrorCode::invalid_model, "a branch of If has " + std::to_string(g->formals) + " inputs; accepted: none");

@@ -101,6 +101,10 @@ QUERN_INLINE void Control::add_body(const std::shared_ptr<const Plan>& plan) {
     std::fill_n(given.begin(), plan->graph.formals, char(1));
     bodies_.push_back(std::make_unique<Runner>(plan, shared_, std::move(given)));
 }
+QUERN_INLINE void Control::run_body(Runner& body, std::span<const View> args) {
+    body.run(args);
+    body.settle();  // what it gives is read on the host
+}
 QUERN_INLINE void Control::check_deadline() const {
     if (shared_.has_deadline && std::chrono::steady_clock::now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
 }
@@ -129,7 +133,7 @@ public:
     void run(std::span<const View> in) override {
         // Attributes are sorted by name: else_branch stands before then_branch.
         Runner& r = *bodies_[truth(in[0], "the condition of If") ? 1 : 0];
-        r.run(in.subspan(1));
+        run_body(r, in.subspan(1));
         for (std::size_t o = 0; o < out_.size(); ++o) out_[o] = r.output(o);
     }
 };
@@ -169,7 +173,7 @@ protected:
         ran_ = false;
     }
     void step() {
-        body_.run(args_);
+        run_body(body_, args_);
         ran_ = true;
         for (std::size_t k = 0; k < stacks_.size(); ++k)
             if (wanted_[k]) stacks_[k].append(body_.output(lead_ + states_.size() + k), shared_);
@@ -300,7 +304,7 @@ public:
             check_deadline();
             for (std::size_t i = 0; i < own; ++i)
                 if (in[i].kind == Kind::sequence) element((*in[i].in<Value>())[k], i, body);
-            body.run(args_);
+            run_body(body, args_);
             for (std::size_t o = 0; o < out_.size(); ++o) {
                 lists_[o].push_back(seq::value_of(body.output(o)));
                 shared_.account(counted_[o], lists_[o].bytes());

@@ -19,6 +19,7 @@ public:
 protected:
     Control(const PlanStep& step, RunShared& shared);
     void check_deadline() const;
+    void run_body(Runner& body, std::span<const View> args);
     void add_body(const std::shared_ptr<const Plan>& plan);
     RunShared& shared_;
     std::vector<std::unique_ptr<Runner>> bodies_;  // by attribute name

@@ -133,6 +133,7 @@ QUERN_INLINE Frame* Runner::find_frame(std::span<const View> inputs) {
 
 QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
     const Plan& p = *plan_;
+    if (inputs.size() != p.inputs.size()) raise(ErrorCode::internal, std::to_string(inputs.size()) + " inputs given to a plan of " + std::to_string(p.inputs.size()));
     Frame* f = find_frame(inputs);
     frame_ = f;
     f->used = ++clock_;
@@ -586,7 +587,6 @@ QUERN_INLINE void Runner::count_box(int v) {
     box_bytes_[v] = n;
 }
 
-/// Waits until what was copied to the host is there.
 QUERN_INLINE void Runner::settle() {
     if (!shared_.unread) return;
     plan_->device->synchronize(shared_.stream);

@@ -90,6 +90,8 @@ public:
     ~Runner();
     /// One run. `inputs` in the plan's order; their memory must live until outputs are read.
     void run(std::span<const View> inputs);
+    /// Waits until what was copied to the host is there.
+    void settle();
     const View& output(std::size_t i) const { return frame_->views[plan_->outputs[i]]; }
     DType output_type(std::size_t i) const { return plan_->values[plan_->outputs[i]].dtype; }
     const Plan& plan() const { return *plan_; }
@@ -106,7 +108,6 @@ private:
     void set_shape(int value);
     void allocate(int segment, int begin, int end, Device device);
     std::size_t arena_of(int segment, Device device) const { return static_cast<std::size_t>(segment) + (device == Device::cpu ? 0 : plan_->segments.size()); }
-    void settle();
     void run_step(int step);
     bool run_recorded(int region);
     void book(int begin, int end);
