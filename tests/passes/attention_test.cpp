@@ -1,7 +1,7 @@
 // Which attention blocks become one node, which must not, and that answers stay.
 #include <cmath>
 
-#include "support/op_test.hpp"
+#include "support/pass_test.hpp"
 
 using namespace quern_test;
 using quern::onnx::attribute_i;
@@ -9,11 +9,6 @@ using quern::onnx::attribute_ints;
 
 namespace {
 
-int count(const std::string& text, const std::string& what) {
-    int n = 0;
-    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
-    return n;
-}
 Tensor wave(quern::Shape shape, float step = 0.7f, float scale = 1) {
     Tensor x(DType::f32, shape);
     for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = scale * std::sin(step * float(i) + 0.1f * float(i % 5));
@@ -23,7 +18,7 @@ Tensor number(float v) { return floats({}, {v}); }
 
 /// `n` fused nodes and nothing that moves data but `transposes` and `copies`; the answer is that of the graph as it was.
 void expect_fused(ModelBuilder& b, int n, int transposes, const std::vector<quern::NamedTensor>& in) {
-    std::string text = b.model().dump("attention", "text", {.accelerated = false});
+    std::string text = after(b, "attention");
     EXPECT_EQ(count(text, "quern::FusedAttention("), n) << text;
     if (n > 0) {
         EXPECT_EQ(count(text, "= Softmax("), 0) << text;

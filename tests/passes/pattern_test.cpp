@@ -1,18 +1,13 @@
 // Which spellings of GELU, SiLU and normalization become one operator, which must not, and that answers stay.
 #include <cmath>
 
-#include "support/op_test.hpp"
+#include "support/pass_test.hpp"
 
 using namespace quern_test;
 using quern::onnx::attribute_i;
 
 namespace {
 
-int count(const std::string& text, const std::string& what) {
-    int n = 0;
-    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
-    return n;
-}
 Tensor wave(quern::Shape shape, float scale = 1) {
     Tensor x(DType::f32, shape);
     for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = scale * std::sin(0.7f * float(i) + 0.1f * float(i % 5));
@@ -22,7 +17,7 @@ Tensor number(float v) { return floats({}, {v}); }
 
 /// The graph after the pass holds `n` nodes of `op`, and the answer is that of the graph as it was.
 void expect_pattern(ModelBuilder& b, const char* op, int n, const std::vector<quern::NamedTensor>& in) {
-    std::string text = b.model().dump("patterns", "text", {.accelerated = false});
+    std::string text = after(b, "patterns");
     EXPECT_EQ(count(text, std::string("= ") + op + "("), n) << text;
     auto plain = b.run(in, {.optimize = false}), full = b.run(in);
     ASSERT_EQ(plain.size(), full.size());
@@ -99,7 +94,7 @@ TEST(PatternSwish, AProductTakesItWithItsFactor) {
     b.input("x", DType::f32, {"N", "16"}).constant("w", wave({16, 24}, 0.3f)).constant("k", number(1.702f));
     b.node("MatMul", {"x", "w"}, {"m"}).node("Mul", {"m", "k"}, {"u"}).node("Sigmoid", {"u"}, {"s"}).node("Mul", {"m", "s"}, {"y"}).output("y");
     std::vector<quern::NamedTensor> in = {{"x", wave({5, 16})}};
-    std::string text = b.model().dump("final", "text", {.accelerated = false});
+    std::string text = after(b, "final");
     EXPECT_EQ(count(text, "quern::FusedMatMul(") + count(text, "Swish("), 1) << text;
     auto plain = b.run(in, {.optimize = false});
     for (bool accelerated : {false, true}) expect_near(b.run(in, {.accelerated = accelerated})[0], plain[0], 1e-5, 1e-6);

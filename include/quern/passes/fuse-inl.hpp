@@ -67,6 +67,42 @@ inline bool fuse_conv_bn(Graph& g, NodeId id, const std::vector<int>& uses) {
     return true;
 }
 
+/// product * constant row or number: the factor moves into the weights and the bias.
+inline bool fuse_scale(Graph& g, NodeId id, const std::vector<int>& uses) {
+    Node& mul = g.nodes[id];
+    if (!is_op(&mul, "Mul") || g.fact(mul.out[0]).dtype != DType::f32) return false;
+    for (int side = 0; side < 2; ++side) {
+        Node* n = fusible(g, mul.in[side], uses);
+        const Fact& factor = g.fact(mul.in[1 - side]);
+        if (!n || is_conv(*n) || !factor.is_const() || (n->in.size() > 3 && n->in[3] != no_value)) continue;
+        const Fact &y = g.fact(n->out[0]), &b = g.fact(n->in[1]);
+        if (!y.ranked || y.rank() < 2 || !b.is_const() || b.rank() != 2 || factor.rank() > y.rank()) continue;
+        bool by_row = n->attrs.i("transB", 0) != 0;
+        std::int64_t rows = b.value.shape()[0], columns = b.value.shape()[1], width = by_row ? rows : columns;
+        std::int64_t count = factor.value.count();
+        if (count != 1 && (factor.rank() == 0 || !factor.dims.back().is(width) || count != width)) continue;
+        bool has_bias = n->in.size() > 2 && n->in[2] != no_value;
+        if (has_bias && (!g.fact(n->in[2]).is_const() || g.fact(n->in[2]).value.count() != width || g.fact(n->in[2]).rank() != 1)) continue;
+        Tensor aligned = factor.value.aligned();
+        auto at = [&](std::int64_t j) { return aligned.data<float>()[static_cast<std::size_t>(count == 1 ? 0 : j)]; };
+        Tensor w = b.value.clone();
+        float* p = w.data<float>().data();
+        for (std::int64_t r = 0; r < rows; ++r)
+            for (std::int64_t c = 0; c < columns; ++c) p[r * columns + c] *= at(by_row ? r : c);
+        ValueId weights = g.add_constant(g.fresh_name(g.values[n->in[1]].name), std::move(w));
+        if (has_bias) {
+            Tensor moved = g.fact(n->in[2]).value.clone();
+            for (std::int64_t j = 0; j < width; ++j) moved.data<float>()[j] *= at(j);
+            ValueId bias = g.add_constant(g.fresh_name(g.values[n->in[2]].name), std::move(moved));
+            n->in[2] = bias;
+        }
+        n->in[1] = weights;
+        take_over(g, *n, g.nodes[id].out[0], id);
+        return true;
+    }
+    return false;
+}
+
 /// product + constant row -> bias.
 inline bool fuse_bias(Graph& g, NodeId id, const std::vector<int>& uses) {
     Node& add = g.nodes[id];
@@ -178,7 +214,7 @@ inline bool fuse(Graph& g, const PassContext& ctx) {
         for (NodeId id : order) {
             if (!g.nodes[id].op) continue;
             // Counts stay valid: a fusion only removes a value that had one use.
-            if (fuse_conv_bn(g, id, uses) || fuse_bias(g, id, uses) || fuse_residual(g, id, uses, position) || fuse_activation(g, id, uses)) {
+            if (fuse_conv_bn(g, id, uses) || fuse_scale(g, id, uses) || fuse_bias(g, id, uses) || fuse_residual(g, id, uses, position) || fuse_activation(g, id, uses)) {
                 again = changed = true;
                 uses.resize(g.values.size(), 1);
             }

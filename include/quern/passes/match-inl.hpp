@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <span>
 
 #include <quern/tensor/half.hpp>
 
@@ -14,14 +15,17 @@ namespace passes_detail {
 
 inline bool is_op(const Node* n, std::string_view name, std::string_view domain = "") { return n && n->op && name == n->op->name && domain == n->op->domain; }
 
-/// A view of the graph for one round of rewriting. Readers are those at the beginning of the round: replacing a pattern's
+/// A view of the graph for one round of rewriting. What follows from sizes is never computed and does not count as a reader.
+/// Readers are those at the beginning of the round: replacing a pattern's
 /// root leaves them right for all values that the pattern did not swallow.
 class Matcher {
 public:
     explicit Matcher(Graph& graph) : g(graph), readers_(graph.values.size()), shown_(graph.values.size(), 0) {
-        for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id)
+        for (NodeId id = 0; id < static_cast<NodeId>(g.nodes.size()); ++id) {
+            if (!g.nodes[id].op || only_sizes(g.nodes[id])) continue;
             for (ValueId v : g.nodes[id].in)
                 if (v != no_value) readers_[static_cast<std::size_t>(v)].push_back(id);
+        }
         for (ValueId v : g.outputs) shown_[static_cast<std::size_t>(v)] = 1;
     }
     Graph& g;
@@ -37,6 +41,11 @@ public:
         std::size_t i = static_cast<std::size_t>(v);
         return i < readers_.size() && readers_[i].size() == 1 && !shown_[i] ? readers_[i][0] : -1;
     }
+    /// The nodes that read v, a node that does so twice twice.
+    std::span<const NodeId> readers(ValueId v) const {
+        if (static_cast<std::size_t>(v) >= readers_.size()) return {};
+        return readers_[static_cast<std::size_t>(v)];
+    }
     /// Whether all readers of v are among `inside` and no output of the graph shows it.
     bool swallowed(ValueId v, const std::vector<NodeId>& inside) const {
         std::size_t i = static_cast<std::size_t>(v);
@@ -48,8 +57,8 @@ public:
     /// The number that v holds, if it is a constant of one real element.
     std::optional<double> scalar(ValueId v) const {
         if (v == no_value) return {};
-        const Tensor& t = g.fact(v).value;
-        if (!t.defined() || t.count() != 1) return {};
+        if (!g.fact(v).is_const() || g.fact(v).value.count() != 1) return {};
+        const Tensor t = g.fact(v).value.aligned();
         switch (t.dtype()) {
             case DType::f32: return static_cast<double>(t.data<float>()[0]);
             case DType::f64: return t.data<double>()[0];
@@ -143,6 +152,11 @@ public:
     }
 
 private:
+    bool only_sizes(const Node& n) const {
+        for (ValueId v : n.out)
+            if (v != no_value && !g.fact(v).symbolic) return false;
+        return !n.op->control;
+    }
     /// An operand that does not raise the rank of the other.
     bool rank_at_most(ValueId small, ValueId large) const { return g.fact(small).rank() == 0 || (g.fact(large).ranked && g.fact(small).rank() <= g.fact(large).rank()); }
     std::optional<double> scalar_or_int(ValueId v) const {

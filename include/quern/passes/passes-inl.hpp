@@ -6,6 +6,7 @@
 #include "fuse-inl.hpp"
 #include "layout-inl.hpp"
 #include "pattern-inl.hpp"
+#include "product-inl.hpp"
 #include "place-inl.hpp"
 #include "promote-inl.hpp"
 #include "quantized-inl.hpp"
@@ -98,9 +99,11 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"promote", passes_detail::promote, false, true},
         {"fold_promoted", passes_detail::fold_constants, false, true},
         {"convolutions", passes_detail::convolutions, false, false},
+        {"products", passes_detail::products, false, false},
         {"attention", passes_detail::attention_blocks, false, false},
         {"fuse", passes_detail::fuse, false, false},
         {"layout", passes_detail::layout, false, false},
+        {"fuse_laid_out", passes_detail::fuse, false, false},
         {"place", passes_detail::place, false, true},
     };
     return list;

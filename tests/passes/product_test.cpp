@@ -1,0 +1,92 @@
+// Products: flattened rows come back, transposes change sides, factors move into weights.
+#include "support/pass_test.hpp"
+
+using namespace quern_test;
+using quern::onnx::attribute_f;
+using quern::onnx::attribute_i;
+using quern::onnx::attribute_ints;
+
+namespace {
+
+const std::vector<quern::NamedTensor> rows = {{"x", ramp({2, 3, 8})}};
+ModelBuilder start() {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "S", "8"}).constant("w", ramp({8, 12}, 0.02f)).constant("wt", ramp({12, 8}, 0.02f)).constant("b", ramp({12}));
+    b.constant("flat", ints({2}, {-1, 8})).constant("unsized", ints({3}, {0, -1, 12})).constant("c", ramp({12}, 0.2f)).constant("half", floats({}, {0.5f}));
+    return b;
+}
+/// The shape [N, S, 12] as exporters compute it.
+void unflat(ModelBuilder& b, const std::string& from) {
+    b.constant("two", ints({1}, {2})).constant("zero", ints({1}, {0})).constant("twelve", ints({1}, {12}));
+    b.node("Shape", {"x"}, {"s"}).node("Slice", {"s", "zero", "two"}, {"s2"}).node("Concat", {"s2", "twelve"}, {"s3"}, {attribute_i("axis", 0)});
+    b.node("Reshape", {from, "s3"}, {"y3"});
+}
+TEST(Products, FlattenedRowsComeBack) {
+    for (bool transposed : {false, true}) {
+        auto b = start();
+        b.node("Reshape", {"x", "flat"}, {"f"}).node("Gemm", {"f", transposed ? "wt" : "w", "b"}, {"g"}, {attribute_i("transB", transposed), attribute_f("alpha", 1.5f)});
+        unflat(b, "g");
+        b.node("Relu", {"y3"}, {"y"}).output("y");
+        auto text = after(b, "fuse");
+        EXPECT_EQ(count(text, "quern::FusedMatMul("), 1) << text;
+        EXPECT_EQ(count(text, "= Reshape(") + count(text, "= Relu("), 0) << text;
+        same_answer(b, rows);
+    }
+}
+TEST(Products, RowsThatOthersReadFlatStayFlat) {
+    auto b = start();
+    b.node("Reshape", {"x", "flat"}, {"f"}).node("Gemm", {"f", "w", "b"}, {"g"});
+    unflat(b, "g");
+    b.output("g").output("y3");
+    EXPECT_EQ(count(after(b, "products"), "quern::FusedMatMul("), 0);
+    same_answer(b, rows);
+}
+TEST(Products, ATransposeGoesToTheMovementsBehind) {
+    auto b = start();
+    b.constant("heads", ints({4}, {0, 0, 3, 4})).node("Relu", {"x"}, {"r"}).node("Transpose", {"r"}, {"t"}, {attribute_ints("perm", {1, 0, 2})}).node("MatMul", {"t", "w"}, {"m"});
+    b.node("Reshape", {"m", "heads"}, {"h"}).node("Transpose", {"h"}, {"y"}, {attribute_ints("perm", {1, 2, 0, 3})}).output("y");
+    auto text = after(b, "products");
+    EXPECT_LT(text.find("= MatMul("), text.find("= Transpose(")) << text;
+    same_answer(b, rows);
+}
+TEST(Products, ATransposeGoesToTheMovementsBefore) {
+    auto b = start();
+    b.constant("join", ints({3}, {0, 0, 8})).constant("apart", ints({4}, {0, 0, 2, 4})).node("Reshape", {"x", "apart"}, {"a"});
+    b.node("Transpose", {"a"}, {"t"}, {attribute_ints("perm", {1, 0, 2, 3})}).node("Reshape", {"t", "join"}, {"r"}).node("MatMul", {"r", "w"}, {"m"});
+    b.node("Transpose", {"m"}, {"u"}, {attribute_ints("perm", {1, 0, 2})}).node("Relu", {"u"}, {"y"}).output("y");
+    auto text = after(b, "fuse");
+    EXPECT_EQ(count(text, "= Relu("), 0) << text;  // nothing stands between the product and its activation
+    same_answer(b, rows);
+}
+TEST(Products, ATransposeOfRowsStays) {
+    auto b = start();
+    b.constant("w3", ramp({3, 12}, 0.02f)).node("Relu", {"x"}, {"r"}).node("Transpose", {"r"}, {"t"}, {attribute_ints("perm", {0, 2, 1})}).node("MatMul", {"t", "w3"}, {"m"});
+    b.node("Transpose", {"m"}, {"y"}, {attribute_ints("perm", {0, 2, 1})}).output("y");
+    auto text = after(b, "products");
+    EXPECT_EQ(count(text, "= Transpose("), 2) << text;
+    EXPECT_GT(text.find("= MatMul("), text.find("= Transpose(")) << text;
+    same_answer(b, rows);
+}
+TEST(FuseScale, AConstantRowOrNumberMovesIntoTheWeights) {
+    for (const char* factor : {"c", "half"})
+        for (bool transposed : {false, true})
+            for (bool bias : {false, true}) {
+                ModelBuilder b;
+                b.input("x", DType::f32, {"N", "8"}).input("r", DType::f32, {"N", "12"}).constant("w", transposed ? ramp({12, 8}, 0.02f) : ramp({8, 12}, 0.02f)).constant("b", ramp({12}));
+                b.constant("c", ramp({12}, 0.2f)).constant("half", floats({}, {0.5f}));
+                b.node("Gemm", bias ? std::vector<std::string>{"x", "w", "b"} : std::vector<std::string>{"x", "w"}, {"g"}, {attribute_i("transB", transposed)});
+                b.node("Mul", {factor, "g"}, {"m"}).node("Add", {"m", "r"}, {"y"}).output("y");
+                auto text = after(b, "fuse");
+                EXPECT_EQ(count(text, "= Mul(") + count(text, "= Add("), 0) << text;
+                same_answer(b, {{"x", ramp({5, 8})}, {"r", ramp({5, 12}, 0.3f)}});
+            }
+}
+TEST(FuseScale, AColumnOrAnInputStaysAProduct) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"5", "8"}).input("k", DType::f32, {"12"}).constant("w", ramp({8, 12}, 0.02f)).constant("column", ramp({5, 1}));
+    b.node("MatMul", {"x", "w"}, {"g"}).node("Mul", {"g", "column"}, {"m"}).node("MatMul", {"x", "w"}, {"h"}).node("Mul", {"h", "k"}, {"n"}).node("Add", {"m", "n"}, {"y"}).output("y");
+    EXPECT_EQ(count(after(b, "fuse"), "= Mul("), 2);
+    same_answer(b, {{"x", ramp({5, 8})}, {"k", ramp({12})}});
+}
+
+}  // namespace
