@@ -283,6 +283,15 @@ TEST(Placement, KnownIntegersReadOnTheDeviceKeepTheirContentForInference) {
     Tensor x = noise({300, 128});
     expect_near(engine.run({{"x", x}})[0].second, b.run({{"x", x}}, on_cpu())[0]);
 }
+TEST(Placement, ConstantsFoldOnTheHost) {
+    // No stream exists while folding, and constants are in host memory.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).constant("c", noise({1, 128})).node("Softmax", {"c"}, {"s"}).node("Mul", {"x", "s"}, {"y"}).output("y");
+    auto engine = b.model().compile(on_fake());
+    EXPECT_EQ(count(engine.describe(), "Softmax"), 0) << engine.describe();
+    Tensor x = noise({512, 128});
+    expect_near(engine.run({{"x", x}})[0].second, b.run({{"x", x}}, on_cpu())[0]);
+}
 TEST(Placement, StrictDeviceNamesTheNodeAndTheReason) {
     auto b = there_and_back();
     auto o = on_fake();

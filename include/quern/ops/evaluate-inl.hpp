@@ -42,7 +42,9 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
     }
     infer.outputs.resize(n.out.size());
     n.op->infer(infer);
-    LowerCtx lower{n, n.attrs, infer.inputs, {}, target};
+    Target host = target;  // constants are in host memory, whatever the model is compiled for
+    host.device = Device::cpu;
+    LowerCtx lower{n, n.attrs, infer.inputs, {}, host};
     for (std::size_t o = 0; o < n.out.size(); ++o) {
         if (n.out[o] == no_value) { lower.outputs.push_back(nullptr); continue; }
         Fact& f = infer.outputs[o];
