@@ -10,7 +10,7 @@ namespace conv {
 
 class CudaKernel final : public Kernel {
 public:
-    explicit CudaKernel(const Problem& p) : p_(p) {
+    CudaKernel(const Problem& p, bool tf32) : p_(p), precision_(tf32 ? matmul::Precision::tf32 : matmul::Precision::split) {
         p_.w = Tensor();  // stays where the plan has it
         if (p.has_residual) inplace = 8;
     }
@@ -36,11 +36,13 @@ private:
         CudaConv f;
         f.shape = g.s;
         f.images = g.images;
+        f.precision = precision_;
         f.group = g.group;
         f.post = p_.post, f.post_alpha = p_.post_alpha, f.post_beta = p_.post_beta;
         return f;
     }
     Problem p_;
+    matmul::Precision precision_;
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
@@ -50,7 +52,7 @@ static std::string refuse_cuda(const Problem& p, const Target&) {
     if (p.group > 65535) return "more than 65535 groups";
     return {};
 }
-static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) { return std::make_unique<CudaKernel>(p); }
+static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target& t) { return std::make_unique<CudaKernel>(p, t.tf32); }
 
 extern const Entry<Problem> conv_cuda;
 const Entry<Problem> conv_cuda{"conv.cuda", refuse_cuda, make_cuda};

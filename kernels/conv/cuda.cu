@@ -2,12 +2,16 @@
 // for each output pixel of the batch), and depthwise ones directly.
 #include <quern/kernels/conv/cuda.hpp>
 #include <quern/kernels/cuda/post.hpp>
+#include <quern/kernels/cuda/tensor_tile.hpp>
 #include <quern/kernels/cuda/tile.hpp>
 
 QUERN_BEGIN
 namespace conv::cuda {
 
+using matmul::Precision;
+using quern::cuda::CopiedSide;
 using quern::cuda::MatrixSide;
+using quern::cuda::TensorShape;
 using quern::cuda::TileShape;
 constexpr std::int64_t kMost = 0x7fffffff;
 
@@ -36,28 +40,22 @@ struct Conv {
     Finish finish;
 };
 
-// Patches [k][pixel]; Pointwise: kernel and stride 1 without padding.
-template <class S, bool Pointwise>
-struct PatchSide {
-    static constexpr int rows = S::threads / S::BN, each = S::BK / rows;
-    static_assert(S::threads % S::BN == 0 && S::BK % rows == 0);
+// Where patches of one output pixel lie in the image. Pointwise: kernel and stride 1 without padding.
+template <bool Pointwise>
+struct Pixel {
     const Conv& c;
-    const float* at;
-    int k, k_end, start[3];
+    const float* image;
+    int start[3];
     bool inside;
-    float v[each];
 
-    __device__ __forceinline__ PatchSide(const Conv& conv, const float* x, int origin, int k_begin, int end) : c(conv) {
-        unsigned n = origin + threadIdx.x % S::BN;
+    __device__ __forceinline__ Pixel(const Conv& conv, const float* x, unsigned n) : c(conv) {
         inside = n < static_cast<unsigned>(c.n);
-        k = k_begin + threadIdx.x / S::BN;
-        k_end = end;
         if (!inside) n = 0;
-        const unsigned image = c.pixels.divide(n);
-        unsigned p = n - image * c.pixels.divisor;
-        at = x + image * c.x_image;
+        const unsigned i = c.pixels.divide(n);
+        unsigned p = n - i * c.pixels.divisor;
+        image = x + i * c.x_image;
         if constexpr (Pointwise) {
-            at += p;
+            image += p;
         } else {
             const unsigned d = c.out_hw.divide(p);
             p -= d * c.out_hw.divisor;
@@ -67,31 +65,48 @@ struct PatchSide {
             start[2] = static_cast<int>(w) * c.stride[2] - c.pad[2];
         }
     }
+    /// The place of element k (channel, tap) of the patch; null in the padding.
+    __device__ __forceinline__ const float* at(int k) const {
+        if constexpr (Pointwise) {
+            return image + k * c.x_plane;
+        } else {
+            const unsigned channel = c.taps.divide(k);
+            unsigned tap = k - channel * c.taps.divisor;
+            int d = start[0];
+            if (c.in[0] > 1 || c.pad[0] > 0) {
+                const unsigned q = c.kernel_hw.divide(tap);
+                tap -= q * c.kernel_hw.divisor;
+                d += static_cast<int>(q) * c.dilation[0];
+            }
+            const unsigned r = c.kernel_w.divide(tap), s = tap - r * c.kernel_w.divisor;
+            const int h = start[1] + static_cast<int>(r) * c.dilation[1];
+            const int w = start[2] + static_cast<int>(s) * c.dilation[2];
+            if (static_cast<unsigned>(d) >= static_cast<unsigned>(c.in[0]) ||
+                static_cast<unsigned>(h) >= static_cast<unsigned>(c.in[1]) ||
+                static_cast<unsigned>(w) >= static_cast<unsigned>(c.in[2]))
+                return nullptr;
+            return image + channel * c.x_plane + (d * c.in[1] + h) * c.in[2] + w;
+        }
+    }
+};
+// Patches [k][pixel]: through registers, or copied.
+template <class S, bool Pointwise>
+struct PatchSide {
+    static constexpr int rows = S::threads / S::BN, each = S::BK / rows;
+    static_assert(S::threads % S::BN == 0 && S::BK % rows == 0);
+    static constexpr int BX = S::BN;
+    static constexpr bool Along = false;
+    Pixel<Pointwise> pixel;
+    int k, k_end;
+    float v[each];
+
+    __device__ __forceinline__ PatchSide(const Conv& c, const float* x, int origin, int k_begin, int end)
+        : pixel(c, x, origin + threadIdx.x % S::BN), k(k_begin + threadIdx.x / S::BN), k_end(end) {}
     __device__ __forceinline__ void fetch() {
 #pragma unroll
         for (int j = 0; j < each; ++j) {
-            v[j] = 0;
-            if (inside && k < k_end) {
-                if constexpr (Pointwise) {
-                    v[j] = at[k * c.x_plane];
-                } else {
-                    const unsigned channel = c.taps.divide(k);
-                    unsigned tap = k - channel * c.taps.divisor;
-                    int d = start[0];
-                    if (c.in[0] > 1 || c.pad[0] > 0) {
-                        const unsigned q = c.kernel_hw.divide(tap);
-                        tap -= q * c.kernel_hw.divisor;
-                        d += static_cast<int>(q) * c.dilation[0];
-                    }
-                    const unsigned r = c.kernel_w.divide(tap), s = tap - r * c.kernel_w.divisor;
-                    const int h = start[1] + static_cast<int>(r) * c.dilation[1];
-                    const int w = start[2] + static_cast<int>(s) * c.dilation[2];
-                    if (static_cast<unsigned>(d) < static_cast<unsigned>(c.in[0]) &&
-                        static_cast<unsigned>(h) < static_cast<unsigned>(c.in[1]) &&
-                        static_cast<unsigned>(w) < static_cast<unsigned>(c.in[2]))
-                        v[j] = at[channel * c.x_plane + (d * c.in[1] + h) * c.in[2] + w];
-                }
-            }
+            const float* from = pixel.inside && k < k_end ? pixel.at(k) : nullptr;
+            v[j] = from ? *from : 0.0f;
             k += rows;
         }
     }
@@ -99,6 +114,27 @@ struct PatchSide {
 #pragma unroll
         for (int j = 0; j < each; ++j)
             s[(threadIdx.x / S::BN + j * rows) * (S::BN + S::pad) + threadIdx.x % S::BN] = v[j];
+    }
+};
+template <class S, bool Pointwise>
+struct CopiedPatches {
+    static constexpr int rows = S::threads / S::BN, each = S::BK / rows;
+    static_assert(S::threads % S::BN == 0 && S::BK % rows == 0);
+    static constexpr int BX = S::BN;
+    static constexpr bool Along = false;
+    Pixel<Pointwise> pixel;
+    int k, k_end;
+
+    __device__ __forceinline__ CopiedPatches(const Conv& c, const float* x, int origin, int k_begin, int end)
+        : pixel(c, x, origin + threadIdx.x % S::BN), k(k_begin + threadIdx.x / S::BN), k_end(end) {}
+    __device__ __forceinline__ void copy(float* s) {
+#pragma unroll
+        for (int j = 0; j < each; ++j) {
+            const float* from = pixel.inside && k < k_end ? pixel.at(k) : nullptr;
+            simt::cp_async<4>(s + (threadIdx.x / S::BN + j * rows) * (S::BN + 8) + threadIdx.x % S::BN,
+                              from ? from : pixel.image, from != nullptr);
+            k += rows;
+        }
     }
 };
 
@@ -152,6 +188,73 @@ __global__ void __launch_bounds__(S::threads, 2) conv_tiles(const Conv c) {
                 }
             }
         }
+    }
+}
+
+// One element in f32: the parts of an infinity have none for a product, the sum of parts is NaN then.
+template <bool Pointwise>
+__device__ __forceinline__ float exact(const Conv& c, const float* w, const float* x, int row, int column, int k0,
+                                       int k1) {
+    const Pixel<Pointwise> pixel(c, x, column);
+    float s = 0;
+#pragma unroll 1
+    for (int k = k0; k < k1; ++k)
+        if (const float* from = pixel.at(k)) s += w[std::int64_t(row) * c.k + k] * *from;
+    return s;
+}
+template <class S, bool Pointwise, int W>
+__global__ void __launch_bounds__(S::threads) conv_tensor_tiles(const Conv c) {
+    const int group = blockIdx.z / c.splits, split = blockIdx.z - group * c.splits;
+    const int n0 = blockIdx.x * S::BN, m0 = blockIdx.y * S::BM;
+    const int k0 = split * c.k_split, k1 = k0 + c.k_split < c.k ? k0 + c.k_split : c.k;
+    const int channels = c.k / static_cast<int>(c.taps.divisor);
+    const float* weights = c.w + std::int64_t(group) * c.m * c.k;
+    const float* x = c.x + group * channels * c.x_plane;
+    CopiedSide<S, S::BM, true, W> a(weights, c.k, m0, c.m, k0, k1);
+    CopiedPatches<S, Pointwise> b(c, x, n0, k0, k1);
+    float acc[S::MT][S::NT][4] = {};
+    quern::cuda::multiply_tensor_tile<S>(a, b, (k1 - k0 + S::BK - 1) / S::BK, acc);
+    // Two neighbours are in one image, on an 8-byte boundary of it, where planes are even.
+    const bool pairs =
+        c.partial ? c.n % 2 == 0 : c.y_plane % 2 == 0 && reinterpret_cast<std::uintptr_t>(c.finish.y) % 8 == 0;
+#pragma unroll
+    for (int j = 0; j < S::NT; ++j) {
+        const int column = n0 + S::column(j);
+        if (column >= c.n) continue;
+        const bool two = column + 1 < c.n;
+        const unsigned image = c.pixels.divide(column), next = c.pixels.divide(column + 1);
+        const std::int64_t here = image * c.y_image + (column - image * c.pixels.divisor);
+        const std::int64_t there = next * c.y_image + (column + 1 - next * c.pixels.divisor);
+#pragma unroll
+        for (int i = 0; i < S::MT; ++i)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const int row = m0 + S::row(i) + 8 * h;
+                if (row >= c.m) continue;
+                float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
+                if constexpr (S::Parts == 3) {
+                    if (v[0] != v[0]) v[0] = exact<Pointwise>(c, weights, x, row, column, k0, k1);
+                    if (two && v[1] != v[1]) v[1] = exact<Pointwise>(c, weights, x, row, column + 1, k0, k1);
+                }
+                const int channel = group * c.m + row;
+                float* to[2];
+                if (c.partial) {
+                    to[0] = c.partial + ((std::int64_t(split) * c.group + group) * c.m + row) * c.n + column;
+                    to[1] = to[0] + 1;
+                } else {
+                    const std::int64_t first = here + channel * c.y_plane, second = there + channel * c.y_plane;
+                    v[0] = c.finish.value(v[0], channel, first);
+                    if (two) v[1] = c.finish.value(v[1], channel, second);
+                    to[0] = c.finish.y + first;
+                    to[1] = c.finish.y + second;
+                }
+                if (two && pairs) {
+                    simt::store_pack(to[0], v);
+                } else {
+                    *to[0] = v[0];
+                    if (two) *to[1] = v[1];
+                }
+            }
     }
 }
 
@@ -249,22 +352,45 @@ inline Plan plan(const CudaConv& c) {
     return p;
 }
 
-template <class S, bool Pointwise>
-cudaError_t launch_tiles(const Conv& c, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(up(c.n, S::BN)), static_cast<unsigned>(up(c.m, S::BM)),
-                    static_cast<unsigned>(c.group * c.splits));
+template <class F, class T, int Parts, bool Pointwise>
+cudaError_t launch_shape(const Conv& c, cudaStream_t stream) {
     const bool vector = c.k % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.w) % 16 == 0;
-    return vector ? simt::launch(conv_tiles<S, Pointwise, 4>, grid, dim3(S::threads), 0, stream, c)
-                  : simt::launch(conv_tiles<S, Pointwise, 1>, grid, dim3(S::threads), 0, stream, c);
+    const dim3 grid(static_cast<unsigned>(up(c.n, F::BN)), static_cast<unsigned>(up(c.m, F::BM)),
+                    static_cast<unsigned>(c.group * c.splits));
+    if constexpr (Parts == 0) {
+        return simt::launch(vector ? conv_tiles<F, Pointwise, 4> : conv_tiles<F, Pointwise, 1>, grid, dim3(F::threads),
+                            0, stream, c);
+    } else {
+        static_assert(F::BM == T::BM && F::BN == T::BN);
+        constexpr std::size_t bytes =
+            quern::cuda::tensor_tile_bytes<T, CopiedSide<T, T::BM, true, 1>, CopiedPatches<T, Pointwise>>();
+        return simt::launch(vector ? conv_tensor_tiles<T, Pointwise, 4> : conv_tensor_tiles<T, Pointwise, 1>, grid,
+                            dim3(T::threads), bytes, stream, c);
+    }
+}
+template <int Parts, bool Pointwise>
+cudaError_t launch(const Conv& c, Plan::Kind kind, cudaStream_t stream) {
+    constexpr int P = Parts ? Parts : 1;
+    switch (kind) {
+        case Plan::tiles128:
+            return launch_shape<TileShape<128, 128, 8, 8, 8>, TensorShape<128, 128, 64, 32, P>, Parts, Pointwise>(
+                c, stream);
+        case Plan::tiles64x128:
+            return launch_shape<TileShape<64, 128, 16, 4, 8>, TensorShape<64, 128, 32, 32, P>, Parts, Pointwise>(
+                c, stream);
+        case Plan::tiles64:
+            return launch_shape<TileShape<64, 64, 16, 4, 4>, TensorShape<64, 64, 32, 32, P>, Parts, Pointwise>(c,
+                                                                                                               stream);
+        default:
+            return launch_shape<TileShape<32, 128, 16, 4, 4>, TensorShape<32, 128, 32, 32, P>, Parts, Pointwise>(
+                c, stream);
+    }
 }
 template <bool Pointwise>
-cudaError_t launch(const Conv& c, Plan::Kind kind, cudaStream_t stream) {
-    switch (kind) {
-        case Plan::tiles128: return launch_tiles<TileShape<128, 128, 8, 8, 8>, Pointwise>(c, stream);
-        case Plan::tiles64x128: return launch_tiles<TileShape<64, 128, 16, 4, 8>, Pointwise>(c, stream);
-        case Plan::tiles64: return launch_tiles<TileShape<64, 64, 16, 4, 4>, Pointwise>(c, stream);
-        default: return launch_tiles<TileShape<32, 128, 16, 4, 4>, Pointwise>(c, stream);
-    }
+cudaError_t launch(const Conv& c, Plan::Kind kind, Precision precision, cudaStream_t stream) {
+    if (precision == Precision::f32) return launch<0, Pointwise>(c, kind, stream);
+    return precision == Precision::split ? launch<3, Pointwise>(c, kind, stream)
+                                         : launch<1, Pointwise>(c, kind, stream);
 }
 inline Conv arguments(const CudaConv& f, const Plan& p, void* scratch) {
     const vec::ConvShape& s = f.shape;
@@ -328,7 +454,8 @@ cudaError_t cuda_conv(const CudaConv& f, void* scratch, cudaStream_t stream) {
         return cudaErrorInvalidValue;
     bool pointwise = s.taps() == 1;
     for (int d = 0; d < 3; ++d) pointwise = pointwise && s.stride[d] == 1 && s.pad[d] == 0 && s.in[d] == s.out[d];
-    const cudaError_t e = pointwise ? cuda::launch<true>(c, p.kind, stream) : cuda::launch<false>(c, p.kind, stream);
+    const cudaError_t e = pointwise ? cuda::launch<true>(c, p.kind, f.precision, stream)
+                                    : cuda::launch<false>(c, p.kind, f.precision, stream);
     if (e != cudaSuccess || !c.partial) return e;
     const std::int64_t all = std::int64_t(c.group) * c.m * c.n;
     return simt::launch(cuda::add_parts, dim3(static_cast<unsigned>(cuda::up(all, 256))), dim3(256), 0, stream, c);

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <quern/kernels/vec/vec.hpp>
+#include <quern/kernels/matmul/cuda.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -13,7 +13,7 @@ namespace conv {
 /// y = post(conv(x, w) + bias + residual): x [images, in_channels, d...], w [out_channels, channels, k...] as in ONNX,
 /// bias [out_channels] or null, residual and y [images, out_channels, o...] (residual may be y, or null). `shape` as
 /// kernels/conv/geometry.hpp resolves it (up to three spatial dimensions, right-aligned). Each tensor has fewer than
-/// 2^31 elements. Sums run in a fixed order that depends on the sizes only. Tolerance as in conv.hpp.
+/// 2^31 elements. Sums run in a fixed order that depends on the sizes only. Tolerance as in conv.hpp, tf32: 1e-3.
 struct CudaConv {
     vec::ConvShape shape{};
     std::int64_t images = 0, group = 1;
@@ -21,6 +21,7 @@ struct CudaConv {
     float* y = nullptr;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
+    matmul::Precision precision = matmul::Precision::split;  ///< depthwise ones are computed in f32 whatever it says
 };
 /// Bytes of device memory that cuda_conv() needs; depends on the sizes only.
 std::size_t cuda_conv_scratch(const CudaConv&) noexcept;

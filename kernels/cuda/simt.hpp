@@ -119,6 +119,20 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// x rounded to TF32 (10 bits of fraction), as bits.
+__device__ __forceinline__ unsigned to_tf32(float x) {
+    unsigned r;
+    asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(r) : "f"(x));
+    return r;
+}
+/// d (16 x 8, f32) += a (16 x 8) b (8 x 8) of TF32; fragments as in the PTX manual, mma.m16n8k8.
+__device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 /// N elements moved by one access; N * sizeof(T) is 1, 2, 4, 8 or 16 and the address a multiple of it.
 template <class T, int N>
 __device__ __forceinline__ void load_pack(const T* p, T (&v)[N]) {
@@ -175,8 +189,10 @@ using ::simt::ldmatrix_x4;
 using ::simt::load4;
 using ::simt::load_pack;
 using ::simt::mma_m16n8k16;
+using ::simt::mma_m16n8k8_tf32;
 using ::simt::store4;
 using ::simt::store_pack;
+using ::simt::to_tf32;
 }  // namespace simt
 QUERN_END
 #endif

@@ -10,7 +10,7 @@ namespace matmul {
 
 class CudaKernel final : public Kernel {
 public:
-    explicit CudaKernel(const Problem& p) : p_(p) {
+    CudaKernel(const Problem& p, bool tf32) : p_(p), precision_(tf32 ? Precision::tf32 : Precision::split) {
         p_.b = Tensor();  // stays where the plan has it
         if (p.has_residual) inplace = 8;
     }
@@ -40,6 +40,7 @@ private:
         g.m = z.m, g.n = z.n, g.k = z.k, g.lda = z.lda, g.ldb = z.ldb, g.ldc = z.n;
         g.trans_a = z.ta, g.trans_b = z.tb;
         g.alpha = p_.alpha;
+        g.precision = precision_;
         g.post = p_.post, g.post_alpha = p_.post_alpha, g.post_beta = p_.post_beta;
         switch (z.bias) {
             case Bias::row: g.bias_col = 1; break;
@@ -87,6 +88,7 @@ private:
         }
     }
     Problem p_;
+    Precision precision_;
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
@@ -94,7 +96,7 @@ static std::string refuse_cuda(const Problem& p, const Target&) {
     if (std::max(p.rank_a, p.rank_b) > 2 + max_gemm_batch) return "rank " + std::to_string(std::max(p.rank_a, p.rank_b)) + "; up to 6 is accepted";
     return {};
 }
-static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) { return std::make_unique<CudaKernel>(p); }
+static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target& t) { return std::make_unique<CudaKernel>(p, t.tf32); }
 
 extern const Entry<Problem> matmul_cuda;
 const Entry<Problem> matmul_cuda{"matmul.cuda", refuse_cuda, make_cuda};

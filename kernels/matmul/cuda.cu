@@ -1,13 +1,16 @@
-// f32 products: tiles of 128 x 128 down to 32 x 128, the sum over k split where tiles are few, and few-row products
-// that read B once at the speed of memory.
+// f32 products: tiles of 128 x 128 down to 32 x 128 by tensor cores (TF32, once or in three parts) or f32 units, the
+// sum over k split where tiles are few, and few-row products that read B once at the speed of memory.
 #include <quern/kernels/cuda/post.hpp>
+#include <quern/kernels/cuda/tensor_tile.hpp>
 #include <quern/kernels/cuda/tile.hpp>
 #include <quern/kernels/matmul/cuda.hpp>
 
 QUERN_BEGIN
 namespace matmul::cuda {
 
+using quern::cuda::CopiedSide;
 using quern::cuda::MatrixSide;
+using quern::cuda::TensorShape;
 using quern::cuda::TileShape;
 constexpr std::int64_t kMost = 0x7fffffff;
 constexpr int kFewRows = 8;
@@ -88,6 +91,69 @@ template <class S, bool TransA, bool TransB, int WA, int WB>
 __global__ void __launch_bounds__(S::threads, 2) gemm_tiles(const Gemm g) {
     for (unsigned z = blockIdx.z; z < g.depth; z += gridDim.z)
         gemm_tile<S, TransA, TransB, WA, WB>(g, z / g.splits, z % g.splits);
+}
+
+// One element in f32: the parts of an infinity have none for a product, the sum of parts is NaN then.
+template <bool TransA, bool TransB>
+__device__ __forceinline__ float exact(const Gemm& g, const float* a, const float* b, int row, int column, int k0,
+                                       int k1) {
+    float s = 0;
+#pragma unroll 1
+    for (int k = k0; k < k1; ++k)
+        s += a[TransA ? k * g.lda + row : row * g.lda + k] * b[TransB ? column * g.ldb + k : k * g.ldb + column];
+    return s;
+}
+
+// The same by tensor cores.
+template <class S, bool TransA, bool TransB, int W>
+__device__ __forceinline__ void tensor_tile(const Gemm& g, unsigned batch, unsigned split) {
+    std::int64_t oa, ob, oc;
+    g.offsets(batch, oa, ob, oc);
+    const int m0 = blockIdx.y * S::BM, n0 = blockIdx.x * S::BN;
+    const int k0 = split * g.k_split, k1 = k0 + g.k_split < g.k ? k0 + g.k_split : g.k;
+    CopiedSide<S, S::BM, !TransA, W> a(g.a + oa, g.lda, m0, g.m, k0, k1);
+    CopiedSide<S, S::BN, TransB, W> b(g.b + ob, g.ldb, n0, g.n, k0, k1);
+    float acc[S::MT][S::NT][4] = {};
+    quern::cuda::multiply_tensor_tile<S>(a, b, (k1 - k0 + S::BK - 1) / S::BK, acc);
+    float* c = g.partial ? g.partial + (std::int64_t(split) * g.batches + batch) * g.m * g.n : g.finish.c + oc;
+    const std::int64_t ldc = g.partial ? g.n : g.finish.ldc;
+    const bool pairs = ldc % 2 == 0 && reinterpret_cast<std::uintptr_t>(c) % 8 == 0;
+#pragma unroll
+    for (int i = 0; i < S::MT; ++i)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int row = m0 + S::row(i) + 8 * h;
+            if (row >= g.m) continue;
+#pragma unroll
+            for (int j = 0; j < S::NT; ++j) {
+                const int column = n0 + S::column(j);
+                if (column >= g.n) continue;
+                const bool two = column + 1 < g.n;
+                float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
+                if constexpr (S::Parts == 3) {
+#pragma unroll
+                    for (int w = 0; w < 2; ++w)
+                        if (v[w] != v[w] && column + w < g.n)
+                            v[w] = exact<TransA, TransB>(g, g.a + oa, g.b + ob, row, column + w, k0, k1);
+                }
+                if (!g.partial) {
+                    v[0] = g.finish.value(v[0], oc, row, column);
+                    if (two) v[1] = g.finish.value(v[1], oc, row, column + 1);
+                }
+                float* to = c + row * ldc + column;
+                if (two && pairs) {
+                    simt::store_pack(to, v);
+                } else {
+                    to[0] = v[0];
+                    if (two) to[1] = v[1];
+                }
+            }
+        }
+}
+template <class S, bool TransA, bool TransB, int W>
+__global__ void __launch_bounds__(S::threads) tensor_tiles(const Gemm g) {
+    for (unsigned z = blockIdx.z; z < g.depth; z += gridDim.z)
+        tensor_tile<S, TransA, TransB, W>(g, z / g.splits, z % g.splits);
 }
 
 // Up to Rows rows of A: 8 warps take every eighth k of their part, 128 columns a block.
@@ -224,28 +290,54 @@ inline Plan plan(const CudaGemm& g) {
 
 inline unsigned depth(const Gemm& g) { return g.depth < 65535 ? g.depth : 65535; }
 
-template <class S, bool TransA, bool TransB>
-cudaError_t launch_tiles(const Gemm& g, bool va, bool vb, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(up(g.n, S::BN)), static_cast<unsigned>(up(g.m, S::BM)), depth(g));
-    const dim3 block(S::threads);
-    if (va && vb) return simt::launch(gemm_tiles<S, TransA, TransB, 4, 4>, grid, block, 0, stream, g);
-    return simt::launch(gemm_tiles<S, TransA, TransB, 1, 1>, grid, block, 0, stream, g);
+// All that a 16-byte load of a side may begin with is a multiple of four floats.
+inline bool wide(const CudaGemm& c, const float* p, std::int64_t ld, std::int64_t contiguous,
+                 const std::int64_t* strides) {
+    bool v = reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && ld % 4 == 0 && contiguous % 4 == 0;
+    for (int d = 0; d < c.batch_rank; ++d) v = v && strides[d] % 4 == 0;
+    return v;
 }
 template <class S>
-cudaError_t launch_tiles(const Gemm& g, const CudaGemm& c, cudaStream_t stream) {
-    // All that a 16-byte load of a side may begin with is a multiple of four floats.
-    const auto vector = [&](const float* p, std::int64_t ld, std::int64_t contiguous, const std::int64_t* strides) {
-        bool v = reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && ld % 4 == 0 && contiguous % 4 == 0;
-        for (int d = 0; d < c.batch_rank; ++d) v = v && strides[d] % 4 == 0;
-        return v;
-    };
-    const bool va = vector(c.a, c.lda, c.trans_a ? c.m : c.k, c.stride_a);
-    const bool vb = vector(c.b, c.ldb, c.trans_b ? c.k : c.n, c.stride_b);
-    if (c.trans_a)
-        return c.trans_b ? launch_tiles<S, true, true>(g, va, vb, stream)
-                         : launch_tiles<S, true, false>(g, va, vb, stream);
-    return c.trans_b ? launch_tiles<S, false, true>(g, va, vb, stream)
-                     : launch_tiles<S, false, false>(g, va, vb, stream);
+dim3 tile_grid(const Gemm& g) {
+    return dim3(static_cast<unsigned>(up(g.n, S::BN)), static_cast<unsigned>(up(g.m, S::BM)), depth(g));
+}
+template <class S, bool TransA, bool TransB>
+cudaError_t launch_tiles(const Gemm& g, bool vector, cudaStream_t stream) {
+    return simt::launch(vector ? gemm_tiles<S, TransA, TransB, 4, 4> : gemm_tiles<S, TransA, TransB, 1, 1>,
+                        tile_grid<S>(g), dim3(S::threads), 0, stream, g);
+}
+template <class S, bool TransA, bool TransB>
+cudaError_t launch_tensor(const Gemm& g, bool vector, cudaStream_t stream) {
+    constexpr std::size_t bytes =
+        quern::cuda::tensor_tile_bytes<S, CopiedSide<S, S::BM, !TransA, 1>, CopiedSide<S, S::BN, TransB, 1>>();
+    return simt::launch(vector ? tensor_tiles<S, TransA, TransB, 4> : tensor_tiles<S, TransA, TransB, 1>,
+                        tile_grid<S>(g), dim3(S::threads), bytes, stream, g);
+}
+template <class F, class T, int Parts>
+cudaError_t launch_shape(const Gemm& g, const CudaGemm& c, cudaStream_t stream) {
+    const bool v = wide(c, c.a, c.lda, c.trans_a ? c.m : c.k, c.stride_a) &&
+                   wide(c, c.b, c.ldb, c.trans_b ? c.k : c.n, c.stride_b);
+    if constexpr (Parts == 0) {
+        if (c.trans_a)
+            return c.trans_b ? launch_tiles<F, true, true>(g, v, stream) : launch_tiles<F, true, false>(g, v, stream);
+        return c.trans_b ? launch_tiles<F, false, true>(g, v, stream) : launch_tiles<F, false, false>(g, v, stream);
+    } else {
+        if (c.trans_a)
+            return c.trans_b ? launch_tensor<T, true, true>(g, v, stream) : launch_tensor<T, true, false>(g, v, stream);
+        return c.trans_b ? launch_tensor<T, false, true>(g, v, stream) : launch_tensor<T, false, false>(g, v, stream);
+    }
+}
+template <int Parts>
+cudaError_t launch_kind(const Gemm& g, const CudaGemm& c, Plan::Kind kind, cudaStream_t stream) {
+    constexpr int P = Parts ? Parts : 1;
+    switch (kind) {
+        case Plan::tiles128:
+            return launch_shape<TileShape<128, 128, 8, 8, 8>, TensorShape<128, 128, 64, 32, P>, Parts>(g, c, stream);
+        case Plan::tiles64:
+            return launch_shape<TileShape<64, 64, 16, 4, 4>, TensorShape<64, 64, 32, 32, P>, Parts>(g, c, stream);
+        default:
+            return launch_shape<TileShape<32, 128, 16, 4, 4>, TensorShape<32, 128, 32, 32, P>, Parts>(g, c, stream);
+    }
 }
 
 template <int Rows>
@@ -281,13 +373,15 @@ inline cudaError_t run(const CudaGemm& c, const Plan& p, float* scratch, cudaStr
     }
     g.finish = {c.c, c.bias, c.residual, c.ldc, c.bias_row, c.bias_col, c.alpha, c.post_alpha, c.post_beta, c.post};
     cudaError_t e = cudaSuccess;
-    switch (p.kind) {
-        case Plan::tiles128: e = launch_tiles<TileShape<128, 128, 8, 8, 8>>(g, c, stream); break;
-        case Plan::tiles64: e = launch_tiles<TileShape<64, 64, 16, 4, 4>>(g, c, stream); break;
-        case Plan::tiles32: e = launch_tiles<TileShape<32, 128, 16, 4, 4>>(g, c, stream); break;
-        default:
-            e = c.m == 1 ? launch_few<1>(g, c, p.kind == Plan::few_transposed, stream)
-                         : launch_few<kFewRows>(g, c, p.kind == Plan::few_transposed, stream);
+    if (p.kind == Plan::few || p.kind == Plan::few_transposed) {
+        const bool transposed = p.kind == Plan::few_transposed;
+        e = c.m == 1 ? launch_few<1>(g, c, transposed, stream) : launch_few<kFewRows>(g, c, transposed, stream);
+    } else if (c.precision == Precision::f32) {
+        e = launch_kind<0>(g, c, p.kind, stream);
+    } else if (c.precision == Precision::split) {
+        e = launch_kind<3>(g, c, p.kind, stream);
+    } else {
+        e = launch_kind<1>(g, c, p.kind, stream);
     }
     if (e != cudaSuccess || !g.partial) return e;
     return simt::launch(add_parts, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,

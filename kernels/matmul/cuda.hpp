@@ -11,12 +11,15 @@ QUERN_BEGIN
 namespace matmul {
 
 inline constexpr int max_gemm_batch = 4;
+/// How f32 is multiplied: by f32 units, by tensor cores as three products of TF32 (no less exact), by tensor cores
+/// rounded to TF32 (10 bits; infinite operands may give NaN).
+enum class Precision : std::uint8_t { f32, split, tf32 };
 
 /// C = post(alpha A B + bias + residual) for each batch. A is [m, k] with leading dimension lda ([k, m] where trans_a),
 /// B [k, n] ([n, k] where trans_b), C and residual [m, n] with ldc, bias(i, j) = bias[i * bias_row + j * bias_col], the
 /// same for all batches but for bias_batch. Strides in elements, batch dims outermost first; a stride of A or B may be
 /// 0. m, n, k < 2^31. residual may be C itself. Sums run in a fixed order that depends on the sizes only. Tolerance
-/// against double: 1e-6 * sqrt(k) relative to the sum of |a||b|.
+/// against double: 1e-6 * sqrt(k) relative to the sum of |a||b|, tf32: 1e-3.
 struct CudaGemm {
     std::int64_t m = 0, n = 0, k = 0, lda = 0, ldb = 0, ldc = 0;
     bool trans_a = false, trans_b = false;
@@ -29,6 +32,7 @@ struct CudaGemm {
     std::int64_t bias_row = 0, bias_col = 0;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
+    Precision precision = Precision::split;  ///< few rows are multiplied in f32 whatever it says
 };
 /// Bytes of device memory that cuda_gemm() needs beside its operands; depends on the sizes only.
 std::size_t cuda_gemm_scratch(const CudaGemm&) noexcept;

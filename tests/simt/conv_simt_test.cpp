@@ -9,6 +9,7 @@ using namespace device_test;
 using quern::conv::cuda_conv;
 using quern::conv::cuda_conv_scratch;
 using quern::conv::CudaConv;
+using quern::matmul::Precision;
 using quern::vec::Post;
 
 struct Case {
@@ -75,13 +76,20 @@ void check(const Case& c) {
     f.residual = c.residual ? dr.data() : nullptr;
     f.post = c.post;
     DeviceBuffer<char> scratch(cuda_conv_scratch(f));
-    run_each<float>(
-        want.size(),
-        [&](float* y) {
-            f.y = y;
-            return cuda_conv(f, scratch.data(), nullptr);
-        },
-        [&](const std::vector<float>& got) { expect_close(got, want, 2e-6, scale); });
+    for (Precision p : {Precision::f32, Precision::split, Precision::tf32}) {
+        SCOPED_TRACE(testing::Message() << "precision " << static_cast<int>(p));
+        f.precision = p;
+        std::vector<double> tolerance = scale;
+        if (p == Precision::tf32)  // 1e-3 of the magnitudes
+            for (double& t : tolerance) t *= 1e-3 / 2e-6 / std::sqrt(static_cast<double>(s.channels * s.taps()));
+        run_each<float>(
+            want.size(),
+            [&](float* y) {
+                f.y = y;
+                return cuda_conv(f, scratch.data(), nullptr);
+            },
+            [&](const std::vector<float>& got) { expect_close(got, want, 2e-6, tolerance); });
+    }
 }
 
 TEST_F(Conv, Pointwise) {
@@ -115,6 +123,29 @@ TEST_F(Conv, LargeTiles) {
     if (slow()) GTEST_SKIP() << "too much work for a checked build";
     check({1, 4, 72, 1, {102, 102}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});  // 82 tiles of 128 x 128
     check({1, 2, 40, 1, {104, 100}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true});  // 64 x 128
+}
+// What is split into parts must not turn infinities into NaN.
+TEST_F(Conv, InfinitiesStay) {
+    std::vector<float> x(2 * 6 * 6, 1.0f), w(4 * 2 * 9, 0.5f);
+    x[0] = INFINITY;
+    const auto dx = on_device(x), dw = on_device(w);
+    CudaConv f;
+    f.images = 1;
+    f.shape = {{1, 6, 6}, {1, 6, 6}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, 2, 2, 4};
+    f.x = dx.data(), f.w = dw.data();
+    run_each<float>(
+        4 * 36,
+        [&](float* y) {
+            f.y = y;
+            return cuda_conv(f, nullptr, nullptr);
+        },
+        [&](const std::vector<float>& got) {
+            for (std::size_t i = 0; i < got.size(); ++i) {
+                const bool near = i % 36 / 6 < 2 && i % 6 < 2;
+                ASSERT_EQ(std::isinf(got[i]), near) << i;
+                ASSERT_FALSE(std::isnan(got[i])) << i;
+            }
+        });
 }
 TEST_F(Conv, Limits) {
     CudaConv f;

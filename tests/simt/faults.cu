@@ -95,6 +95,45 @@ __global__ void array(const float* in, float* out) {
     out[t] = s[t];
 }
 
+// Two buffers in turn: values of the first half of the block go through one, of the second through the other. Without
+// the second barrier a writer is two rounds ahead of a reader.
+constexpr int kLineBuffers = __LINE__ + 9;
+template <bool Sound>
+__global__ void buffers(const float* in, float* out) {
+    float* s = quern::simt::dynamic_smem<float>();
+    const int t = threadIdx.x, n = threads / 2;
+    float v = in[t];
+    for (int i = 0; i < 4; ++i) {
+        if (t < n) s[i % 2 * n + t] = v + static_cast<float>(i);
+        if (Sound || i == 0) __syncthreads();
+        if (t >= n) v = s[i % 2 * n + threads - 1 - t] - static_cast<float>(i);
+    }
+    out[t < n ? t : threads - 1 - t + n] = t < n ? v : v + static_cast<float>(n);
+}
+
+constexpr int kLineCopy = __LINE__ + 5;
+template <bool Sound>
+__global__ void copies(const float* in, float* out) {
+    float* s = quern::simt::dynamic_smem<float>();
+    const int t = threadIdx.x;
+    quern::simt::cp_async<4>(s + t, in + t, true);
+    quern::simt::cp_async_commit();
+    quern::simt::cp_async_wait<Sound ? 0 : 1>();
+    out[t] = s[t];
+    quern::simt::cp_async_wait<0>();
+}
+
+constexpr int kLineUnwaited = __LINE__ + 5;
+template <bool Sound>
+__global__ void unwaited(const float* in, float* out) {
+    float* s = quern::simt::dynamic_smem<float>();
+    const int t = threadIdx.x;
+    quern::simt::cp_async<4>(s + t, in + t, true);
+    quern::simt::cp_async_commit();
+    if (Sound) quern::simt::cp_async_wait<0>();
+    out[t] = in[t];
+}
+
 using Kernel = void(const float*, float*);
 template <Kernel* S, Kernel* B, unsigned Blocks = 1>
 cudaError_t launch(bool sound, const float* in, float* out) {
@@ -111,6 +150,10 @@ const Planted early_exit{"early exit", launch<exits<true>, exits<false>>, kLineE
 const Planted two_blocks{"two blocks", launch<blocks<true>, blocks<false>, 2>, kLineBlocks};
 const Planted missing_syncwarp{"missing syncwarp", launch<neighbours<true>, neighbours<false>>, kLineSyncwarp};
 const Planted misaligned_vector{"misaligned vector", launch<vectors<true>, vectors<false>>, kLineVector};
+const Planted missing_buffer_barrier{"missing barrier between buffers", launch<buffers<true>, buffers<false>>,
+                                     kLineBuffers};
+const Planted early_copy_read{"early read of a copy", launch<copies<true>, copies<false>>, kLineCopy};
+const Planted unfinished_copy{"unfinished copy", launch<unwaited<true>, unwaited<false>>, kLineUnwaited};
 const Planted static_array_overrun{"static array overrun", launch<array<true>, array<false>>, kLineArray};
 
 cudaError_t launch_too_many_threads() {

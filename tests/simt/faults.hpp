@@ -29,6 +29,12 @@ extern const Planted two_blocks;
 extern const Planted missing_syncwarp;
 /// A 16-byte load from an address that is aligned to 4.
 extern const Planted misaligned_vector;
+/// Two buffers written and read in turn, without the barrier that keeps writers a round from readers.
+extern const Planted missing_buffer_barrier;
+/// What cp.async copies is read before it was waited for.
+extern const Planted early_copy_read;
+/// A thread ends with a cp.async under way.
+extern const Planted unfinished_copy;
 /// Thread 127 writes element 128 of a __shared__ array of 128.
 extern const Planted static_array_overrun;
 

@@ -62,6 +62,26 @@ TEST(Planted, MissingBarrier) {
     }
 }
 
+TEST(Planted, MissingBarrierBetweenBuffers) {
+    const Planted& p = faults::missing_buffer_barrier;
+    expect_sound(p);
+    if (simt::checks() == simt::Checks::race) expect_reported(p, "shared memory");
+    else EXPECT_TRUE(some_seed_is_wrong(p));
+}
+
+TEST(Planted, EarlyReadOfACopy) {
+    const Planted& p = faults::early_copy_read;
+    expect_sound(p);
+    if (simt::checks() == simt::Checks::race) expect_reported(p, "is not waited for");
+    else
+        for (int seed = 0; seed < kSeeds; ++seed) EXPECT_TRUE(run(p, false, seed).wrong);  // NaN stands there
+}
+
+TEST(Planted, UnfinishedCopy) {
+    expect_sound(faults::unfinished_copy);
+    expect_reported(faults::unfinished_copy, "unfinished copy");
+}
+
 TEST(Planted, OutOfBoundsStore) {
     const Planted& p = faults::out_of_bounds_store;
     expect_sound(p);

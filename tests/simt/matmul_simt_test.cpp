@@ -24,7 +24,8 @@ struct Options {
 class Gemm : public DeviceTest {};
 
 struct Case : Size, Options {};
-void check(const Size& size, const Options& options = {}) {
+using quern::matmul::Precision;
+void check_one(const Size& size, const Options& options, Precision precision) {
     const Case c{size, options};
     SCOPED_TRACE(testing::Message() << c.batch << " x " << c.m << " x " << c.n << " x " << c.k
                                     << (c.trans_a ? " ta" : "") << (c.trans_b ? " tb" : "") << " pad " << c.pad);
@@ -42,12 +43,14 @@ void check(const Size& size, const Options& options = {}) {
     if (c.bias) g.bias = dbias.data(), g.bias_col = 1;
     if (c.residual) g.residual = dr.data();
     g.alpha = 0.5f;
+    g.precision = precision;
     g.post = c.post, g.post_alpha = -0.25f, g.post_beta = 2;
     if (c.batch > 1) {
         g.batch_rank = 1;
         g.batch[0] = c.batch, g.stride_a[0] = ra * g.lda, g.stride_b[0] = c.shared_b ? 0 : rb * g.ldb,
         g.stride_c[0] = c.m * g.ldc;
     }
+    const double tolerance = precision == Precision::tf32 ? 1e-3 : 1e-6 * std::sqrt(static_cast<double>(c.k));
     DeviceBuffer<char> scratch(cuda_gemm_scratch(g));
     run_each<float>(
         residual.size(),
@@ -76,12 +79,18 @@ void check(const Size& size, const Options& options = {}) {
                         if (c.post == Post::clip) v = std::fmin(std::fmax(v, -0.25), 2);
                         if (c.post == Post::gelu) v = 0.5 * v * (1 + std::erf(v * std::sqrt(0.5)));
                         if (c.post == Post::silu) v = v / (1 + std::exp(-v));
-                        ASSERT_LE(std::fabs(static_cast<double>(got[at]) - v),
-                                  1e-6 * std::sqrt(static_cast<double>(c.k)) * (1 + sum))
+                        ASSERT_LE(std::fabs(static_cast<double>(got[at]) - v), tolerance * (1 + sum))
                             << z << ", " << i << ", " << j;
                     }
             if (c.pad) { EXPECT_TRUE(std::isnan(got[static_cast<std::size_t>(c.n)])) << "written between the rows"; }
         });
+}
+
+void check(const Size& size, const Options& options = {}) {
+    for (Precision p : {Precision::f32, Precision::split, Precision::tf32}) {
+        SCOPED_TRACE(testing::Message() << "precision " << static_cast<int>(p));
+        check_one(size, options, p);
+    }
 }
 
 TEST_F(Gemm, EveryTileAndRemainder) {
@@ -128,6 +137,35 @@ TEST_F(Gemm, LargeTile) {
     check({1152, 1160, 16}, {.bias = true});  // 81 tiles of 128 x 128
 }
 TEST_F(Gemm, LargeTileInBatches) { check({129, 132, 9}, {.batch = 20}); }
+// What is split into parts must not turn infinities into NaN.
+TEST_F(Gemm, InfinitiesStay) {
+    const std::int64_t n = 40;
+    auto a = random_values(n * n), b = std::vector<float>(n * n, 1.0f);
+    a[3 * n + 5] = INFINITY;
+    a[20 * n] = NAN;
+    a[39 * n + 39] = -INFINITY;
+    const auto da = on_device(a), db = on_device(b);
+    CudaGemm g;
+    g.m = g.n = g.k = g.lda = g.ldb = g.ldc = n;
+    g.a = da.data(), g.b = db.data();
+    for (Precision p : {Precision::f32, Precision::split}) {
+        g.precision = p;
+        run_each<float>(
+            n * n,
+            [&](float* y) {
+                g.c = y;
+                return cuda_gemm(g, nullptr, nullptr);
+            },
+            [&](const std::vector<float>& got) {
+                for (std::int64_t j = 0; j < n; ++j) {
+                    EXPECT_EQ(got[3 * n + j], INFINITY);
+                    EXPECT_TRUE(std::isnan(got[20 * n + j]));
+                    EXPECT_EQ(got[39 * n + j], -INFINITY);
+                    EXPECT_TRUE(std::isfinite(got[j]));
+                }
+            });
+    }
+}
 TEST_F(Gemm, Limits) {
     CudaGemm g;
     EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaSuccess);

@@ -30,6 +30,7 @@ bool faulted() noexcept;
 
 struct Stats {
     std::uint64_t launches = 0, blocks = 0, switches = 0, barriers = 0, collectives = 0;
+    std::uint64_t mma = 0;  ///< products that warps took by tensor cores
     /// Race checks only: loads and stores of memory other than the thread's own stack, and the bytes of them that were
     /// device memory.
     std::uint64_t accesses = 0, bytes_read = 0, bytes_written = 0;

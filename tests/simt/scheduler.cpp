@@ -317,6 +317,7 @@ void warp_collective(Op op, unsigned mask, const void* in, std::size_t in_bytes,
     t.out = out;
     t.state = State::at_collective;
     if (w.arrived == mask) {
+        if (op == Op::mma) ++stats.mma;
         m.combining = true;
         combine(mask, w.in, w.out);
         m.combining = false;

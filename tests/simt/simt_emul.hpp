@@ -108,12 +108,28 @@ void cp_async_wait() {
 }
 
 namespace detail {
-template <int Bytes> struct Raw;
-template <> struct Raw<1> { using type = unsigned char; };
-template <> struct Raw<2> { using type = unsigned short; };
-template <> struct Raw<4> { using type = unsigned; };
-template <> struct Raw<8> { using type = uint2; };
-template <> struct Raw<16> { using type = uint4; };
+template <int Bytes>
+struct Raw;
+template <>
+struct Raw<1> {
+    using type = unsigned char;
+};
+template <>
+struct Raw<2> {
+    using type = unsigned short;
+};
+template <>
+struct Raw<4> {
+    using type = unsigned;
+};
+template <>
+struct Raw<8> {
+    using type = uint2;
+};
+template <>
+struct Raw<16> {
+    using type = uint4;
+};
 }  // namespace detail
 template <class T, int N>
 __attribute__((always_inline)) inline void load_pack(const T* p, T (&v)[N], const Loc& l = Loc::here()) {
@@ -131,8 +147,8 @@ __attribute__((always_inline)) inline void store_pack(T* p, const T (&v)[N], con
     *reinterpret_cast<Raw*>(p) = raw;
 }
 
-/// See kernels/cuda/simt.hpp. On the null stream the kernel has run on return; a fault in it gives cudaErrorLaunchFailure and a
-/// message in take_fault().
+/// See kernels/cuda/simt.hpp. On the null stream the kernel has run on return; a fault in it gives
+/// cudaErrorLaunchFailure and a message in take_fault().
 template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t smem, cudaStream_t stream, A&&... args) {
     static_assert(sizeof...(P) == sizeof...(A));
@@ -228,8 +244,43 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b
                 for (int k = 0; k < 16; ++k)
                     for (int n = 0; n < 8; ++n) D[m][n] += A[m][k] * B[k][n];
             for (int l = 0; l < 32; ++l)
-                for (int i = 0; i < 4; ++i)
-                    out[l].d[i] = in[l].d[i] + D[l / 4 + 8 * (i >> 1)][2 * (l % 4) + (i & 1)];
+                for (int i = 0; i < 4; ++i) out[l].d[i] = in[l].d[i] + D[l / 4 + 8 * (i >> 1)][2 * (l % 4) + (i & 1)];
+        },
+        l);
+    for (int i = 0; i < 4; ++i) d[i] = o.d[i];
+}
+
+inline unsigned to_tf32(float x) {  // to the nearest, ties away from zero
+    const auto bits = std::bit_cast<unsigned>(x);
+    if ((bits & 0x7f800000) == 0x7f800000) return bits & ~0x1fffu;
+    return (bits + 0x1000) & ~0x1fffu;
+}
+inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                             const Loc& l = Loc::here()) {
+    struct In {
+        unsigned a[4], b[2];
+        float d[4];
+    };
+    struct Out {
+        float d[4];
+    };
+    const In in{{a[0], a[1], a[2], a[3]}, {b0, b1}, {d[0], d[1], d[2], d[3]}};
+    const Out o = collective<In, Out>(
+        Op::mma, ~0u, in,
+        [](unsigned, const In* in, Out* out) {
+            // Lane l = 4 g + t holds rows g and g + 8 of A and D, column g of B; the low bits of a number are ignored.
+            const auto value = [](unsigned u) { return std::bit_cast<float>(u & ~0x1fffu); };
+            float A[16][8], B[8][8], D[16][8] = {};
+            for (int l = 0; l < 32; ++l) {
+                const int g = l / 4, t = l % 4;
+                for (int i = 0; i < 4; ++i) A[g + 8 * (i & 1)][t + 4 * (i >> 1)] = value(in[l].a[i]);
+                for (int i = 0; i < 2; ++i) B[t + 4 * i][g] = value(in[l].b[i]);
+            }
+            for (int m = 0; m < 16; ++m)
+                for (int k = 0; k < 8; ++k)
+                    for (int n = 0; n < 8; ++n) D[m][n] += A[m][k] * B[k][n];
+            for (int l = 0; l < 32; ++l)
+                for (int i = 0; i < 4; ++i) out[l].d[i] = in[l].d[i] + D[l / 4 + 8 * (i >> 1)][2 * (l % 4) + (i & 1)];
         },
         l);
     for (int i = 0; i < 4; ++i) d[i] = o.d[i];

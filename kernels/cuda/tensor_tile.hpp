@@ -1,0 +1,145 @@
+// One block's tile of a product of f32 by tensor cores: operands come through shared memory by asynchronous copies,
+// several stages ahead, and are split into parts of TF32 in registers.
+#pragma once
+#include <quern/kernels/cuda/simt.hpp>
+
+QUERN_BEGIN
+namespace cuda {
+
+/// WM x WN: what a warp computes, in pieces of 16 x 8. Parts: 1: operands rounded to TF32 (10 bits); 3: each is the sum
+/// of two, and three products are taken, which is as exact as f32 products summed in f32.
+template <int BM_, int BN_, int WM_, int WN_, int Parts_>
+struct TensorShape {
+    static constexpr int BM = BM_, BN = BN_, BK = 16, WM = WM_, WN = WN_, Parts = Parts_, stages = 3;
+    static constexpr int warps_n = BN / WN, threads = 32 * (BM / WM) * warps_n;
+    static constexpr int MT = WM / 16, NT = WN / 8;
+    static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 8 == 0);
+    /// Floats of one stage of a side: rows of BK + 4 where the summed dimension is contiguous, else rows of BX + 8;
+    /// either way the lanes of a fragment are in 32 banks.
+    __host__ __device__ static constexpr int side(int bx, bool along) { return along ? bx * (BK + 4) : BK * (bx + 8); }
+    __device__ __forceinline__ static int row(int i) {  // of the first of a pair in piece i; the second is 8 below
+        return threadIdx.x / 32 / warps_n * WM + i * 16 + threadIdx.x % 32 / 4;
+    }
+    __device__ __forceinline__ static int column(int j) {  // of two neighbours in piece j
+        return threadIdx.x / 32 % warps_n * WN + j * 8 + threadIdx.x % 4 * 2;
+    }
+};
+
+/// BX rows of a matrix from `origin` on. Along: the summed dimension is the contiguous one. W = 4: 16-byte copies
+/// (leading dimension, size of the contiguous dimension and address are multiples of it). Beyond `size` and `end`:
+/// zeros.
+template <class S, int BX_, bool Along_, int W>
+struct CopiedSide {
+    static constexpr int BX = BX_;
+    static constexpr bool Along = Along_;
+    static constexpr int total = BX * S::BK / W, each = (total + S::threads - 1) / S::threads;
+    const float* at[each];
+    std::int64_t step;
+    int k[each], k_end;
+    bool inside[each];
+
+    __device__ __forceinline__ static int place_k(int i) { return Along ? i % (S::BK / W) * W : i / (BX / W); }
+    __device__ __forceinline__ static int place_x(int i) { return Along ? i / (S::BK / W) : i % (BX / W) * W; }
+    __device__ __forceinline__ CopiedSide(const float* p, std::int64_t ld, int origin, int size, int k_begin, int end) {
+        k_end = end;
+        step = Along ? S::BK : S::BK * ld;
+#pragma unroll
+        for (int j = 0; j < each; ++j) {
+            const int i = threadIdx.x + j * S::threads, x = origin + place_x(i);
+            k[j] = k_begin + place_k(i);
+            inside[j] = i < total && x < size;
+            at[j] = p + (Along ? x * ld + k[j] : k[j] * ld + x);
+        }
+    }
+    __device__ __forceinline__ void copy(float* s) {
+#pragma unroll
+        for (int j = 0; j < each; ++j) {
+            const int i = threadIdx.x + j * S::threads;
+            if (total % S::threads && i >= total) break;
+            float* to = s + (Along ? place_x(i) * (S::BK + 4) + place_k(i) : place_k(i) * (BX + 8) + place_x(i));
+            simt::cp_async<4 * W>(to, at[j], inside[j] && k[j] < k_end);
+            k[j] += S::BK;
+            at[j] += step;
+        }
+    }
+};
+
+namespace detail {
+template <class S, class Side>
+__device__ __forceinline__ float staged(const float* s, int x, int k) {
+    return s[Side::Along ? x * (S::BK + 4) + k : k * (Side::BX + 8) + x];
+}
+template <int Parts, int N>
+__device__ __forceinline__ void split(const float (&v)[N], unsigned (&big)[N], unsigned (&small)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        big[i] = simt::to_tf32(v[i]);
+        if constexpr (Parts == 3) small[i] = simt::to_tf32(v[i] - __uint_as_float(big[i]));
+    }
+}
+}  // namespace detail
+
+/// Bytes of dynamic shared memory that multiply_tensor_tile() uses.
+template <class S, class A, class B>
+constexpr std::size_t tensor_tile_bytes() {
+    return sizeof(float) * S::stages * (S::side(S::BM, A::Along) + S::side(S::BN, B::Along));
+}
+/// acc += the products over `steps` pieces of BK. All threads of the block call it.
+template <class S, class A, class B>
+__device__ __forceinline__ void multiply_tensor_tile(A& a, B& b, int steps, float (&acc)[S::MT][S::NT][4]) {
+    constexpr int size_a = S::side(S::BM, A::Along), size_b = S::side(S::BN, B::Along);
+    float* sa = simt::dynamic_smem<float>();
+    float* sb = sa + S::stages * size_a;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int m0 = warp / S::warps_n * S::WM + lane / 4, n0 = warp % S::warps_n * S::WN + lane / 4, t = lane % 4;
+    __syncthreads();  // a tile before has been read
+#pragma unroll
+    for (int s = 0; s < S::stages - 1; ++s) {
+        if (s < steps) {
+            a.copy(sa + s * size_a);
+            b.copy(sb + s * size_b);
+        }
+        simt::cp_async_commit();
+    }
+    for (int s = 0; s < steps; ++s) {
+        simt::cp_async_wait<S::stages - 2>();
+        __syncthreads();  // piece s is there for all, and all have read what the next copy replaces
+        if (const int next = s + S::stages - 1; next < steps) {
+            a.copy(sa + next % S::stages * size_a);
+            b.copy(sb + next % S::stages * size_b);
+        }
+        simt::cp_async_commit();
+        const float* pa = sa + s % S::stages * size_a;
+        const float* pb = sb + s % S::stages * size_b;
+#pragma unroll
+        for (int k = 0; k < S::BK; k += 8) {
+            unsigned big_a[S::MT][4], small_a[S::MT][4];
+#pragma unroll
+            for (int i = 0; i < S::MT; ++i) {
+                const int x = m0 + i * 16;
+                const float v[4] = {detail::staged<S, A>(pa, x, k + t), detail::staged<S, A>(pa, x + 8, k + t),
+                                    detail::staged<S, A>(pa, x, k + t + 4), detail::staged<S, A>(pa, x + 8, k + t + 4)};
+                detail::split<S::Parts>(v, big_a[i], small_a[i]);
+            }
+#pragma unroll
+            for (int j = 0; j < S::NT; ++j) {
+                const int x = n0 + j * 8;
+                const float v[2] = {detail::staged<S, B>(pb, x, k + t), detail::staged<S, B>(pb, x, k + t + 4)};
+                unsigned big[2], small[2];
+                detail::split<S::Parts>(v, big, small);
+#pragma unroll
+                for (int i = 0; i < S::MT; ++i) {
+                    if constexpr (S::Parts == 3) {
+                        simt::mma_m16n8k8_tf32(acc[i][j], small_a[i], big[0], big[1]);
+                        simt::mma_m16n8k8_tf32(acc[i][j], big_a[i], small[0], small[1]);
+                    }
+                    simt::mma_m16n8k8_tf32(acc[i][j], big_a[i], big[0], big[1]);
+                }
+            }
+        }
+    }
+    simt::cp_async_wait<0>();
+}
+
+}  // namespace cuda
+QUERN_END
