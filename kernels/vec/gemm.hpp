@@ -129,6 +129,60 @@ QUERN_VEC_INL typename Micro<T>::Fn micro_for(i64 rows) {
     if constexpr (R == 1) return &micro<T, 1, S, Fetch>;
     else return rows == R ? &micro<T, R, S, Fetch> : micro_for<T, S, R - 1, Fetch>(rows);
 }
+/// micro() for the last columns of a product: `cols` of V vectors, the last one perhaps not full.
+template <int R, int S, int V>
+QUERN_VEC_FN void micro_part(const float* a, i64 as, const float* b, i64 bs, float* c, i64 ldc, i64 cols, i64 k, bool acc, const End* end) {
+    i64 last = cols - (V - 1) * W;
+    auto get = [&](const float* p, int v) { return v + 1 < V || last == W ? load(p + v * W) : load_n(p + v * W, last); };
+    F s[R][V];
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r)
+        QUERN_UNROLL
+        for (int v = 0; v < V; ++v) s[r][v] = acc ? get(c + r * ldc, v) : F{};
+    constexpr int P = S == in_place ? (R + 2) / 3 : 1;
+    const float* at[P];
+    QUERN_UNROLL
+    for (int p = 0; p < P; ++p) at[p] = a + 3 * p * as;
+    for (i64 i = 0; i < k; ++i, b += bs) {
+        F w[V];
+        QUERN_UNROLL
+        for (int v = 0; v < V; ++v) w[v] = load(b + v * W);  // packed columns are filled up
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            F x = splat(S == in_place ? at[r / 3][r % 3 * as] : S ? a[r * S] : a[r]);
+            QUERN_UNROLL
+            for (int v = 0; v < V; ++v) s[r][v] = fma(x, w[v], s[r][v]);
+        }
+        if constexpr (S == in_place) {
+            QUERN_UNROLL
+            for (int p = 0; p < P; ++p) {
+                ++at[p];
+                QUERN_VEC_OPAQUE(at[p]);
+            }
+        } else {
+            a += S ? 1 : as;
+        }
+    }
+    F lo = splat(end ? end->lo : -__builtin_inff()), hi = splat(end ? end->hi : __builtin_inff());
+    QUERN_UNROLL
+    for (int v = 0; v < V; ++v) {
+        F bias = end && end->bias ? get(end->bias, v) : F{};
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            F y = s[r][v] + bias;
+            if (end && end->residual) y += get(end->residual + r * ldc, v);
+            if (end) y = clip(y, lo, hi);
+            if (v + 1 < V || last == W) store(c + r * ldc + v * W, y);
+            else store_n(c + r * ldc + v * W, y, last);
+        }
+    }
+}
+using MicroPart = void (*)(const float* a, i64 as, const float* b, i64 bs, float* c, i64 ldc, i64 cols, i64 k, bool acc, const End* end);
+template <int S, int V, int R = rows_max<float>>
+QUERN_VEC_INL MicroPart part_for(i64 rows) {
+    if constexpr (R == 1) return &micro_part<1, S, V>;
+    else return rows == R ? &micro_part<R, S, V> : part_for<S, V, R - 1>(rows);
+}
 /// Rows are cut evenly: `i`-th of `blocks` pieces starts here.
 QUERN_VEC_INL i64 piece(i64 n, i64 blocks, i64 i) { return n / blocks * i + lesser(i, n % blocks); }
 QUERN_VEC_INL i64 blocks_of(i64 n, i64 size) { return (n + size - 1) / size; }
@@ -264,14 +318,20 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
             for (i64 p = 0; p < np; ++p) {
                 i64 bs = N, cols = lesser(N, n - p * N);
                 const T* b = columns(p, k0, kc, &bs);
-                bool ends = in_registers && ik + 1 == nk && cols == N;
+                constexpr bool parts = sizeof(T) == 4;  // the last columns have kernels of their own
+                bool ends = in_registers && ik + 1 == nk && (parts || cols == N);
                 const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
                 i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
                 for (i64 ir = 0; ir < nr; ++ir) {
                     i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0;
                     T* ct = c + (m0 + r0) * ldc + p * N;
-                    put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile,
-                           ends ? (place_end(end, *e, (m0 + r0) * ldc, p * N), &end) : nullptr);
+                    const End* last = ends ? (place_end(end, *e, (m0 + r0) * ldc, p * N), &end) : nullptr;
+                    if constexpr (parts) {
+                        if (cols == N) micro_for<T, S>(r)(a + r0 * row, as, b, bs, ct, ldc, kc, ik > 0, next, step, last);
+                        else (cols > W ? part_for<S, 2>(r) : part_for<S, 1>(r))(a + r0 * row, as, b, bs, ct, ldc, cols, kc, ik > 0, last);
+                    } else {
+                        put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile, last);
+                    }
                     next += step * kc;
                     if (ik + 1 == nk && !ends) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
                 }

@@ -322,6 +322,15 @@ QUERN_VEC_INL F log(F x) {
     res = select(x == inf, inf, res);
     return select(x < zero, nan, select(x != x, x, res));
 }
+/// 1 / x for x from 1 to 2, at most 1 ULP; NaN for NaN.
+QUERN_VEC_INL F reciprocal(F x) {
+#if QUERN_VEC_BYTES == 64
+    F r = (F)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+    return fma(r, fma(-x, r, splat(1.f)), r);
+#else
+    return 1.f / x;
+#endif
+}
 /// tanh x, at most 3 ULP.
 QUERN_VEC_INL F tanh(F x) {
     F a = abs(x), z = x * x;
@@ -337,7 +346,7 @@ QUERN_VEC_INL F tanh(F x) {
     return select(x != x, x, select(a < 0.625f, small, large));
 }
 QUERN_VEC_INL F sigmoid(F x) {
-    F e = exp_below(-abs(x)), r = 1.f / (1.f + e);
+    F e = exp_below(-abs(x)), r = reciprocal(1.f + e);
     return select(x < 0.f, e * r, r);
 }
 /// erfc a for a >= 0.9: t * exp(-a^2 + P(t)), t = 1 / (1 + a / 2); the relative error of P is 7e-9.

@@ -2,8 +2,11 @@
 #pragma once
 #include <quern/kernels/vec/attention.hpp>
 #include <quern/kernels/vec/conv.hpp>
+#include <quern/kernels/vec/depthwise.hpp>
 #include <quern/kernels/vec/gemm.hpp>
+#include <quern/kernels/vec/images.hpp>
 #include <quern/kernels/vec/lanes.hpp>
+#include <quern/kernels/vec/planar.hpp>
 #include <quern/kernels/vec/winograd.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -235,6 +238,9 @@ template <class Q> QUERN_VEC_FN void dequantize_from(const Q* x, float scale, st
 QUERN_VEC_FN void dequantize_8(const void* x, float scale, std::int32_t zero, bool is_unsigned, float* y, i64 n) {
     if (is_unsigned) dequantize_from(static_cast<const std::uint8_t*>(x), scale, zero, y, n);
     else dequantize_from(static_cast<const std::int8_t*>(x), scale, zero, y, n);
+}
+constexpr ImageTable make_image_table() {
+    return ImageTable{.depthwise_row_f32 = depthwise_row_f32, .conv_planar_f32 = conv_planar_f32, .planar_work_floats = planar_work_floats, .scale_shift_f32 = scale_shift_f32};
 }
 /// The table; `isa` is what the unit stands for, which may be less than what it was compiled for.
 constexpr Table make_table(Isa isa, const char* name) {

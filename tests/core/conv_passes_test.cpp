@@ -1,5 +1,5 @@
 // Rewrites around convolutions and the layout pass: what must be rewritten, what must stay, and that answers stay the same.
-#include "support/op_test.hpp"
+#include "support/pass_test.hpp"
 
 using namespace quern_test;
 using quern::onnx::attribute_f;
@@ -9,25 +9,6 @@ using quern::onnx::attribute_s;
 
 namespace {
 
-int count(const std::string& text, const std::string& what) {
-    int n = 0;
-    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
-    return n;
-}
-std::string after(ModelBuilder& b, const char* pass) { return b.model().dump(pass, "text", {.accelerated = false}); }
-void same_answer(ModelBuilder& b, const std::vector<quern::NamedTensor>& in, double tolerance = 1e-4) {
-    auto plain = b.run(in, {.threads = 1, .optimize = false});
-    for (bool accelerated : {false, true}) {
-        auto full = b.run(in, {.threads = 1, .accelerated = accelerated});
-        ASSERT_EQ(plain.size(), full.size());
-        for (std::size_t o = 0; o < plain.size(); ++o) expect_near(full[o], plain[o], tolerance, tolerance);
-    }
-}
-Tensor ramp(quern::Shape shape, float scale = 0.1f, float from = -1) {
-    Tensor x(DType::f32, shape);
-    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = from + scale * float((i * 7919) % 23);
-    return x;
-}
 /// x [N, 4, H, W] -> c [N, 8, H, W]
 ModelBuilder conv(bool bias = true) {
     ModelBuilder b;
@@ -193,6 +174,49 @@ TEST(Layout, GatesOfOnePixelScaleChannels) {
     b.constant("w2", ramp({4, 8, 1, 1})).constant("ws", ramp({8, 8, 1, 1}));
     b.node("GlobalAveragePool", {"c"}, {"g"}).node("Conv", {"g", "ws"}, {"h"}).node("Sigmoid", {"h"}, {"i"}).node("Mul", {"i", "c"}, {"m"}).node("Conv", {"m", "w2"}, {"y"}).output("y");
     vanish(b, image);
+}
+
+/// x [1, 16, 12, 12] -> pointwise -> depthwise -> pointwise + x
+ModelBuilder inverted(bool tap = false, std::int64_t stride = 1) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"1", "16", "12", "12"}).constant("we", ramp({64, 16, 1, 1}, 0.02f, -0.2f)).constant("wd", ramp({64, 1, 3, 3})).constant("wp", ramp({16, 64, 1, 1}, 0.02f, -0.2f));
+    b.constant("be", ramp({64})).constant("bp", ramp({16}));
+    b.node("Conv", {"x", "we", "be"}, {"e"}).node("Relu", {"e"}, {"er"});
+    b.node("Conv", {"er", "wd"}, {"d"}, {attribute_ints("pads", {1, 1, 1, 1}), attribute_ints("strides", {stride, stride}), attribute_i("group", 64)}).node("HardSwish", {"d"}, {"dr"});
+    b.node("Conv", {"dr", "wp", "bp"}, {"p"});
+    if (stride == 1) b.node("Add", {"p", "x"}, {"y"}).output("y");
+    else b.output("p");
+    if (tap) b.output("er");
+    return b;
+}
+const std::vector<quern::NamedTensor> sixteen = {{"x", ramp({1, 16, 12, 12})}};
+TEST(Chain, AnInvertedResidualIsOneStep) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (std::int64_t stride : {1, 2}) {
+        auto b = inverted(false, stride);
+        auto text = b.model().dump("final");
+        EXPECT_EQ(count(text, "quern::FusedDepthwise("), 1) << text;
+        EXPECT_EQ(count(text, "quern::FusedConv("), 0) << text;
+        same_answer(b, sixteen);
+    }
+}
+TEST(Chain, WhatOthersReadIsNotTakenIn) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto b = inverted(true);
+    auto text = b.model().dump("final");
+    EXPECT_EQ(count(text, "quern::FusedDepthwise("), 1) << text;  // depthwise and projection
+    EXPECT_EQ(count(text, "quern::FusedConv("), 1) << text;
+    same_answer(b, sixteen);
+}
+TEST(Chain, OtherConvolutionsStay) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"1", "16", "12", "12"}).constant("we", ramp({64, 16, 3, 3}, 0.02f, -0.2f)).constant("wd", ramp({64, 2, 3, 3})).constant("ws", ramp({64, 1, 3, 3}));
+    b.constant("wp", ramp({16, 64, 1, 1}, 0.02f, -0.2f));
+    b.node("Conv", {"x", "we"}, {"e"}).node("Conv", {"e", "wd"}, {"d"}, {attribute_i("group", 32)}).node("Conv", {"d", "wp"}, {"p"}, {attribute_ints("strides", {2, 2})});
+    b.node("Conv", {"e", "ws"}, {"s"}, {attribute_i("group", 64)}).node("Conv", {"s", "wp"}, {"q"}, {attribute_ints("strides", {2, 2})}).output("p").output("q");
+    auto text = b.model().dump("final");
+    EXPECT_EQ(count(text, "quern::FusedDepthwise("), 0) << text;
+    same_answer(b, sixteen, 1e-3);
 }
 
 }  // namespace

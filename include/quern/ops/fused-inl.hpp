@@ -1,28 +1,12 @@
 // Operators that only the fusion and layout passes make (domain "quern").
 #pragma once
 #include "conv.hpp"
+#include "fused.hpp"
 #include "matmul.hpp"
 
 QUERN_BEGIN
 namespace ops_fused {
 
-/// activation (name of an ONNX operator, or absent) and activation_params (its alpha and beta, or bounds).
-struct Activation {
-    vec::Post post = vec::Post::none;
-    float alpha = 0, beta = 0;
-};
-inline Activation activation(const Attrs& a) {
-    static constexpr std::pair<const char*, vec::Post> names[] = {
-        {"Relu", vec::Post::relu}, {"Clip", vec::Post::clip}, {"LeakyRelu", vec::Post::leaky_relu}, {"Gelu", vec::Post::gelu},
-        {"GeluTanh", vec::Post::gelu_tanh}, {"Swish", vec::Post::silu}, {"Sigmoid", vec::Post::sigmoid}, {"Tanh", vec::Post::tanh},
-        {"HardSwish", vec::Post::hard_swish}, {"HardSigmoid", vec::Post::hard_sigmoid}};
-    std::string name = a.s("activation", "");
-    if (name.empty()) return {};
-    auto p = a.floats("activation_params");
-    for (auto& [n, post] : names)
-        if (name == n) return {post, p.size() > 0 ? p[0] : 0, p.size() > 1 ? p[1] : 0};
-    raise(ErrorCode::invalid_model, "activation '" + name + "' cannot be fused; accepted: Relu, Clip, LeakyRelu, Gelu, GeluTanh, Swish, Sigmoid, Tanh, HardSwish, HardSigmoid");
-}
 template <class P>
 void set_post(P& p, const LowerCtx& ctx) {
     Activation a = activation(ctx.attrs);

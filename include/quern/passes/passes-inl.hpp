@@ -1,6 +1,7 @@
 #pragma once
 #include "../ops/control.hpp"
 #include "attention-inl.hpp"
+#include "chain-inl.hpp"
 #include "conv-inl.hpp"
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
@@ -104,6 +105,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"fuse", passes_detail::fuse, false, false},
         {"layout", passes_detail::layout, false, false},
         {"fuse_laid_out", passes_detail::fuse, false, false},
+        {"chain", passes_detail::chain, false, false},
         {"place", passes_detail::place, false, true},
     };
     return list;

@@ -1,0 +1,12 @@
+#pragma once
+#include "chain.hpp"
+
+QUERN_BEGIN
+
+QUERN_INLINE const OpDef& op_quern_FusedDepthwise() {
+    static constexpr OpDef def{.domain = "quern", .name = "FusedDepthwise", .min_in = 1, .max_in = 8, .newest = 1, .infer = ops_chain::infer,
+                               .lower = ops_chain::lower, .compute = Compute::f32};
+    return def;
+}
+
+QUERN_END

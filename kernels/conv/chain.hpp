@@ -1,0 +1,224 @@
+// Pointwise convolution, depthwise convolution, pointwise convolution (an inverted residual) as one step: what lies between them
+// stays in the cache of the core that made it.
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/vec/images.hpp>
+
+QUERN_BEGIN
+namespace conv {
+
+/// Y = project(depthwise(expand(X))), nhwc, two spatial dimensions, f32, constant weights in ONNX's order; expand and project may be absent.
+/// Views: in[0] = X [N, H, W, C]; in[1], in[2] = expand's weights [D, C, 1, 1] and bias; in[3], in[4] = depthwise weights [D, 1, kh, kw] and
+/// bias; in[5], in[6] = project's weights [M, D, 1, 1] and bias; in[7] = residual as Y, added before the last function. Weights and
+/// biases may be absent. out[0] = Y [N, Ho, Wo, M], M = D without project. Tolerance: that of each convolution after the other.
+struct ChainProblem {
+    struct Stage {
+        Tensor w;  ///< undefined: the stage is absent
+        bool has_bias = false;
+        vec::Post post = vec::Post::none;
+        float alpha = 0, beta = 0;
+    };
+    Stage expand, depthwise, project;
+    Window window;  ///< of the depthwise convolution
+    bool has_residual = false;
+};
+
+class ChainKernel final : public Kernel {
+public:
+    ChainKernel(const ChainProblem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
+        d_ = p_.depthwise.w.shape()[0];
+        taps_ = p_.window.kernel[0] * p_.window.kernel[1];
+        auto pointwise = [&](ChainProblem::Stage& s, std::size_t input) {
+            Tensor packed;
+            if (s.w.defined()) {
+                std::int64_t n = s.w.shape()[0], k = s.w.shape()[1];
+                packed = Tensor::uninitialized(DType::f32, Shape{static_cast<std::int64_t>(t_.packed_floats(n, k))});
+                t_.pack_b_f32(n, k, static_cast<const float*>(s.w.raw()), k, true, 1.f, static_cast<float*>(packed.raw()));
+                unread |= 1u << input;
+            }
+            return packed;
+        };
+        expand_ = pointwise(p_.expand, 1);
+        project_ = pointwise(p_.project, 5);
+        m_ = p_.project.w.defined() ? p_.project.w.shape()[0] : d_;
+        depthwise_ = Tensor::uninitialized(DType::f32, Shape{taps_ * d_});
+        const auto* w = static_cast<const float*>(p_.depthwise.w.raw());
+        auto* to = static_cast<float*>(depthwise_.raw());
+        for (std::int64_t c = 0; c < d_; ++c)
+            for (std::int64_t i = 0; i < taps_; ++i) to[i * d_ + c] = w[c * taps_ + i];
+        unread |= 1u << 3;
+        p_.expand.w = p_.depthwise.w = p_.project.w = Tensor();
+    }
+    const char* name() const noexcept override { return "conv.chain"; }
+    std::size_t packed_bytes() const noexcept override { return expand_.bytes() + project_.bytes() + depthwise_.bytes(); }
+    Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
+        auto q = std::make_shared<Plan>(make_plan(in[0], out[0], workers));
+        Booking b;
+        b.scratch = q->zeros + q->middle + static_cast<std::size_t>(workers) * (q->rows + q->band + q->work);
+        b.state = std::move(q);
+        return b;
+    }
+    void run(const Call& call) const override {
+        const Plan& q = *static_cast<const Plan*>(call.state);
+        if (call.out[0].count() == 0) return;
+        std::memset(call.scratch, 0, q.zeros);
+        if (q.whole) return run_tiles(call, q, 0);
+        for (std::int64_t image = 0; image < q.images; ++image) {
+            run_tiles(call, q, image);
+            if (project_.defined()) run_project(call, q, image);
+        }
+    }
+
+private:
+    /// Two ways: `whole` tiles are bands of output rows with all channels and do all three stages; else tiles are groups of
+    /// channels of one image and its bands, and the projection follows when all are done (`middle` holds what it reads). Each element is
+    /// the same sum in both, so that the way may follow from the number of workers.
+    struct Plan {
+        vec::ConvShape s;  ///< of the depthwise convolution
+        std::int64_t images, c, h, w, top;  ///< top: padding above
+        std::int64_t held, step;            ///< input rows in the buffer; output rows at a time
+        std::int64_t bands, groups, each;   ///< each: channels of a group
+        std::int64_t tiles_p, tile_p, tiles_n, tile_n;  ///< of the projection
+        std::int64_t made;  ///< floats from pixel to pixel of what the projection reads: cores share no line of it
+        bool whole;
+        std::size_t zeros, middle, rows, band, work;  ///< bytes
+    };
+    static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+    static std::size_t bytes(std::int64_t floats) { return static_cast<std::size_t>((floats + 15) / 16 * 16) * sizeof(float); }
+
+    Plan make_plan(const View& x, const View& y, std::int64_t workers) const {
+        Plan q{};
+        const Window& win = p_.window;
+        q.images = x.dims[0], q.h = x.dims[1], q.w = x.dims[2], q.c = x.dims[3];
+        vec::ConvShape& s = q.s;
+        for (int d = 0; d < 3; ++d) s.in[d] = s.out[d] = s.kernel[d] = s.stride[d] = s.dilation[d] = 1, s.pad[d] = 0;
+        for (int d = 0; d < 2; ++d) {
+            s.out[d + 1] = y.dims[d + 1], s.in[d + 1] = x.dims[d + 1];
+            s.kernel[d + 1] = win.kernel[d], s.stride[d + 1] = win.strides[d], s.dilation[d + 1] = win.dilations[d];
+            s.pad[d + 1] = win.pad_begin(d, x.dims[d + 1]);
+        }
+        std::int64_t ho = s.out[1], wo = s.out[2], reach = (s.kernel[1] - 1) * s.dilation[1] + 1;
+        q.top = s.pad[1];
+        // Bands keep everything in one core, but compute rows at their edges twice; groups of channels meet again at the projection.
+        bool expands = expand_.defined();
+        std::int64_t least = expands ? std::max<std::int64_t>(1, 7 * (s.kernel[1] - 1) * s.dilation[1] / (2 * s.stride[1])) : 2;
+        std::int64_t wanted = up(workers, std::max<std::int64_t>(1, q.images));
+        q.bands = ho >= 4 * wanted * least ? 2 * wanted : ho >= wanted * least ? wanted : 1;
+        q.whole = project_.defined() && q.bands >= wanted;
+        std::int64_t work = q.h * q.w * q.c * d_ * (expands ? 1 : 0) + ho * wo * taps_ * d_ * 2;
+        q.groups = q.bands >= wanted ? 1 : std::clamp<std::int64_t>(work / q.bands >> 20, 1, up(d_, t_.panel));
+        q.each = up(up(d_, q.groups), t_.panel) * t_.panel;
+        q.groups = up(d_, q.each);
+        std::int64_t row = q.w * std::min(q.each, d_);
+        q.step = std::clamp<std::int64_t>((96 << 10) / std::max<std::int64_t>(1, row * s.stride[1]), 1, std::max<std::int64_t>(1, up(ho, q.bands)));
+        q.held = std::min(q.h, (q.step - 1) * s.stride[1] + reach);
+        q.zeros = bytes(row);
+        q.made = project_.defined() ? up(d_, 16) * 16 : d_;
+        q.middle = !q.whole && project_.defined() ? bytes(ho * wo * q.made) : 0;
+        q.rows = bytes(q.held * row);
+        q.band = q.whole ? bytes(q.step * wo * q.made) : 0;
+        q.work = (t_.gemm_work_bytes(q.w * q.held, d_, std::max(q.c, d_)) + 63) / 64 * 64;
+        std::int64_t pixels = std::max<std::int64_t>(1, ho * wo);
+        q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
+        q.tile_p = up(pixels, q.tiles_p);
+        q.tile_n = up(std::max<std::int64_t>(1, (5 << 18) / (q.tile_p * d_)), t_.panel) * t_.panel;
+        q.tiles_n = up(m_, q.tile_n);
+        return q;
+    }
+    vec::Epilogue end(const ChainProblem::Stage& s, const Call& call, std::size_t bias, std::int64_t channel) const {
+        vec::Epilogue e;
+        e.post = s.post, e.alpha = s.alpha, e.beta = s.beta;
+        if (s.has_bias && call.in.size() > bias && call.in[bias].present()) e.bias_row = call.in[bias].in<float>() + channel;
+        return e;
+    }
+    void run_tiles(const Call& call, const Plan& q, std::int64_t image) const {
+        call.workers.for_each((q.whole ? q.images : 1) * q.bands * q.groups, [&](std::int64_t t, int worker) {
+            std::int64_t group = t % q.groups, band = t / q.groups % q.bands, i = q.whole ? t / (q.groups * q.bands) : image;
+            std::int64_t ho = q.s.out[1];
+            tile(call, q, i, ho * band / q.bands, ho * (band + 1) / q.bands, group * q.each, std::min(d_, (group + 1) * q.each), worker);
+        });
+    }
+    /// Output rows [o0, o1) of channels [c0, c1).
+    void tile(const Call& call, const Plan& q, std::int64_t image, std::int64_t o0, std::int64_t o1, std::int64_t c0, std::int64_t c1, int worker) const {
+        std::byte* mine = call.scratch + q.zeros + q.middle + static_cast<std::size_t>(worker) * (q.rows + q.band + q.work);
+        auto* held = reinterpret_cast<float*>(mine);
+        auto* band = reinterpret_cast<float*>(mine + q.rows);
+        void* work = mine + q.rows + q.band;
+        std::int64_t n = c1 - c0, row = q.w * n, wo = q.s.out[2];
+        vec::ConvShape s = q.s;
+        s.channels = s.in_channels = n;
+        s.out_channels = q.made;
+        vec::Epilogue middle = end(p_.depthwise, call, 4, c0);
+        float* made = q.whole ? band : q.middle ? reinterpret_cast<float*>(call.scratch + q.zeros) : call.out[0].out<float>() + image * s.out[1] * wo * d_;
+        std::int64_t first = 0, next = 0;  // input rows [first, next) are held
+        for (std::int64_t o = o0; o < o1; o += q.step) {
+            std::int64_t to = std::min(o1, o + q.step), from = std::clamp<std::int64_t>(o * s.stride[1] - q.top, 0, q.h);
+            std::int64_t last = std::clamp<std::int64_t>((to - 1) * s.stride[1] - q.top + (s.kernel[1] - 1) * s.dilation[1] + 1, from, q.h);
+            if (from < next) std::memmove(held, held + (from - first) * row, static_cast<std::size_t>((next - from) * row) * sizeof(float));
+            else next = from;
+            first = from;
+            if (next < last) input_rows(call, q, image, next, last, c0, n, held + (next - first) * row, work);
+            next = std::max(next, last);
+            for (std::int64_t r = o; r < to; ++r) {
+                const float* rows[64];
+                for (std::int64_t i = 0; i < s.kernel[1]; ++i) {
+                    std::int64_t h = r * s.stride[1] - q.top + i * s.dilation[1];
+                    rows[i] = h < 0 || h >= q.h ? reinterpret_cast<const float*>(call.scratch) : held + (h - first) * row;
+                }
+                float* y = made + (q.whole ? r - o : r) * wo * q.made + c0;
+                images_.depthwise_row_f32(s, rows, static_cast<const float*>(depthwise_.raw()) + c0, d_, y, middle);
+            }
+            if (q.whole) {
+                std::int64_t at = (image * s.out[1] + o) * wo;
+                project(call, q, band, (to - o) * wo, 0, m_, at, work);
+            }
+        }
+    }
+    /// Input rows [h0, h1) of the depthwise convolution.
+    void input_rows(const Call& call, const Plan& q, std::int64_t image, std::int64_t h0, std::int64_t h1, std::int64_t c0, std::int64_t n, float* to, void* work) const {
+        const float* x = call.in[0].in<float>() + (image * q.h + h0) * q.w * q.c;
+        std::int64_t pixels = (h1 - h0) * q.w;
+        if (expand_.defined()) {
+            vec::Epilogue e = end(p_.expand, call, 2, c0);
+            return t_.gemm_packed_f32(pixels, n, q.c, x, q.c, false, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, e, work);
+        }
+        for (std::int64_t p = 0; p < pixels; ++p) std::copy_n(x + p * q.c + c0, n, to + p * n);
+    }
+    /// Output pixels from `at` on, channels [n0, n0 + n).
+    void project(const Call& call, const Plan& q, const float* from, std::int64_t pixels, std::int64_t n0, std::int64_t n, std::int64_t at, void* work) const {
+        vec::Epilogue e = end(p_.project, call, 6, n0);
+        if (p_.has_residual) e.residual = call.in[7].in<float>() + at * m_ + n0;
+        t_.gemm_packed_f32(pixels, n, d_, from, q.made, false, static_cast<const float*>(project_.raw()) + n0 * d_, call.out[0].out<float>() + at * m_ + n0, m_, e, work);
+    }
+    void run_project(const Call& call, const Plan& q, std::int64_t image) const {
+        std::int64_t pixels = q.s.out[1] * q.s.out[2];
+        const auto* from = reinterpret_cast<const float*>(call.scratch + q.zeros);
+        call.workers.for_each(q.tiles_p * q.tiles_n, [&](std::int64_t t, int worker) {
+            std::int64_t p0 = t / q.tiles_n * q.tile_p, n0 = t % q.tiles_n * q.tile_n;
+            std::byte* mine = call.scratch + q.zeros + q.middle + static_cast<std::size_t>(worker) * (q.rows + q.band + q.work);
+            project(call, q, from + p0 * q.made, std::min(q.tile_p, pixels - p0), n0, std::min(q.tile_n, m_ - n0), image * pixels + p0, mine + q.rows + q.band);
+        });
+    }
+
+    ChainProblem p_;
+    const vec::Table& t_;
+    const vec::ImageTable& images_;
+    std::int64_t d_, m_, taps_;
+    Tensor expand_, depthwise_, project_;
+};
+
+/// Empty where ChainKernel takes the problem.
+inline std::string refuse_chain(const ChainProblem& p, const Target& t) {
+    if (p.window.spatial() != 2) return std::to_string(p.window.spatial()) + " spatial dimensions; 2 are accepted";
+    if (p.window.kernel[0] > 64) return "a kernel of " + std::to_string(p.window.kernel[0]) + " rows; up to 64 are accepted";
+    if (!p.depthwise.w.defined()) return "weights are not constant";
+    if (!p.expand.w.defined() && !p.project.w.defined()) return "a depthwise convolution alone";
+    if (vec::table(t.isa).isa == Isa::baseline) return "instruction set baseline: the convolutions one by one are as fast";
+    return {};
+}
+
+}  // namespace conv
+QUERN_END

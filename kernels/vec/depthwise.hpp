@@ -1,0 +1,120 @@
+// Rows of depthwise convolutions, and scaling by channel.
+#pragma once
+#include <quern/kernels/vec/conv.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+QUERN_BEGIN
+namespace vec {
+namespace QUERN_VEC_NS {
+
+/// P neighbouring outputs of one vector of channels: each input pixel of a row is loaded once for all the outputs that it takes part in.
+/// rows[i] + at is the first pixel; Part: only `part` channels are there.
+template <int K, int S, int P, bool Part>
+QUERN_VEC_INL void depthwise_vector(const float* const* rows, i64 n_rows, i64 at, i64 px, const float* w, i64 ldw, const float* bias, F lo, F hi,
+                                    float* y, i64 py, i64 part) {
+    auto get = [&](const float* p) { return Part ? load_n(p, part) : load(p); };
+    F acc[P];
+    QUERN_UNROLL
+    for (int o = 0; o < P; ++o) acc[o] = bias ? get(bias) : F{};
+    for (i64 i = 0; i < n_rows; ++i) {
+        const float* x = rows[i] + at;
+        F k[K];
+        QUERN_UNROLL
+        for (int j = 0; j < K; ++j) k[j] = get(w + (i * K + j) * ldw);
+        QUERN_UNROLL
+        for (int q = 0; q < (P - 1) * S + K; ++q) {
+            F v = get(x + q * px);
+            QUERN_UNROLL
+            for (int j = 0; j < K; ++j)
+                if ((q - j) % S == 0 && q >= j && (q - j) / S < P) acc[(q - j) / S] = fma(k[j], v, acc[(q - j) / S]);
+        }
+    }
+    QUERN_UNROLL
+    for (int o = 0; o < P; ++o) {
+        F v = clip(acc[o], lo, hi);
+        if (Part) store_n(y + o * py, v, part);
+        else store(y + o * py, v);
+    }
+}
+template <int K, int S, int P>
+QUERN_VEC_FN void depthwise_outputs(const ConvShape& s, const float* const* rows, i64 at, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y) {
+    i64 c = 0;
+    for (; c + W <= s.channels; c += W)
+        depthwise_vector<K, S, P, false>(rows, s.kernel[1], at + c, s.in_channels, w + c, ldw, bias ? bias + c : nullptr, lo, hi, y + c, s.out_channels, W);
+    if (c < s.channels)
+        depthwise_vector<K, S, P, true>(rows, s.kernel[1], at + c, s.in_channels, w + c, ldw, bias ? bias + c : nullptr, lo, hi, y + c, s.out_channels, s.channels - c);
+}
+using DepthwiseOutputs = void (*)(const ConvShape&, const float* const*, i64, const float*, i64, const float*, F, F, float*);
+template <int K, int S, int P = 7>
+QUERN_VEC_INL DepthwiseOutputs depthwise_for(i64 outputs) {
+    if constexpr (P == 1) return &depthwise_outputs<K, S, 1>;
+    else return outputs == P ? &depthwise_outputs<K, S, P> : depthwise_for<K, S, P - 1>(outputs);
+}
+/// Outputs [first, last), whose taps lie inside.
+template <int K, int S>
+QUERN_VEC_FN void depthwise_row(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y, i64 first, i64 last) {
+    i64 n = last - first, blocks = blocks_of(n, 7);
+    for (i64 b = 0; b < blocks; ++b) {
+        i64 o = first + piece(n, blocks, b), m = piece(n, blocks, b + 1) - piece(n, blocks, b);
+        depthwise_for<K, S>(m)(s, rows, (o * S - s.pad[2]) * s.in_channels, w, ldw, bias, lo, hi, y + o * s.out_channels);
+    }
+}
+/// Outputs [first, last) of any kernel width, stride and dilation, at the edges too.
+QUERN_VEC_FN void depthwise_any(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y, i64 first, i64 last) {
+    for (i64 o = first; o < last; ++o) {
+        i64 w0 = o * s.stride[2] - s.pad[2], d = s.dilation[2], j0 = w0 < 0 ? lesser(s.kernel[2], (-w0 + d - 1) / d) : 0, j1 = j0;
+        while (j1 < s.kernel[2] && w0 + j1 * d < s.in[2]) ++j1;
+        auto vector = [&](i64 c, i64 part, auto get, auto put) {
+            F acc = bias ? get(bias + c, part) : F{};
+            for (i64 i = 0; i < s.kernel[1]; ++i)
+                for (i64 j = j0; j < j1; ++j) acc = fma(get(w + (i * s.kernel[2] + j) * ldw + c, part), get(rows[i] + (w0 + j * d) * s.in_channels + c, part), acc);
+            put(y + o * s.out_channels + c, clip(acc, lo, hi), part);
+        };
+        i64 c = 0;
+        for (; c + W <= s.channels; c += W) vector(c, W, [](const float* p, i64) { return load(p); }, [](float* p, F v, i64) { store(p, v); });
+        if (c < s.channels) vector(c, s.channels - c, [](const float* p, i64 n) { return load_n(p, n); }, [](float* p, F v, i64 n) { store_n(p, v, n); });
+    }
+}
+QUERN_VEC_FN void depthwise_row_f32(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, float* y, const Epilogue& e) {
+    float inf = __builtin_inff();
+    bool fused = !e.residual && e.scale == 1.f && (e.post == Post::none || e.post == Post::relu || e.post == Post::clip);
+    F lo = splat(!fused || e.post == Post::none ? -inf : e.post == Post::relu ? 0.f : e.alpha), hi = splat(fused && e.post == Post::clip ? e.beta : inf);
+    const float* bias = fused ? e.bias_row : nullptr;
+    i64 k = s.dilation[2] == 1 ? s.kernel[2] : 0, stride = s.stride[2], first, last, none;
+    valid_range(-s.pad[2], s.in[2], stride, s.out[2], &first, &none);
+    valid_range((s.kernel[2] - 1) * s.dilation[2] - s.pad[2], s.in[2], stride, s.out[2], &none, &last);
+    if (last <= first) first = last = s.out[2];
+    auto inside = [&](auto row) {
+        depthwise_any(s, rows, w, ldw, bias, lo, hi, y, 0, first);
+        row(s, rows, w, ldw, bias, lo, hi, y, first, last);
+        depthwise_any(s, rows, w, ldw, bias, lo, hi, y, last, s.out[2]);
+    };
+    if (k == 3 && stride == 1) inside(depthwise_row<3, 1>);
+    else if (k == 3 && stride == 2) inside(depthwise_row<3, 2>);
+    else if (k == 5 && stride == 1) inside(depthwise_row<5, 1>);
+    else if (k == 5 && stride == 2) inside(depthwise_row<5, 2>);
+    else if (k == 7 && stride == 1) inside(depthwise_row<7, 1>);
+    else depthwise_any(s, rows, w, ldw, bias, lo, hi, y, 0, s.out[2]);
+    if (!fused) finish(y, s.out_channels, s.out[2], s.channels, e);
+}
+
+QUERN_VEC_FN void scale_shift_f32(i64 rows, i64 n, const float* x, i64 ldx, const float* scale, const float* shift, float* y, i64 ldy, const Epilogue& e) {
+    with_post(e, [&](auto f) {
+        for (i64 r = 0; r < rows; ++r, x += ldx, y += ldy) {
+            i64 j = 0;
+            for (; j + W <= n; j += W) store(y + j, f(fma(load(x + j), load(scale + j), load(shift + j))));
+            if (j < n) store_n(y + j, f(fma(load_n(x + j, n - j), load_n(scale + j, n - j), load_n(shift + j, n - j))), n - j);
+        }
+    });
+}
+
+}  // namespace QUERN_VEC_NS
+}  // namespace vec
+QUERN_END
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -1,0 +1,31 @@
+// Inner loops of convolutions that few kernels need, once per instruction set: beside vec::Table, which everything includes.
+#pragma once
+#include <quern/kernels/vec/vec.hpp>
+
+QUERN_BEGIN
+namespace vec {
+
+/// Weights of one output of conv_planar_f32, at most.
+inline constexpr std::int64_t planar_taps = 256;
+
+/// As Table: pointers may be aligned to the element only; no function allocates, throws or keeps state.
+struct ImageTable {
+    /// One row of out[2] pixels of a depthwise convolution, nhwc, of kernel[1] x kernel[2] taps. rows[i] is the input row of kernel row i (of
+    /// in[2] pixels; zeros where it is padding). `channels` channels; in_channels and out_channels are floats from pixel to pixel
+    /// of rows and y; weights [taps, ldw].
+    void (*depthwise_row_f32)(const ConvShape&, const float* const* rows, const float* w, std::int64_t ldw, float* y, const Epilogue&);
+    /// Output rows [r0, r1) of a convolution from an nchw image to nhwc; two spatial dimensions, stride[2] 1, 2 or 4, at most planar_taps
+    /// weights for each output. `packed`: weights [channels, taps] x n packed as B; y at pixel 0; `work`: planar_work_floats.
+    void (*conv_planar_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t r0, std::int64_t r1, std::int64_t n, float* y,
+                            const Epilogue&, float* work);
+    std::size_t (*planar_work_floats)(const ConvShape&);
+    /// y = f(x * scale + shift) over rows of n values, ldx and ldy apart; scale and shift are rows, f is the epilogue's post.
+    void (*scale_shift_f32)(std::int64_t rows, std::int64_t n, const float* x, std::int64_t ldx, const float* scale, const float* shift, float* y,
+                            std::int64_t ldy, const Epilogue&);
+};
+
+/// The table that goes with table(cap).
+QUERN_API const ImageTable& image_table(Isa cap) noexcept;
+
+}  // namespace vec
+QUERN_END
