@@ -1,0 +1,241 @@
+// Element-wise, reduction and data-movement operators against a copy: models of one node over tensors far larger than the caches.
+//
+//   quern_memory [THREADS=1] [MEBIBYTES=64] [NAME]
+//
+// For each case GB/s (bytes of inputs and outputs that the operator must touch, over the median time) and the share of what a
+// copy of as many bytes on as many threads reaches in the same process. NAME: only cases that begin with it.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <quern/onnx/writer.hpp>
+#include <quern/quern.hpp>
+
+using namespace quern;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+template <class F>
+double median_seconds(F&& f) {
+    f();
+    f();
+    std::vector<double> t;
+    auto end = Clock::now() + std::chrono::milliseconds(150);
+    while (t.size() < 5 || (Clock::now() < end && t.size() < 200)) {
+        auto a = Clock::now();
+        f();
+        t.push_back(std::chrono::duration<double>(Clock::now() - a).count());
+    }
+    std::nth_element(t.begin(), t.begin() + static_cast<std::ptrdiff_t>(t.size() / 2), t.end());
+    return t[t.size() / 2];
+}
+
+/// Values of both signs below 4; for bytes all of them.
+void fill(Tensor& t) {
+    auto n = static_cast<std::size_t>(t.count());
+    for (std::size_t i = 0; i < n; ++i) {
+        auto x = static_cast<float>((i * 2654435761u >> 7) % 1000) / 125.f - 4.f;
+        switch (t.dtype()) {
+            case DType::f32: t.data<float>()[i] = x; break;
+            case DType::f16: t.data<Half>()[i] = Half{static_cast<std::uint16_t>(0x3000 + (i * 37 & 0x8fff))}; break;
+            case DType::boolean: static_cast<std::uint8_t*>(t.raw())[i] = i % 3 == 0; break;
+            case DType::i64: t.data<std::int64_t>()[i] = static_cast<std::int64_t>(i); break;
+            default: static_cast<std::uint8_t*>(t.raw())[i] = static_cast<std::uint8_t>(i * 13); break;
+        }
+    }
+}
+Tensor ints(std::vector<std::int64_t> v) { return Tensor::from(std::span<const std::int64_t>(v), {static_cast<std::int64_t>(v.size())}); }
+Tensor zero(DType t) { return Tensor(t, Shape{}); }
+Tensor one() {
+    Tensor t(DType::f32, Shape{});
+    t.data<float>()[0] = 0.5f;
+    return t;
+}
+
+struct Case {
+    std::string name, op;
+    std::vector<std::pair<DType, Shape>> inputs;
+    std::vector<Tensor> constants;  ///< inputs after those
+    std::vector<onnx::Attribute> attrs;
+    int outputs = 1;
+    std::int64_t touched = -1;  ///< bytes, where not all of inputs and outputs
+};
+
+double gigabytes_per_second(const Case& c, int threads) {
+    std::deque<std::string> names;
+    std::deque<Tensor> constants;
+    auto keep = [&](std::string s) { return std::string_view(names.emplace_back(std::move(s))); };
+    onnx::ModelProto m;
+    m.ir_version = 10;
+    m.has_graph = true;
+    m.graph.name = "memory";
+    m.opset_import.push_back({"", 21});
+    onnx::NodeProto n;
+    n.op_type = c.op;
+    n.attribute = c.attrs;
+    std::vector<NamedTensor> feeds;
+    std::int64_t bytes = 0;
+    for (auto& [type, shape] : c.inputs) {
+        std::string_view name = keep("in" + std::to_string(feeds.size()));
+        std::vector<onnx::Dimension> dims;
+        for (std::int64_t d : shape) {
+            onnx::Dimension x;
+            x.has_value = true;
+            x.value = d;
+            dims.push_back(x);
+        }
+        m.graph.input.push_back(onnx::tensor_info(name, type, dims));
+        n.input.push_back(name);
+        Tensor t(type, shape);
+        fill(t);
+        bytes += static_cast<std::int64_t>(t.bytes());
+        feeds.emplace_back(std::string(name), t);
+    }
+    for (auto& t : c.constants) {
+        std::string_view name = t.defined() ? keep("const" + std::to_string(n.input.size())) : std::string_view();
+        n.input.push_back(name);
+        if (!t.defined()) continue;
+        constants.push_back(t);
+        m.graph.initializer.push_back(onnx::to_proto(constants.back(), name));
+    }
+    for (int o = 0; o < c.outputs; ++o) {
+        n.output.push_back(keep("out" + std::to_string(o)));
+        onnx::ValueInfo v;
+        v.name = n.output.back();
+        m.graph.output.push_back(v);
+    }
+    m.graph.node.push_back(n);
+    std::string text = onnx::serialize(m);
+    Engine engine = Model::from_bytes(std::as_bytes(std::span<const char>(text))).compile({.threads = threads});
+    Session session(engine);
+    for (auto& [name, t] : feeds) session.bind(name, t);
+    session.run();
+    for (int o = 0; o < c.outputs; ++o) bytes += static_cast<std::int64_t>(session.output("out" + std::to_string(o)).bytes());
+    double s = median_seconds([&] { session.run(); });
+    return static_cast<double>(c.touched >= 0 ? c.touched : bytes) / s * 1e-9;
+}
+/// A plain copy of as many bytes, each thread its part. Read and written bytes count.
+double copy_rate(std::size_t bytes, int threads) {
+    std::vector<char> from(bytes, 1), to(bytes, 2);
+    double s = median_seconds([&] {
+        std::vector<std::thread> others;
+        std::size_t part = bytes / static_cast<std::size_t>(threads);
+        for (int i = 1; i < threads; ++i) others.emplace_back([&, i] { std::memcpy(to.data() + part * static_cast<std::size_t>(i), from.data() + part * static_cast<std::size_t>(i), part); });
+        std::memcpy(to.data(), from.data(), part);
+        for (auto& t : others) t.join();
+    });
+    return 2 * static_cast<double>(bytes) / s * 1e-9;
+}
+
+std::vector<Case> cases(std::int64_t mebibytes) {
+    using onnx::attribute_i;
+    using onnx::attribute_ints;
+    using onnx::attribute_s;
+    std::vector<Case> all;
+    for (DType t : {DType::f32, DType::f16, DType::u8}) {
+        std::int64_t size = t == DType::f32 ? 4 : t == DType::f16 ? 2 : 1, w = 1024, h = mebibytes * (1 << 20) / size / w;
+        std::string suffix = t == DType::f32 ? ".f32" : t == DType::f16 ? ".f16" : ".u8";
+        Shape x{h, w}, image{h * w / (64 * 4096), 64, 64, 64};
+        auto add = [&](std::string name, std::string op, std::vector<std::pair<DType, Shape>> in, std::vector<Tensor> constants = {}, std::vector<onnx::Attribute> attrs = {}, int outputs = 1, std::int64_t touched = -1) {
+            all.push_back({name + suffix, std::move(op), std::move(in), std::move(constants), std::move(attrs), outputs, touched});
+        };
+        if (t != DType::u8) {
+            for (const char* op : {"Relu", "Abs", "Sqrt", "Exp", "Log", "Sigmoid", "Tanh", "Erf", "Gelu", "HardSwish", "Floor", "Round", "LeakyRelu", "Softplus", "Sin"}) add(std::string("unary.") + op, op, {{t, x}});
+            add("unary.Clip", "Clip", {{t, x}}, {t == DType::f32 ? one() : zero(t)});
+            for (const char* op : {"Add", "Mul", "Div", "Max", "Sub"}) add(std::string("binary.") + op, op, {{t, x}, {t, x}});
+            add("binary.Add_row", "Add", {{t, x}, {t, {w}}});
+            add("binary.Mul_column", "Mul", {{t, x}, {t, {h, 1}}});
+            add("binary.Add_scalar", "Add", {{t, x}, {t, {1}}});
+            add("binary.Pow_2", "Pow", {{t, x}, {t, {1}}});
+            for (const char* op : {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2"}) {
+                add(std::string("reduce.") + op + "_last", op, {{t, x}}, {ints({1})});
+                add(std::string("reduce.") + op + "_first", op, {{t, x}}, {ints({0})});
+            }
+            add("reduce.ReduceMean_spatial", "ReduceMean", {{t, image}}, {ints({2, 3})});
+            add("reduce.ReduceSum_channels", "ReduceSum", {{t, image}}, {ints({1})});
+            add("reduce.ReduceSum_all", "ReduceSum", {{t, x}});
+            add("reduce.CumSum_last", "CumSum", {{t, x}}, {ints({1}).reshaped({})});
+            add("norm.Softmax", "Softmax", {{t, x}});
+            add("norm.LayerNormalization", "LayerNormalization", {{t, x}, {t, {w}}, {t, {w}}});
+            add("norm.BatchNormalization", "BatchNormalization", {{t, image}, {t, {64}}, {t, {64}}, {t, {64}}, {t, {64}}});
+        }
+        if (t != DType::f16) {
+            add("reduce.ArgMax_last", "ArgMax", {{t, x}}, {}, {attribute_i("axis", 1)});
+            add("reduce.ArgMax_first", "ArgMax", {{t, x}}, {}, {attribute_i("axis", 0)});
+            add("pool.MaxPool_3x3s2", "MaxPool", {{t, image}}, {}, {attribute_ints("kernel_shape", {3, 3}), attribute_ints("strides", {2, 2}), attribute_ints("pads", {1, 1, 1, 1})});
+        }
+        if (t == DType::u8) {
+            add("reduce.ReduceMax_last", "ReduceMax", {{t, x}}, {ints({1})});
+            add("binary.BitwiseAnd", "BitwiseAnd", {{t, x}, {t, x}});
+            add("quant.Dequantize", "DequantizeLinear", {{t, x}}, {one(), zero(DType::u8)});
+        }
+        if (t == DType::f32) {
+            add("quant.Quantize", "QuantizeLinear", {{t, x}}, {one(), zero(DType::u8)});
+            add("quant.Quantize_row", "QuantizeLinear", {{t, x}, {t, {w}}}, {}, {attribute_i("axis", 1)});
+            add("quant.DynamicQuantize", "DynamicQuantizeLinear", {{t, x}}, {}, {}, 3);
+            add("cast.to_f16", "Cast", {{t, x}}, {}, {attribute_i("to", 10)});
+            add("cast.to_bf16", "Cast", {{t, x}}, {}, {attribute_i("to", 16)});
+            add("cast.to_i32", "Cast", {{t, x}}, {}, {attribute_i("to", 6)});
+            add("cast.to_i64", "Cast", {{t, x}}, {}, {attribute_i("to", 7)});
+        } else add("cast.to_f32", "Cast", {{t, x}}, {}, {attribute_i("to", 1)});
+        add("compare.Equal", "Equal", {{t, x}, {t, x}});
+        add("compare.Greater_scalar", "Greater", {{t, x}, {t, {1}}});
+        add("where.same", "Where", {{DType::boolean, x}, {t, x}, {t, x}});
+        add("where.scalar", "Where", {{DType::boolean, x}, {t, x}}, {zero(t)});
+        add("move.Transpose_10", "Transpose", {{t, x}}, {}, {attribute_ints("perm", {1, 0})});
+        add("move.Transpose_0231", "Transpose", {{t, image}}, {}, {attribute_ints("perm", {0, 2, 3, 1})});
+        add("move.Transpose_0312", "Transpose", {{t, image}}, {}, {attribute_ints("perm", {0, 3, 1, 2})});
+        add("move.Transpose_0213", "Transpose", {{t, image}}, {}, {attribute_ints("perm", {0, 2, 1, 3})});
+        add("move.Concat_rows", "Concat", {{t, {h / 2, w}}, {t, {h / 2, w}}}, {}, {attribute_i("axis", 0)});
+        add("move.Concat_last", "Concat", {{t, {h, w / 2}}, {t, {h, w / 2}}}, {}, {attribute_i("axis", 1)});
+        add("move.Concat_channels", "Concat", {{t, {image[0], 32, 64, 64}}, {t, {image[0], 32, 64, 64}}}, {}, {attribute_i("axis", 1)});
+        add("move.Split_last", "Split", {{t, x}}, {}, {attribute_i("axis", 1), attribute_i("num_outputs", 2)}, 2);
+        add("move.Slice_rows", "Slice", {{t, x}}, {ints({h / 4}), ints({h / 4 * 3}), ints({0})}, {}, 1, h / 2 * w * size * 2);
+        add("move.Slice_last", "Slice", {{t, x}}, {ints({w / 4}), ints({w / 4 * 3}), ints({1})}, {}, 1, h * w / 2 * size * 2);
+        add("move.Slice_step2", "Slice", {{t, x}}, {ints({0}), ints({w}), ints({1}), ints({2})});
+        std::vector<std::int64_t> rows(static_cast<std::size_t>(h));
+        for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int64_t>(i * 7919 % rows.size());
+        std::vector<std::int64_t> columns;
+        for (std::int64_t i = 0; i < w / 2; ++i) columns.push_back(i * 37 % w);
+        add("move.Gather_rows", "Gather", {{t, x}}, {ints(rows)});
+        add("move.Gather_last", "Gather", {{t, x}}, {ints(columns)}, {attribute_i("axis", 1)}, 1, h * w * size * 3 / 2);
+        add("move.Pad", "Pad", {{t, image}}, {ints({0, 0, 1, 1, 0, 0, 1, 1})});
+        add("move.Tile", "Tile", {{t, {h / 2, w}}}, {ints({2, 1})});
+        add("move.Expand", "Expand", {{t, {h, 1}}}, {ints({h, w})});
+        add("move.DepthToSpace", "DepthToSpace", {{t, image}}, {}, {attribute_i("blocksize", 2)});
+        add("move.Resize_nearest", "Resize", {{t, {image[0], 64, 32, 32}}}, {Tensor(), [] { std::vector<float> v{1, 1, 2, 2}; return Tensor::from(std::span<const float>(v), {4}); }()}, {attribute_s("mode", "nearest")});
+    }
+    return all;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    int threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
+    std::int64_t mebibytes = argc > 2 ? std::max(1, std::atoi(argv[2])) : 64;
+    std::string only = argc > 3 ? argv[3] : "";
+    double copy = copy_rate(static_cast<std::size_t>(mebibytes) << 20, threads);
+    std::printf("copy of %lld MiB on %d threads: %.1f GB/s\n", static_cast<long long>(mebibytes), threads, copy);
+    int below = 0;
+    for (const Case& c : cases(mebibytes)) {
+        if (c.name.rfind(only, 0) != 0) continue;
+        double rate = 0;
+        try {
+            rate = gigabytes_per_second(c, threads);
+        } catch (const Error& e) {
+            std::printf("%-34s %s\n", c.name.c_str(), e.what());
+            continue;
+        }
+        double share = rate / copy;
+        below += share < 0.5;
+        std::printf("%-34s %7.1f GB/s %5.0f %%%s\n", c.name.c_str(), rate, 100 * share, share < 0.5 ? "  <" : "");
+    }
+    std::printf("%d below half of the copy's rate (%.1f GB/s, now %.1f)\n", below, copy, copy_rate(static_cast<std::size_t>(mebibytes) << 20, threads));
+}
