@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/quant/loops.hpp>
 #include <quern/tensor/half.hpp>
 
 QUERN_BEGIN
@@ -39,29 +40,9 @@ void load_loop(const void* src, W* out, std::int64_t n) noexcept {
     auto* p = static_cast<const S*>(src);
     for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<W>(p[i]);
 }
-/// condition ? a : b by a mask.
-inline std::int32_t pick(bool condition, std::int32_t a, std::int32_t b) noexcept { return b ^ ((a ^ b) & -static_cast<std::int32_t>(condition)); }
-/// to_float and to_half without branches, so that compilers make vectors of the loops.
-inline void load_half(const void* src, float* out, std::int64_t n) noexcept {
-    auto* p = static_cast<const std::uint16_t*>(src);
-    for (std::int64_t i = 0; i < n; ++i) {
-        const std::uint32_t h = p[i];
-        const float f = std::bit_cast<float>((h & 0x7fffu) << 13) * 0x1p112f;  // the exponent moves by multiplication
-        const std::uint32_t special = f >= 65536.0f ? 0x7f800000u : 0u;
-        out[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(f) | special | (h & 0x8000u) << 16);
-    }
-}
-inline void store_half(const float* p, void* dst, std::int64_t n) noexcept {
-    auto* q = static_cast<std::uint16_t*>(dst);
-    for (std::int64_t i = 0; i < n; ++i) {
-        const std::uint32_t u = std::bit_cast<std::uint32_t>(p[i]);
-        const auto a = static_cast<std::int32_t>(u & 0x7fffffffu);
-        const std::int32_t normal = (a + 0xfff + ((a >> 13) & 1) - 0x38000000) >> 13;
-        const std::int32_t small = std::bit_cast<std::int32_t>(std::bit_cast<float>(a) + 0.5f) - 0x3f000000;
-        const std::int32_t r = pick(a > 0x7f800000, 0x7e00, pick(a >= 0x477ff000, 0x7c00, pick(a < 0x38800000, small, normal)));
-        q[i] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(r) | (u >> 16 & 0x8000u));
-    }
-}
+/// Conversions have the same bits at every instruction set (but for which NaN), so they take the machine's best whatever the cap.
+inline void load_half(const void* src, float* out, std::int64_t n) noexcept { quant::loops(Isa::avx512).widen_half(static_cast<const std::uint16_t*>(src), out, n); }
+inline void store_half(const float* p, void* dst, std::int64_t n) noexcept { quant::loops(Isa::avx512).narrow_half(p, static_cast<std::uint16_t*>(dst), n); }
 inline void load_brain(const void* src, float* out, std::int64_t n) noexcept {
     auto* p = static_cast<const BFloat16*>(src);
     for (std::int64_t i = 0; i < n; ++i) out[i] = to_float(p[i]);

@@ -30,6 +30,12 @@ public:
                 const T* s = x.in<T>();
                 T* d = y.out<T>();
                 call.workers.ranges(outer * k, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
+                    while (inner == 1 && b < e) {  // single elements, a row of them at a time
+                        const std::int64_t from = b % k, m = std::min(k - from, e - b);
+                        const T* row = s + b / k * n;
+                        for (std::int64_t i = 0; i < m; ++i) d[b + i] = row[checked_index(static_cast<std::int64_t>(ix[from + i]), n)];
+                        b += m;
+                    }
                     for (; b < e; ++b) {
                         std::int64_t o = b / k, i = checked_index(static_cast<std::int64_t>(ix[b % k]), n);
                         copy_run(d + b * inner, s + (o * n + i) * inner, inner);

@@ -19,14 +19,21 @@ extern const Loops loops_baseline;
 #if defined(QUERN_X86_UNITS)
 extern const Loops loops_avx2, loops_avx2_vnni, loops_avx512, loops_avx512_vnni;
 #endif
-const Loops& loops(Isa cap) noexcept {
+/// Asked once: a virtual machine answers what the processor can do slowly.
+struct Chosen {
+    const Loops* of[3];
+};
+inline Chosen chosen_loops() noexcept {
+    Chosen c{{&loops_baseline, &loops_baseline, &loops_baseline}};
 #if defined(QUERN_X86_UNITS)
-    Isa best = machine_isa() < cap ? machine_isa() : cap;
-    if (best >= Isa::avx512) return machine_vnni(Isa::avx512) ? loops_avx512_vnni : loops_avx512;
-    if (best >= Isa::avx2) return machine_vnni(Isa::avx2) ? loops_avx2_vnni : loops_avx2;
+    if (machine_isa() >= Isa::avx2) c.of[1] = c.of[2] = machine_vnni(Isa::avx2) ? &loops_avx2_vnni : &loops_avx2;
+    if (machine_isa() >= Isa::avx512) c.of[2] = machine_vnni(Isa::avx512) ? &loops_avx512_vnni : &loops_avx512;
 #endif
-    (void)cap;
-    return loops_baseline;
+    return c;
+}
+const Loops& loops(Isa cap) noexcept {
+    static const Chosen chosen = chosen_loops();
+    return *chosen.of[cap >= Isa::avx512 ? 2 : cap >= Isa::avx2 ? 1 : 0];
 }
 #endif
 

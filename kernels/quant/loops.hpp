@@ -72,6 +72,9 @@ struct Loops {
     void (*blocked)(const Blocked&, const BlockedRows&, std::int64_t from, std::int64_t to, const float* bias, float* y, std::int64_t n);
     /// Panel p as floats: b[k * ldb + lane] for all k of all blocks.
     void (*expand)(const Blocked&, std::int64_t p, float* b, std::int64_t ldb);
+    /// Between binary16 (bits) and f32, to nearest even.
+    void (*widen_half)(const std::uint16_t* x, float* y, std::int64_t n);
+    void (*narrow_half)(const float* x, std::uint16_t* y, std::int64_t n);
     /// Smallest and largest of n > 0 floats; NaN is passed over where another number is there.
     void (*range)(const float* x, std::int64_t n, float* low, float* high);
 };

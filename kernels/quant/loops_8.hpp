@@ -349,8 +349,50 @@ QUERN_VEC_FN void expand_blocked(const quant::Blocked& w, i64 p, float* b, i64 l
     }
 }
 
+/// The same for one element where vectors of them have no instruction.
+QUERN_VEC_INL float widened_half(std::uint16_t h) {
+    std::uint32_t bits = (h & 0x7fffu) << 13, special = 0;
+    float f;
+    memcpy(&f, &bits, 4);
+    f *= 0x1p112f;  // the exponent moves by multiplication
+    if (f >= 65536.f) special = 0x7f800000u;
+    memcpy(&bits, &f, 4);
+    bits |= special | (h & 0x8000u) << 16;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+QUERN_VEC_INL std::uint16_t narrowed_half(float x) {
+    std::uint32_t u;
+    memcpy(&u, &x, 4);
+    auto a = static_cast<std::int32_t>(u & 0x7fffffffu);
+    float magnitude = x < 0 ? -x : x, shifted = magnitude + 0.5f;
+    std::int32_t normal = (a + 0xfff + ((a >> 13) & 1) - 0x38000000) >> 13, small;
+    memcpy(&small, &shifted, 4);
+    small -= 0x3f000000;
+    std::int32_t r = a > 0x7f800000 ? 0x7e00 : a >= 0x477ff000 ? 0x7c00 : a < 0x38800000 ? small : normal;
+    return static_cast<std::uint16_t>(static_cast<std::uint32_t>(r) | (u >> 16 & 0x8000u));
+}
+QUERN_VEC_FN void widen_half(const std::uint16_t* x, float* y, i64 n) {
+    i64 i = 0;
+#if QUERN_VEC_BYTES == 64
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(y + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i))));
+#elif QUERN_VEC_BYTES == 32 && defined(__F16C__)
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
+#endif
+    for (; i < n; ++i) y[i] = widened_half(x[i]);
+}
+QUERN_VEC_FN void narrow_half(const float* x, std::uint16_t* y, i64 n) {
+    i64 i = 0;
+#if QUERN_VEC_BYTES == 64
+    for (; i + 16 <= n; i += 16) _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + i), _mm512_cvtps_ph(_mm512_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif QUERN_VEC_BYTES == 32 && defined(__F16C__)
+    for (; i + 8 <= n; i += 8) _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < n; ++i) y[i] = narrowed_half(x[i]);
+}
+
 constexpr quant::Loops make_loops(const char* name) {
-    return {name, panel_8, W, product_8, row_sums_8, depthwise_8, pairwise_8, blocked_product, expand_blocked, range_f32};
+    return {name, panel_8, W, product_8, row_sums_8, depthwise_8, pairwise_8, blocked_product, expand_blocked, widen_half, narrow_half, range_f32};
 }
 
 }  // namespace QUERN_VEC_NS

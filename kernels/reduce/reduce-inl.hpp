@@ -95,6 +95,20 @@ T finish(Op op, A a, std::int64_t n) {
     }
 }
 
+/// The data as T: in place, or converted piece by piece from a narrower type.
+template <class T>
+struct Source {
+    static constexpr std::int64_t piece = 1024;
+    const T* x;
+    const void* narrow = nullptr;  ///< in place of x where not null
+    DType type = DType::undefined;
+    /// n <= piece elements from `at`.
+    const T* read(std::int64_t at, std::int64_t n, T* buffer) const {
+        if (!narrow) return x + at;
+        ew::convert(type, narrow, at, ew::wide_of(type), buffer, 0, n);
+        return buffer;
+    }
+};
 /// One contiguous run.
 template <class T, class F>
 acc_t<T> run_of(const T* x, std::int64_t n, const vec::Table& t) {
@@ -109,9 +123,21 @@ acc_t<T> run_of(const T* x, std::int64_t n, const vec::Table& t) {
     }
     return a;
 }
-/// acc[j] over the rows of `width` columns at x.
 template <class T, class F>
-void columns(const Walk& w, const T* x, std::int64_t width, acc_t<T>* acc, const vec::Table& t) {
+acc_t<T> run_of(const Source<T>& x, std::int64_t at, std::int64_t n, const vec::Table& t) {
+    if (!x.narrow) return run_of<T, F>(x.x + at, n, t);
+    T buffer[Source<T>::piece];
+    auto a = F::template none<acc_t<T>>();
+    for (std::int64_t i = 0; i < n; i += x.piece) {
+        const std::int64_t m = std::min(x.piece, n - i);
+        a = F::merge(a, run_of<T, F>(x.read(at + i, m, buffer), m, t));
+    }
+    return a;
+}
+/// acc[j] over the rows of `width` <= 512 columns from element `base`.
+template <class T, class F>
+void columns(const Walk& w, const Source<T>& x, std::int64_t base, std::int64_t width, acc_t<T>* acc, const vec::Table& t) {
+    T buffer[512];
     std::fill(acc, acc + width, F::template none<acc_t<T>>());
     if constexpr (std::is_same_v<T, float>) {
         if (width >= 16) {
@@ -119,19 +145,19 @@ void columns(const Walk& w, const T* x, std::int64_t width, acc_t<T>* acc, const
             for (std::int64_t r = 0; r < w.each; r += 32) {
                 std::fill(part, part + width, static_cast<float>(F::template none<double>()));
                 const std::int64_t end = std::min(w.each, r + 32);
-                for (std::int64_t i = r; i < end; ++i) t.accumulate_f32[static_cast<int>(F::id)](x + w.offset(i, true), part, width);
+                for (std::int64_t i = r; i < end; ++i) t.accumulate_f32[static_cast<int>(F::id)](x.read(base + w.offset(i, true), width, buffer), part, width);
                 for (std::int64_t j = 0; j < width; ++j) acc[j] = F::merge(acc[j], static_cast<double>(part[j]));
             }
             return;
         }
     }
     for (std::int64_t r = 0; r < w.each; ++r) {
-        const T* p = x + w.offset(r, true);
+        const T* p = x.read(base + w.offset(r, true), width, buffer);
         for (std::int64_t j = 0; j < width; ++j) acc[j] = F::step(acc[j], p[j]);
     }
 }
 template <class T, class F>
-void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* partial, Workers& workers) {
+void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
     using A = acc_t<T>;
     if (w.rank && !w.reduced[0]) {  // whole rows at a time
         const std::int64_t n = w.dims[0], chunks = (n + 511) / 512;
@@ -140,7 +166,7 @@ void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* p
             A acc[512];
             for (std::int64_t i = from; i < to; ++i) {
                 const std::int64_t outer = i / chunks, at = i % chunks * 512, width = std::min<std::int64_t>(512, n - at);
-                columns<T, F>(w, x + w.offset(outer, false, 1) + at, width, acc, t);
+                columns<T, F>(w, x, w.offset(outer, false, 1) + at, width, acc, t);
                 for (std::int64_t j = 0; j < width; ++j) y[outer * n + at + j] = finish<T>(op, acc[j], w.each);
             }
         });
@@ -152,7 +178,7 @@ void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* p
         A* part = static_cast<A*>(partial);
         workers.for_each(w.outputs * parts, [&](std::int64_t i) {
             const std::int64_t at = i % parts * ReduceKernel::piece;
-            part[i] = run_of<T, F>(x + w.offset(i / parts, false) + at, std::min(ReduceKernel::piece, n - at), t);
+            part[i] = run_of<T, F>(x, w.offset(i / parts, false) + at, std::min(ReduceKernel::piece, n - at), t);
         });
         for (std::int64_t o = 0; o < w.outputs; ++o) {
             A a = F::template none<A>();
@@ -164,12 +190,12 @@ void reduce(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* p
     workers.ranges(w.outputs, std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each)), [&](std::int64_t from, std::int64_t to) {
         for (std::int64_t o = from; o < to; ++o) {
             if (w.rank <= 2) {  // one run behind the other
-                y[o] = finish<T>(op, run_of<T, F>(x + o * n, n, t), w.each);
+                y[o] = finish<T>(op, run_of<T, F>(x, o * n, n, t), w.each);
                 continue;
             }
-            const T* p = x + w.offset(o, false);
+            const std::int64_t first = w.offset(o, false);
             A a = F::template none<A>();
-            for (std::int64_t r = 0; r < runs; ++r) a = F::merge(a, run_of<T, F>(p + w.offset(r, true, 1), n, t));
+            for (std::int64_t r = 0; r < runs; ++r) a = F::merge(a, run_of<T, F>(x, first + w.offset(r, true, 1), n, t));
             y[o] = finish<T>(op, a, w.each);
         }
     });
@@ -222,7 +248,7 @@ void log_sum_exp(const Walk& w, const T* x, T* y, const vec::Table& t, Workers& 
     });
 }
 template <class T>
-void reduce_any(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, void* partial, Workers& workers) {
+void reduce_any(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
     switch (op) {
         case Op::sum: case Op::mean: case Op::log_sum: return reduce<T, Sum>(w, op, x, y, t, partial, workers);
         case Op::max: return reduce<T, Max>(w, op, x, y, t, partial, workers);
@@ -230,7 +256,7 @@ void reduce_any(const Walk& w, Op op, const T* x, T* y, const vec::Table& t, voi
         case Op::prod: return reduce<T, Prod>(w, op, x, y, t, partial, workers);
         case Op::l1: return reduce<T, SumAbs>(w, op, x, y, t, partial, workers);
         case Op::l2: case Op::sum_square: return reduce<T, SumSquare>(w, op, x, y, t, partial, workers);
-        case Op::log_sum_exp: return log_sum_exp<T>(w, x, y, t, workers);
+        case Op::log_sum_exp: return log_sum_exp<T>(w, x.x, y, t, workers);
     }
 }
 /// The result over no elements, for types narrower than the one that is computed in.
@@ -265,15 +291,21 @@ QUERN_INLINE void ReduceKernel::run(const Call& c) const {
     std::byte* scratch = c.scratch;
     void* partial = scratch;
     scratch += partial_bytes(x.count(), y.count());
+    const bool pieces = wide != type_ && op_ != Op::log_sum_exp;
     if (wide != type_) {
-        std::byte* copy = scratch;
-        c.workers.ranges(x.count(), ew::cheap_grain, [&](std::int64_t b, std::int64_t e) { ew::convert(type_, x.data, b, wide, copy, b, e - b); });
-        from = copy;
-        to = scratch + wide_bytes(wide, x.count());
+        to = scratch;
+        if (!pieces) {
+            std::byte* copy = scratch;
+            c.workers.ranges(x.count(), ew::cheap_grain, [&](std::int64_t b, std::int64_t e) { ew::convert(type_, x.data, b, wide, copy, b, e - b); });
+            from = copy;
+            to = scratch + wide_bytes(wide, x.count());
+        }
     }
     auto go = [&](auto zero) {
         using T = decltype(zero);
-        reduce_any<T>(w, op_, static_cast<const T*>(from), static_cast<T*>(to), *table_, partial, c.workers);
+        Source<T> source{static_cast<const T*>(from)};
+        if (pieces) source.narrow = x.data, source.type = type_;
+        reduce_any<T>(w, op_, source, static_cast<T*>(to), *table_, partial, c.workers);
     };
     switch (wide) {
         case DType::f32: go(float{}); break;
@@ -294,9 +326,34 @@ inline std::int64_t arg_row(const float* x, std::int64_t n, bool max, bool last,
     while (i > 0 && x[i] != best) --i;
     return i;
 }
+/// `width` columns of n rows, `step` elements apart: without branches, so that compilers make vectors of the loops.
+template <bool max, bool last, class T>
+void arg_columns(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, std::int64_t* y) {
+    using I = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
+    constexpr std::int64_t block = 256;
+    if (n > std::numeric_limits<std::int32_t>::max()) raise(ErrorCode::unsupported, "ArgMax over more than 2^31 elements");
+    T best[block];
+    I place[block];
+    for (std::int64_t j0 = 0; j0 < width; j0 += block) {
+        const std::int64_t m = std::min(block, width - j0);
+        std::copy_n(x + j0, m, best);
+        std::fill_n(place, m, I(0));
+        for (std::int64_t i = 1; i < n; ++i) {
+            const T* p = x + i * step + j0;
+            for (std::int64_t j = 0; j < m; ++j) {
+                const T v = p[j], b = best[j];
+                const bool ahead = max ? (last ? v >= b : v > b) : (last ? v <= b : v < b);
+                const bool better = (b == b) & ((v != v) | ahead);  // the first NaN stays
+                best[j] = better ? v : b;
+                place[j] = better ? static_cast<I>(i) : place[j];
+            }
+        }
+        for (std::int64_t j = 0; j < m; ++j) y[j0 + j] = place[j];
+    }
+}
 template <class T>
 void arg_run(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
-    for (std::int64_t j = 0; j < width; ++j) {
+    for (std::int64_t j = 0; width < 8 && j < width; ++j) {
         const T* p = x + j;
         std::int64_t best = 0;
         for (std::int64_t i = 1; i < n; ++i) {
@@ -306,6 +363,11 @@ void arg_run(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, 
         }
         y[j] = best;
     }
+    if (width < 8) return;
+    if (max && last) arg_columns<true, true>(x, n, step, width, y);
+    else if (max) arg_columns<true, false>(x, n, step, width, y);
+    else if (last) arg_columns<false, true>(x, n, step, width, y);
+    else arg_columns<false, false>(x, n, step, width, y);
 }
 QUERN_INLINE void ArgKernel::run(const Call& c) const {
     const View& x = c.in[0];
@@ -318,7 +380,7 @@ QUERN_INLINE void ArgKernel::run(const Call& c) const {
         return c.workers.ranges(outer, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
             for (std::int64_t o = from; o < to; ++o) y[o] = arg_row(x.in<float>() + o * n, n, max_, last_, *table_);
         });
-    c.workers.ranges(total, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+    c.workers.ranges(total, std::max<std::int64_t>(inner > 1 ? 256 : 1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
         while (from < to) {
             const std::int64_t o = from / inner, j = from % inner, width = std::min(to - from, inner - j);
             const std::int64_t base = o * n * inner + j;

@@ -57,7 +57,7 @@ public:
         const DType w = ew::wide_of(type_);
         Booking b;
         b.scratch = partial_bytes(in[0].count(), out[0].count());
-        if (w != type_) b.scratch += wide_bytes(w, in[0].count()) + wide_bytes(w, out[0].count());
+        if (w != type_) b.scratch += (op_ == Op::log_sum_exp ? wide_bytes(w, in[0].count()) : 0) + wide_bytes(w, out[0].count());
         return b;
     }
     void run(const Call& c) const override;

@@ -75,6 +75,29 @@ struct Region {
     }
 };
 
+/// m rows of n < 16 elements.
+template <class T> void copy_rows(const T* s, std::int64_t s_row, std::int64_t si, T* d, std::int64_t d_row, std::int64_t ti, std::int64_t m, std::int64_t n) {
+    if (n == 2) {  // blocks of 2 are what shuffles are made of
+        for (std::int64_t k = 0; k < m; ++k) {
+            d[k * d_row] = s[k * s_row];
+            d[k * d_row + ti] = s[k * s_row + si];
+        }
+        return;
+    }
+    for (std::int64_t k = 0; k < m; ++k)
+        for (std::int64_t i = 0; i < n; ++i) d[k * d_row + i * ti] = s[k * s_row + i * si];
+}
+/// To the next row: all axes but the last as an odometer.
+template <class T> void advance(const Region& r, int last, std::int64_t* at, const T*& src, T*& dst) {
+    for (int i = last - 1; i >= 0; --i) {
+        src += r.s[i];
+        dst += r.t[i];
+        if (++at[i] < r.d[i]) break;
+        src -= r.s[i] * r.d[i];
+        dst -= r.t[i] * r.d[i];
+        at[i] = 0;
+    }
+}
 /// Elements [b, e) of the region in row-major order of its dims.
 template <class T> void copy_range(const Region& r, const T* src, T* dst, std::int64_t b, std::int64_t e) {
     const int last = r.rank - 1;
@@ -87,6 +110,20 @@ template <class T> void copy_range(const Region& r, const T* src, T* dst, std::i
         dst += at[i] * r.t[i];
     }
     while (b < e) {
+        if (last > 0 && inner < 16 && col == 0) {  // short rows: the rest of an axis of them at once
+            const int up = last - 1;
+            const std::int64_t m = std::min(r.d[up] - at[up], (e - b) / inner);
+            if (m > 1) {
+                copy_rows(src, r.s[up], si, dst, r.t[up], ti, m, inner);
+                b += m * inner;
+                if (b >= e) return;
+                src += (m - 1) * r.s[up];
+                dst += (m - 1) * r.t[up];
+                at[up] += m - 1;
+                advance(r, last, at, src, dst);
+                continue;
+            }
+        }
         std::int64_t n = std::min(inner - col, e - b);
         const T* s = src + col * si;
         T* d = dst + col * ti;
@@ -95,23 +132,44 @@ template <class T> void copy_range(const Region& r, const T* src, T* dst, std::i
         else for (std::int64_t k = 0; k < n; ++k) d[k * ti] = s[k * si];
         b += n;
         col = 0;
-        for (int i = last - 1; i >= 0; --i) {
-            src += r.s[i];
-            dst += r.t[i];
-            if (++at[i] < r.d[i]) break;
-            src -= r.s[i] * r.d[i];
-            dst -= r.t[i] * r.d[i];
-            at[i] = 0;
-        }
+        advance(r, last, at, src, dst);
     }
 }
 
-/// One block of a transposition: reads columns, writes rows.
-template <class T> void transpose_block(const T* __restrict s, std::int64_t ss, T* __restrict d, std::int64_t ts, std::int64_t rows, std::int64_t cols) {
-    if (rows == 8 && cols == 8) {
-        for (int j = 0; j < 8; ++j)
-            for (int i = 0; i < 8; ++i) d[j * ts + i] = s[i * ss + j];
-        return;
+/// Lanes of 16 bytes: vectors on every machine that compilers make vectors for.
+template <class T> struct Sixteen {
+    static constexpr int lanes = 16 / static_cast<int>(sizeof(T));
+    typedef std::conditional_t<sizeof(T) == 1, std::uint8_t, std::conditional_t<sizeof(T) == 2, std::uint16_t, std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>> Lane;
+    typedef Lane V __attribute__((vector_size(16)));
+};
+/// a0 b0 a1 b1 ... of the lower (upper) halves.
+template <int lanes, bool upper, class V> inline V interleaved(V a, V b) {
+    if constexpr (lanes == 2) return __builtin_shufflevector(a, b, upper, 2 + upper);
+    else if constexpr (lanes == 4) return upper ? __builtin_shufflevector(a, b, 2, 6, 3, 7) : __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    else if constexpr (lanes == 8)
+        return upper ? __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15) : __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    else
+        return upper ? __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+                     : __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+/// One block of a transposition: reads columns, writes rows. As many rows as lanes interleaved log2(lanes) times are its transpose.
+template <class T> void transpose_block(const T* s, std::int64_t ss, T* d, std::int64_t ts, std::int64_t rows, std::int64_t cols) {
+    if constexpr (std::is_trivially_copyable_v<T> && sizeof(T) <= 8) {
+        constexpr int n = Sixteen<T>::lanes;
+        using V = typename Sixteen<T>::V;
+        if (rows == n && cols == n) {
+            V a[n], b[n];
+            for (int i = 0; i < n; ++i) std::memcpy(&a[i], s + i * ss, 16);
+            for (int stage = n; stage > 1; stage /= 2) {
+                for (int i = 0; i < n / 2; ++i) {
+                    b[2 * i] = interleaved<n, false>(a[i], a[i + n / 2]);
+                    b[2 * i + 1] = interleaved<n, true>(a[i], a[i + n / 2]);
+                }
+                for (int i = 0; i < n; ++i) a[i] = b[i];
+            }
+            for (int i = 0; i < n; ++i) std::memcpy(d + i * ts, &a[i], 16);
+            return;
+        }
     }
     for (std::int64_t j = 0; j < rows; ++j)
         for (std::int64_t i = 0; i < cols; ++i) d[j * ts + i] = s[i * ss + j];
@@ -119,7 +177,7 @@ template <class T> void transpose_block(const T* __restrict s, std::int64_t ss, 
 
 /// The region whose last axis is contiguous in the target and whose axis `j` is contiguous in the source.
 template <class T> void copy_transposed(Region r, int j, const T* src, T* dst, Workers& workers) {
-    constexpr std::int64_t block = sizeof(T) <= 2 ? 64 : 32;
+    constexpr std::int64_t block = sizeof(T) <= 2 ? 64 : 32, step = sizeof(T) <= 8 ? 16 / static_cast<std::int64_t>(sizeof(T)) : 8;
     const int last = r.rank - 1;
     for (int i = j; i + 1 < last; ++i) {
         std::swap(r.d[i], r.d[i + 1]);
@@ -142,9 +200,13 @@ template <class T> void copy_transposed(Region r, int j, const T* src, T* dst, W
                 o /= r.d[i];
             }
             std::int64_t nj = std::min(block, rows - j0), ni = std::min(block, cols - i0);
-            for (std::int64_t y = 0; y < nj; y += 8)
-                for (std::int64_t x = 0; x < ni; x += 8)
-                    transpose_block(s + x * ss + y, ss, d + y * ts + x, ts, std::min<std::int64_t>(8, nj - y), std::min<std::int64_t>(8, ni - x));
+            if (cols == 2 && ts == 2) {  // two rows like a zip
+                for (std::int64_t y = 0; y < nj; ++y) d[2 * y] = s[y], d[2 * y + 1] = s[ss + y];
+                continue;
+            }
+            for (std::int64_t y = 0; y < nj; y += step)
+                for (std::int64_t x = 0; x < ni; x += step)
+                    transpose_block(s + x * ss + y, ss, d + y * ts + x, ts, std::min(step, nj - y), std::min(step, ni - x));
         }
     });
 }

@@ -1,6 +1,7 @@
 // 8-bit products, convolutions and pairs against sums in 64 bits, at every instruction set.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <random>
 
@@ -152,6 +153,35 @@ TEST(QuantLoops, PairsAndRanges) {
             EXPECT_EQ(low, least);
             EXPECT_EQ(high, most);
         }
+    }
+}
+TEST(QuantLoops, HalvesAreConvertedExactly) {
+    std::vector<std::uint16_t> all(65536 + 5), back(all.size());
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint16_t>(i);
+    std::vector<float> wide(all.size());
+    for (Isa isa : isas) {
+        const Loops& l = loops(isa);
+        l.widen_half(all.data(), wide.data(), static_cast<std::int64_t>(all.size()));
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            float want = to_float(Half{all[i]});
+            if (want != want) { ASSERT_NE(wide[i], wide[i]) << l.name << " " << i; continue; }
+            ASSERT_EQ(std::bit_cast<std::uint32_t>(wide[i]), std::bit_cast<std::uint32_t>(want)) << l.name << " " << i;
+        }
+        l.narrow_half(wide.data(), back.data(), static_cast<std::int64_t>(all.size()));
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            if (wide[i] != wide[i]) { ASSERT_NE(to_float(Half{back[i]}), to_float(Half{back[i]})) << l.name << " " << i; continue; }
+            ASSERT_EQ(back[i], all[i]) << l.name;
+        }
+        // Around every tie, overflow and the smallest values.
+        std::vector<float> near;
+        for (std::uint32_t h = 0; h < 0x7c00; h += 3) {
+            float a = to_float(Half{static_cast<std::uint16_t>(h)}), b = h + 1 < 0x7c00 ? to_float(Half{static_cast<std::uint16_t>(h + 1)}) : 65536.f, mid = a + (b - a) / 2;
+            for (float v : {mid, std::nextafter(mid, 0.f), std::nextafter(mid, 1e9f), -mid}) near.push_back(v);
+        }
+        for (float v : {65519.f, 65520.f, 1e30f, 1e-30f, -0.f, 0.f, INFINITY, -INFINITY}) near.push_back(v);
+        back.assign(near.size(), 0);
+        l.narrow_half(near.data(), back.data(), static_cast<std::int64_t>(near.size()));
+        for (std::size_t i = 0; i < near.size(); ++i) ASSERT_EQ(back[i], to_half(near[i]).bits) << l.name << " " << near[i];
     }
 }
 TEST(QuantLoops, TheCapIsRespected) {

@@ -209,4 +209,55 @@ TEST(Strings, MoveAsAnyOtherType) {
     EXPECT_EQ(y.strings()[6], words[0]);
 }
 
+TEST(Transpose, BlocksOfEveryElementSizeAndTheirEdges) {
+    for (DType t : {DType::u8, DType::u16, DType::f32, DType::f64, DType::c128})
+        for (auto [rows, cols] : {std::array<std::int64_t, 2>{64, 64}, {33, 70}, {7, 130}, {128, 5}, {16, 17}}) {
+            Tensor x(t, {2, rows, cols});
+            auto* p = static_cast<std::uint8_t*>(x.raw());
+            for (std::size_t i = 0; i < x.bytes(); ++i) p[i] = static_cast<std::uint8_t>(i * 7 + i / 251);
+            Tensor y = run_op("Transpose", {x}, {quern::onnx::attribute_ints("perm", {0, 2, 1})})[0];
+            const std::size_t size = static_cast<std::size_t>(quern::dtype_bits(t) / 8);
+            auto* q = static_cast<const std::uint8_t*>(y.raw());
+            for (std::int64_t n = 0; n < 2; ++n)
+                for (std::int64_t i = 0; i < rows; ++i)
+                    for (std::int64_t j = 0; j < cols; ++j)
+                        ASSERT_EQ(0, std::memcmp(q + static_cast<std::size_t>((n * cols + j) * rows + i) * size, p + static_cast<std::size_t>((n * rows + i) * cols + j) * size, size));
+        }
+}
+TEST(Movement, ShortRowsInTilesThatBeginAnywhere) {
+    // Rows of 2 and 3 elements, more than one tile of them.
+    for (std::int64_t b : {2, 3}) {
+        Tensor x(DType::i32, {1, 4 * b * b, 40, 61});
+        for (std::int64_t i = 0; i < x.count(); ++i) x.data<std::int32_t>()[i] = static_cast<std::int32_t>(i);
+        Tensor y = run_op("DepthToSpace", {x}, {quern::onnx::attribute_i("blocksize", b)})[0];
+        for (std::int64_t c = 0; c < 4; ++c)
+            for (std::int64_t h = 0; h < 40 * b; ++h)
+                for (std::int64_t w = 0; w < 61 * b; ++w)
+                    ASSERT_EQ(y.data<std::int32_t>()[(c * 40 * b + h) * 61 * b + w], (((h % b * b + w % b) * 4 + c) * 40 + h / b) * 61 + w / b);
+    }
+    Tensor x(DType::u8, {30000, 3});
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 5);
+    Tensor y = run_op("Pad", {x, ints({4}, {0, 1, 0, 0})}, {}, 20, 1, {1})[0];
+    for (std::int64_t i = 0; i < 30000; ++i)
+        for (std::int64_t j = 0; j < 4; ++j) ASSERT_EQ(y.data<std::uint8_t>()[i * 4 + j], j ? x.data<std::uint8_t>()[i * 3 + j - 1] : 0);
+}
+TEST(ArgMax, ColumnsTakeTheFirstOrLastAndNaN) {
+    const float nan = std::nanf("");
+    Tensor x = floats({4, 3}, {1, nan, 5, 3, 2, 5, 3, nan, 2, 0, 9, 5});
+    auto arg = [&](const char* op, bool last) { return run_op(op, {x}, {quern::onnx::attribute_i("axis", 0), quern::onnx::attribute_i("keepdims", 0), quern::onnx::attribute_i("select_last_index", last)})[0]; };
+    expect_near(arg("ArgMax", false), ints({3}, {1, 0, 0}));
+    expect_near(arg("ArgMax", true), ints({3}, {2, 0, 3}));
+    expect_near(arg("ArgMin", false), ints({3}, {3, 0, 2}));
+    expect_near(arg("ArgMin", true), ints({3}, {3, 0, 2}));
+    Tensor wide(DType::i64, {3, 700});
+    for (std::int64_t i = 0; i < wide.count(); ++i) wide.data<std::int64_t>()[i] = (i * 7919) % 1009;
+    auto got = run_op("ArgMax", {wide}, {quern::onnx::attribute_i("axis", 0), quern::onnx::attribute_i("keepdims", 0)})[0];
+    for (std::int64_t j = 0; j < 700; ++j) {
+        std::int64_t best = 0;
+        for (std::int64_t i = 1; i < 3; ++i)
+            if (wide.data<std::int64_t>()[i * 700 + j] > wide.data<std::int64_t>()[best * 700 + j]) best = i;
+        ASSERT_EQ(got.data<std::int64_t>()[j], best);
+    }
+}
+
 }  // namespace
