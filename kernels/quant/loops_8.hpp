@@ -29,6 +29,41 @@ QUERN_VEC_INL I splat_int(std::int32_t x) {
 #endif
 }
 QUERN_VEC_INL I load_int(const std::int32_t* p) { return *reinterpret_cast<const I32u*>(p); }
+/// W bytes as integers, and the low bytes of W integers of [-128, 255]: compilers make single bytes of conversions.
+template <bool is_signed>
+QUERN_VEC_INL I widened_8(const std::uint8_t* p) {
+#if QUERN_VEC_BYTES == 64
+    __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return is_signed ? (I)_mm512_maskz_cvtepi8_epi32(0xffff, b) : (I)_mm512_maskz_cvtepu8_epi32(0xffff, b);
+#elif QUERN_VEC_BYTES == 32
+    __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return is_signed ? (I)_mm256_cvtepi8_epi32(b) : (I)_mm256_cvtepu8_epi32(b);
+#elif defined(__SSE2__)
+    std::int32_t four;
+    memcpy(&four, p, 4);
+    __m128i b = _mm_cvtsi32_si128(four), zero = _mm_setzero_si128();
+    if (is_signed) return (I)_mm_srai_epi32(_mm_unpacklo_epi16(zero, _mm_unpacklo_epi8(zero, b)), 24);
+    return (I)_mm_unpacklo_epi16(_mm_unpacklo_epi8(b, zero), zero);
+#else
+    B8 b = *reinterpret_cast<const B8u*>(p);
+    if constexpr (is_signed) return __builtin_convertvector((S8)b, I);
+    else return __builtin_convertvector(b, I);
+#endif
+}
+QUERN_VEC_INL void store_bytes(std::uint8_t* p, I v) {
+#if QUERN_VEC_BYTES == 64
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
+#elif QUERN_VEC_BYTES == 32
+    __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
+#elif defined(__SSE2__)
+    __m128i halves = _mm_packs_epi32(_mm_and_si128((__m128i)v, _mm_set1_epi32(255)), _mm_setzero_si128());
+    std::int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));
+    memcpy(p, &four, 4);
+#else
+    *reinterpret_cast<B8u*>(p) = __builtin_convertvector(v, B8);
+#endif
+}
 /// In each lane the sum of two products of signed halves.
 QUERN_VEC_INL I pair_products(I a, I b) {
 #if QUERN_VEC_BYTES == 64
@@ -84,10 +119,12 @@ QUERN_VEC_INL void finish_8(I s, const quant::Finish& f, i64 r, i64 j, i64 n) {
         return;
     }
     x = min2(max2(x, splat(static_cast<float>(f.low - f.zero))), splat(static_cast<float>(f.high - f.zero)));
-    B8 b = __builtin_convertvector(to_int(round_small(x)) + f.zero, B8);
+    I q = to_int(round_small(x)) + f.zero;
     std::uint8_t* to = static_cast<std::uint8_t*>(f.out) + at;
-    if (left == W) *reinterpret_cast<B8u*>(to) = b;
-    else for (i64 i = 0; i < left; ++i) to[i] = b[i];
+    if (left == W) return store_bytes(to, q);
+    alignas(64) std::uint8_t bytes[W];
+    store_bytes(bytes, q);
+    for (i64 i = 0; i < left; ++i) to[i] = bytes[i];
 }
 /// R rows from row r and V vectors of columns from column j.
 template <int R, int V, bool flip>
@@ -157,35 +194,50 @@ QUERN_VEC_FN void row_sums_8(const quant::Rows& a, std::int32_t* sums) {
     }
 }
 
-template <bool is_signed>
-QUERN_VEC_INL I widened_8(const std::uint8_t* p) {
-    B8 b = *reinterpret_cast<const B8u*>(p);
-    if constexpr (is_signed) return __builtin_convertvector((S8)b, I);
-    else return __builtin_convertvector(b, I);
+/// P rows from r over channels [c, c + W).
+template <bool is_signed, int P>
+QUERN_VEC_INL void depthwise_rows(const quant::Rows& a, i64 r, i64 c, i64 channels, const std::int32_t* w, const quant::Finish& f) {
+    I acc[P] = {};
+    const std::uint8_t* const* p = a.p + r;
+    i64 t = 0;
+    for (; t + 2 <= a.taps; t += 2, w += channels, p += 2 * a.ld) {
+        I k = load_int(w);
+        QUERN_UNROLL
+        for (int i = 0; i < P; ++i) {
+            I first = widened_8<is_signed>(p[i] + c), second = widened_8<is_signed>(p[a.ld + i] + c) << 16;
+            acc[i] += pair_products(is_signed ? (first & 0xffff) | second : first | second, k);
+        }
+    }
+    if (t < a.taps) {
+        I k = load_int(w) & 0xffff;
+        QUERN_UNROLL
+        for (int i = 0; i < P; ++i) acc[i] += pair_products(widened_8<is_signed>(p[i] + c), k);
+    }
+    QUERN_UNROLL
+    for (int i = 0; i < P; ++i) finish_8(acc[i], f, r + i, c, channels);
 }
 template <bool is_signed>
 QUERN_VEC_FN void depthwise_of_8(const quant::Rows& a, i64 channels, const std::int32_t* weights, const quant::Finish& f) {
-    for (i64 r = 0; r < a.count; ++r) {
-        const std::uint8_t* const* p = a.p + r;
-        i64 c = 0;
-        for (; c + W <= channels; c += W) {
-            I acc{};
-            const std::int32_t* w = weights + c;
-            i64 t = 0;
-            for (; t + 2 <= a.taps; t += 2, w += channels)
-                acc += pair_products((widened_8<is_signed>(p[t * a.ld] + c) & 0xffff) | (widened_8<is_signed>(p[(t + 1) * a.ld] + c) << 16), load_int(w));
-            if (t < a.taps) acc += pair_products(widened_8<is_signed>(p[t * a.ld] + c) & 0xffff, load_int(w));
-            finish_8(acc, f, r, c, channels);
+    i64 whole = channels / W * W;
+    for (i64 r = 0; r < a.count;) {
+        bool four = r + 4 <= a.count;
+        for (i64 c = 0; c < whole; c += W) {
+            if (four) depthwise_rows<is_signed, 4>(a, r, c, channels, weights + c, f);
+            else depthwise_rows<is_signed, 1>(a, r, c, channels, weights + c, f);
         }
-        if (c == channels) continue;
-        alignas(64) std::int32_t sums[W] = {};
-        for (i64 t = 0; t < a.taps; ++t)
-            for (i64 i = c; i < channels; ++i) {
-                std::uint8_t byte = p[t * a.ld][i];
-                std::int32_t pair = weights[t / 2 * channels + i], w = t & 1 ? pair >> 16 : static_cast<std::int16_t>(pair);
-                sums[i - c] += w * (is_signed ? std::int32_t{static_cast<std::int8_t>(byte)} : std::int32_t{byte});
-            }
-        finish_8(load_int(sums), f, r, c, channels);
+        i64 rows = four ? 4 : 1;
+        for (; whole < channels && rows; --rows, ++r) {
+            const std::uint8_t* const* p = a.p + r;
+            alignas(64) std::int32_t sums[W] = {};
+            for (i64 t = 0; t < a.taps; ++t)
+                for (i64 i = whole; i < channels; ++i) {
+                    std::uint8_t byte = p[t * a.ld][i];
+                    std::int32_t pair = weights[t / 2 * channels + i], w = t & 1 ? pair >> 16 : static_cast<std::int16_t>(pair);
+                    sums[i - whole] += w * (is_signed ? std::int32_t{static_cast<std::int8_t>(byte)} : std::int32_t{byte});
+                }
+            finish_8(load_int(sums), f, r, whole, channels);
+        }
+        r += rows;
     }
 }
 QUERN_VEC_FN void depthwise_8(const quant::Rows& a, i64 channels, const std::int32_t* weights, bool is_signed, const quant::Finish& f) {
@@ -215,12 +267,9 @@ QUERN_VEC_FN void pairwise_of_8(const quant::Pairwise& k, const std::uint8_t* a,
         if constexpr (product) x = (u - za) * (v - zb) * ka;
         else x = fma(u, ka, fma(v, kb, k0));
         x = min2(max2(x, lo), hi);
-        B8 bytes = __builtin_convertvector(to_int(round_small(x)) + k.zero, B8);
-        if (left == W) *reinterpret_cast<B8u*>(y + i) = bytes;
-        else {
-            *reinterpret_cast<B8u*>(result) = bytes;
-            for (i64 l = 0; l < left; ++l) y[i + l] = result[l];
-        }
+        I q = to_int(round_small(x)) + k.zero;
+        store_bytes(left == W ? y + i : result, q);
+        for (i64 l = 0; left < W && l < left; ++l) y[i + l] = result[l];
     }
 }
 QUERN_VEC_FN void pairwise_8(const quant::Pairwise& k, const void* a, i64 a_step, const void* b, i64 b_step, void* y, i64 n) {
@@ -250,7 +299,7 @@ QUERN_VEC_FN void range_f32(const float* x, i64 n, float* low, float* high) {
 typedef std::uint32_t U32 __attribute__((vector_size(QUERN_VEC_BYTES)));
 /// Zero points of one block of a panel.
 QUERN_VEC_INL F zeros_of(const quant::Blocked& w, i64 at) {
-    return w.zero_f32 ? load(w.zero_f32 + at) : to_real(__builtin_convertvector((B8)*reinterpret_cast<const B8u*>(w.zero + at), I));
+    return w.zero_f32 ? load(w.zero_f32 + at) : to_real(widened_8<false>(w.zero + at));
 }
 template <int bits>
 QUERN_VEC_INL I fields(I v, int s) {
