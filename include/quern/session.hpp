@@ -12,6 +12,7 @@ QUERN_BEGIN
 struct StepTime {
     std::string node, op, kernel;
     double start_us = 0, micros = 0;
+    double inner_us = 0;  ///< of these, in the steps of its subgraphs, which are listed too
 };
 
 /// One run's activations. Not thread-safe; make one per thread, they share the engine's weights.

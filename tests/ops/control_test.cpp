@@ -41,6 +41,21 @@ std::string error_of(F&& f, quern::ErrorCode code) {
     return "";
 }
 
+quern::onnx::ValueInfo optional_port(const char* name, bool of_sequence) {
+    quern::onnx::ValueInfo v;
+    v.name = name;
+    auto tensor = std::make_shared<quern::onnx::TypeProto>();
+    tensor->kind = quern::onnx::TypeProto::tensor;
+    tensor->elem_type = 1;
+    v.type.kind = quern::onnx::TypeProto::optional;
+    v.type.elem = tensor;
+    if (of_sequence) {
+        v.type.elem = std::make_shared<quern::onnx::TypeProto>();
+        v.type.elem->kind = quern::onnx::TypeProto::sequence;
+        v.type.elem->elem = tensor;
+    }
+    return v;
+}
 /// y = x + x + ... (n times), and every partial sum times its number.
 struct Sums {
     ModelBuilder inner, b;
@@ -183,6 +198,30 @@ TEST(Loop, SlicesOfDifferentShapesAreAnError) {
     ASSERT_FALSE(r);
     EXPECT_EQ(r.error().code(), quern::ErrorCode::shape_mismatch);
     EXPECT_EQ(engine.run({{"n", count(1)}})[0].second.shape(), (quern::Shape{1, 0}));
+}
+TEST(Loop, ProfilesCountTheBodyOnce) {
+    Sums s;
+    auto engine = s.b.model().compile({.threads = 1});
+    EXPECT_NE(engine.describe().find("  subgraph test\n"), std::string::npos) << engine.describe();
+    quern::Session session(engine);
+    auto n = count(20), c = flag(true), x = floats({1}, {1});
+    session.bind("n", n);
+    session.bind("c", c);
+    session.bind("x", x);
+    session.bind("first", x);
+    session.profile(true);
+    session.run();
+    double inner = 0, outer = 0, all = 0;
+    int muls = 0;
+    for (auto& t : session.times()) {
+        (t.op == "Loop" ? outer : inner) += t.micros;
+        all += t.micros - t.inner_us;
+        muls += t.op == "Mul";
+    }
+    EXPECT_EQ(muls, 20);
+    EXPECT_LE(inner, outer);
+    EXPECT_NEAR(all, outer, 1e-6 * outer);
+    EXPECT_NE(session.profile_table().find("(20 runs)"), std::string::npos) << session.profile_table();
 }
 TEST(Loop, SavedModelsKeepTheirBodies) {
     Sums s;
@@ -341,6 +380,27 @@ TEST(Sequence, MapsABodyOverItsElements) {
     expect_near(out[0][2].tensor(), floats({1}, {10.5f}));
     expect_near(out[1][1].tensor(), ints({1}, {2}));
 }
+TEST(Sequence, SavedModelsKeepKindsAndTypes) {
+    ModelBuilder b;
+    b.proto().graph.input.push_back(optional_port("o", true));
+    b.input("x", DType::f32, {"N"}).node("OptionalHasElement", {"o"}, {"has"}).node("SequenceConstruct", {"x"}, {"s"}).node("SequenceInsert", {"s", "x"}, {"t"});
+    auto type = quern::onnx::make_attribute("type", quern::onnx::AttrType::tp);
+    type.tp = std::make_shared<quern::onnx::TypeProto>(*b.proto().graph.input[0].type.elem);
+    b.node("Optional", {}, {"none"}, {type}).output("has").output("t").output("none");
+    auto m = b.model();
+    EXPECT_EQ(m.inputs()[0].kind, Kind::optional);
+    EXPECT_EQ(m.inputs()[0].elem->kind, Kind::sequence);
+    EXPECT_EQ(m.outputs()[1].kind, Kind::sequence);
+    EXPECT_EQ(m.outputs()[1].elem->dtype, DType::f32);
+    std::string path = std::string(QUERN_BINARY_DIR) + "/saved_kinds.onnx";
+    for (std::string stage : {"import", "final"}) {
+        ASSERT_TRUE(m.save(path, stage));
+        auto out = quern::Model::load(path).compile({.threads = 1}).run_values({{"x", floats({1}, {4})}, {"o", Value::sequence()}});
+        EXPECT_TRUE(out[0].second.tensor().data<bool>()[0]);
+        EXPECT_EQ(out[1].second.size(), 2u);
+        EXPECT_FALSE(out[2].second.has_value());
+    }
+}
 TEST(Sequence, TensorsWhereSequencesBelongAndBack) {
     auto model = [](const char* op, const char* in) {
         ModelBuilder b;
@@ -351,21 +411,6 @@ TEST(Sequence, TensorsWhereSequencesBelongAndBack) {
     EXPECT_NE(error_of([&] { model("Relu", "s"); }, quern::ErrorCode::invalid_model).find("accepted: a tensor"), std::string::npos);
 }
 
-quern::onnx::ValueInfo optional_port(const char* name, bool of_sequence) {
-    quern::onnx::ValueInfo v;
-    v.name = name;
-    auto tensor = std::make_shared<quern::onnx::TypeProto>();
-    tensor->kind = quern::onnx::TypeProto::tensor;
-    tensor->elem_type = 1;
-    v.type.kind = quern::onnx::TypeProto::optional;
-    v.type.elem = tensor;
-    if (of_sequence) {
-        v.type.elem = std::make_shared<quern::onnx::TypeProto>();
-        v.type.elem->kind = quern::onnx::TypeProto::sequence;
-        v.type.elem->elem = tensor;
-    }
-    return v;
-}
 TEST(Optional, ThroughIfAndBack) {
     ModelBuilder then_part, else_part, b;
     then_part.node("OptionalGetElement", {"o"}, {"t"}).output("t");

@@ -2,6 +2,7 @@
 #include "../ops/control.hpp"
 #include "attention-inl.hpp"
 #include "chain-inl.hpp"
+#include "control-inl.hpp"
 #include "conv-inl.hpp"
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
@@ -93,6 +94,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"fold", passes_detail::fold_constants, true, true},
         {"inline_if", passes_detail::inline_if, true, false},
         {"simplify", passes_detail::simplify, true, false},
+        {"control", passes_detail::trim_control, true, false},
         {"fold_again", passes_detail::fold_constants, true, false},
         {"inline_if_again", passes_detail::inline_if, true, false},
         {"cse", passes_detail::common_subexpressions, true, false},

@@ -515,6 +515,14 @@ QUERN_INLINE std::string describe_plan(const Plan& p) {
             if (v >= 0) text += " " + p.values[v].name + ":" + (v < static_cast<int>(p.graph.values.size()) ? p.graph.values[v].fact.to_string() : "");
         text += "\n";
         for (auto& r : s.refusals) text += "    not " + r + "\n";
+        for (auto& b : s.branches) {
+            text += "  subgraph " + b->graph.name + "\n";
+            std::string inner = describe_plan(*b);
+            for (std::size_t at = 0, end; at < inner.size(); at = end + 1) {
+                end = inner.find('\n', at);
+                text += "    " + inner.substr(at, end + 1 - at);
+            }
+        }
     }
     return text;
 }

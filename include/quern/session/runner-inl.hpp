@@ -599,6 +599,7 @@ QUERN_INLINE void Runner::run_step(int s) {
     auto now = [] { return std::chrono::steady_clock::now(); };
     if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
     auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
+    const std::size_t listed = shared_.times->size();
     if (p.steps[s].device == Device::cpu && p.steps[s].transfer == Transfer::none && (kernel_of(s) || p.steps[s].late)) settle();
     if (p.steps[s].late) {
         late(s);
@@ -613,8 +614,10 @@ QUERN_INLINE void Runner::run_step(int s) {
     if (p.device) p.device->synchronize(shared_.stream);
     using us = std::chrono::duration<double, std::micro>;
     const Node* n = p.steps[s].node >= 0 ? &p.graph.nodes[p.steps[s].node] : nullptr;
+    double inner = 0;
+    for (std::size_t k = listed; k < shared_.times->size(); ++k) inner += (*shared_.times)[k].micros - (*shared_.times)[k].inner_us;
     shared_.times->push_back({n ? n->name : "copy", n ? n->op->name : "Copy", kernel_of(s) ? kernel_of(s)->name() : p.steps[s].control ? "control" : "copy",
-                              us(start - shared_.profile_start).count(), timed ? device_us : us(now() - start).count()});
+                              us(start - shared_.profile_start).count(), timed ? device_us : us(now() - start).count(), inner});
 }
 
 /// Replays the steps of a recordable region; records them in the second run with the same addresses (the first one sets

@@ -499,32 +499,27 @@ QUERN_INLINE void* Session::stream() const noexcept { return p_->shared.stream; 
 QUERN_INLINE void Session::profile(bool on) noexcept { p_->shared.profile = on; }
 QUERN_INLINE std::vector<StepTime> Session::times() const { return p_->times; }
 QUERN_INLINE std::string Session::profile_table() const {
-    struct Row { double us; std::string text; };
-    std::vector<Row> rows;
+    struct Sum { double us = 0; int runs = 0; };
+    std::map<std::string, Sum> kinds, nodes;  // a node of a loop's body runs many times
     double total = 0;
-    std::map<std::string, std::pair<double, int>> kinds;
     for (auto& t : p_->times) {
-        total += t.micros;
-        rows.push_back({t.micros, t.op + " '" + t.node + "' " + t.kernel});
-        auto& k = kinds[t.op + " by " + t.kernel];
-        k.first += t.micros;
-        ++k.second;
+        const double us = t.micros - t.inner_us;
+        total += us;
+        for (auto* sum : {&kinds[t.op + " by " + t.kernel], &nodes[t.op + " '" + t.node + "' " + t.kernel]}) sum->us += us, ++sum->runs;
     }
     auto line = [&](double us, const std::string& s) {
         char b[64];
         std::snprintf(b, sizeof b, "%12.1f us %6.1f %%  ", us, total > 0 ? 100 * us / total : 0.0);
         return b + s + "\n";
     };
-    auto slow_first = [](const Row& a, const Row& b) { return a.us > b.us; };
-    std::stable_sort(rows.begin(), rows.end(), slow_first);
-    std::string out = "by operator and kernel:\n";
-    std::vector<Row> sums;
-    for (auto& [name, k] : kinds) sums.push_back({k.first, name + " (" + std::to_string(k.second) + " nodes)"});
-    std::stable_sort(sums.begin(), sums.end(), slow_first);
-    for (auto& r : sums) out += line(r.us, r.text);
-    out += "by node:\n";
-    for (auto& r : rows) out += line(r.us, r.text);
-    return out + line(total, "in all steps");
+    auto table = [&](const std::map<std::string, Sum>& sums, bool always) {
+        std::vector<std::pair<std::string, Sum>> rows(sums.begin(), sums.end());
+        std::stable_sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.second.us > b.second.us; });
+        std::string text;
+        for (auto& [name, sum] : rows) text += line(sum.us, name + (always || sum.runs > 1 ? " (" + std::to_string(sum.runs) + (sum.runs == 1 ? " run)" : " runs)") : ""));
+        return text;
+    };
+    return "by operator and kernel:\n" + table(kinds, true) + "by node:\n" + table(nodes, false) + line(total, "in all steps");
 }
 QUERN_INLINE std::string Session::profile_trace() const {
     std::string s = "{\"traceEvents\":[";
