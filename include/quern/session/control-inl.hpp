@@ -72,9 +72,9 @@ QUERN_INLINE void Kept::append(const View& slice, RunShared& shared) {
     if (b) std::memcpy(to + at_, slice.data, b);
     at_ += b;
 }
-QUERN_INLINE View Kept::stacked(bool reverse, std::span<const std::int64_t> like, DType type) {
+QUERN_INLINE View Kept::stacked(bool reverse, std::span<const std::int64_t> like, DType type, bool wanted) {
     if (slices_ == 0) {
-        dims_.assign(1, 0);
+        dims_.assign(1, wanted ? 0 : -1);
         dims_.insert(dims_.end(), like.begin(), like.end());
         view_ = View{type, static_cast<std::int32_t>(dims_.size()), dims_.data(), memory_.data()};
         if (type == DType::string) view_.data = strings_.data();
@@ -193,7 +193,7 @@ protected:
             out_[i] = ran_ ? body_.output(lead_ + i) : states_[i].view();
         }
         for (std::size_t k = 0; k < stacks_.size(); ++k)
-            out_[states_.size() + k] = stacks_[k].stacked(reverse_[k], like_[k], body_.output_type(lead_ + states_.size() + k));
+            out_[states_.size() + k] = stacks_[k].stacked(reverse_[k], like_[k], body_.output_type(lead_ + states_.size() + k), wanted_[k]);
     }
     std::size_t kept_bytes() const override {
         std::size_t n = 0;

@@ -39,8 +39,9 @@ public:
     /// Appends `slice`; all slices have one shape.
     void append(const View& slice, RunShared& shared);
     /// The slices as one tensor with their number in front, in reverse order if asked for. `like`: the shape of a slice
-    /// where there is none, -1 where it is not known. Once after the last append.
-    View stacked(bool reverse, std::span<const std::int64_t> like, DType type);
+    /// where there is none, -1 where it is not known. Where not `wanted`, nothing was appended, whatever number there were.
+    /// Once after the last append.
+    View stacked(bool reverse, std::span<const std::int64_t> like, DType type, bool wanted);
     const View& view() const noexcept { return view_; }
     std::size_t bytes() const noexcept { return memory_.size() + strings_.capacity() * sizeof(std::string); }
 
