@@ -62,9 +62,13 @@ private:
             q.tile_m = std::clamp<std::int64_t>((64 << 10) / k, 1, 4096);
             q.tiles_m = std::max<std::int64_t>(1, up(g.m, q.tile_m));
         }
-        std::int64_t least = g.m >= 16 ? 128 : panel;
-        std::int64_t tn = (std::int64_t{8} << 20) / (std::max<std::int64_t>(q.tile_m, 1) * k);
-        tn = std::clamp<std::int64_t>(tn, least, std::max(least, (std::int64_t{256} << 10) / k));
+        // Rows of A that are copied pay for themselves over more columns.
+        bool in_place = packed && !g.ta && g.lda * static_cast<std::int64_t>(sizeof(float)) % 4096 != 0;
+        // Few rows: some 400 KB of weights, and as many panels as go through at a time.
+        bool few = g.m < 16;
+        std::int64_t least = few ? 4 * panel : in_place ? 2 * panel : 128, most = std::int64_t{few ? 96 : 256} << 10;
+        std::int64_t tn = (std::int64_t{in_place ? 2 : 8} << 20) / (std::max<std::int64_t>(q.tile_m, 1) * k);
+        tn = std::clamp<std::int64_t>(tn, least, std::max(least, most / k));
         q.tiles_n = std::max<std::int64_t>(1, up(g.n, tn));
         q.tile_n = std::max(panel, up(up(g.n, q.tiles_n), panel) * panel);
         q.tiles_n = std::max<std::int64_t>(1, up(g.n, q.tile_n));

@@ -478,7 +478,8 @@ private:
     bool closed_is_zero_ = false;
 };
 
-inline bool attention_blocks(Graph& g, const PassContext&) {
+inline bool attention_blocks(Graph& g, const PassContext& ctx) {
+    if (ctx.target.device != Device::cpu) return false;  // devices have kernels for the parts, none for the whole
     bool changed = false;
     Matcher m(g);
     for (NodeId id : g.order()) {

@@ -18,20 +18,38 @@ inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin) 
     return out;
 }
 
+/// Operators whose float inputs and outputs are of one type, which may be a wider one. They compute in halves by themselves; between
+/// operators that compute wide they stay wide, too: nothing is rounded and cast in between.
+inline bool may_widen(const OpDef& op) {
+    for (const char* name : {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Concat", "Split", "Slice", "Gather", "Where",
+                             "Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu",
+                             "Swish", "HardSwish", "Clip", "Max", "Min"})
+        if (!*op.domain && std::string_view(name) == op.name) return true;
+    return false;
+}
+inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
+
 /// f16, bf16 and float8 compute in f32; narrow integers and bool in i32; u32 and u64 in i64 (rule 14). A
 /// value that was cast down only to be cast up again by the next node stays wide in between.
-inline bool promote(Graph& g, const PassContext&) {
+inline bool promote(Graph& g, const PassContext& ctx) {
     bool changed = false;
     std::unordered_map<ValueId, ValueId> wide_copy;  // of a narrow value
     for (NodeId id : g.order()) {
         const OpDef& op = *g.nodes[id].op;
-        if (op.compute == Compute::any) continue;
+        bool follow = false;  // an input is at hand in f32, from before it was rounded
+        if (ctx.options.optimize && may_widen(op))
+            for (ValueId v : g.nodes[id].in) {
+                auto it = v == no_value || !is_half(g.fact(v).dtype) ? wide_copy.end() : wide_copy.find(v);
+                follow = follow || (it != wide_copy.end() && g.producer(v) && g.producer(v)->in[0] == it->second);
+            }
+        if (op.compute == Compute::any && !follow) continue;
         std::string origin = g.nodes[id].origin;
         bool touched = false;
         for (std::size_t i = 0; i < g.nodes[id].in.size(); ++i) {
             ValueId v = g.nodes[id].in[i];
-            if (v == no_value || !detail::needs_promotion(op, i, g.fact(v).dtype, true)) continue;
-            DType t = compute_type(op, g.fact(v).dtype);
+            bool half = follow && v != no_value && is_half(g.fact(v).dtype);
+            if (v == no_value || (!half && !detail::needs_promotion(op, i, g.fact(v).dtype, true))) continue;
+            DType t = half ? DType::f32 : compute_type(op, g.fact(v).dtype);
             auto it = wide_copy.find(v);
             // Integers are cast again: only the cast makes them wrap.
             bool keep = it != wide_copy.end() && g.fact(it->second).dtype == t && (is_float(t) || g.producer(it->second)->in[0] == v);
@@ -44,7 +62,7 @@ inline bool promote(Graph& g, const PassContext&) {
         std::vector<Back> back;
         for (std::size_t o = 0; o < g.nodes[id].out.size(); ++o) {
             ValueId v = g.nodes[id].out[o];
-            if (v == no_value || !detail::needs_promotion(op, o, g.fact(v).dtype, false)) continue;
+            if (v == no_value || (!(follow && is_half(g.fact(v).dtype)) && !detail::needs_promotion(op, o, g.fact(v).dtype, false))) continue;
             // The node makes a new, wide value; the old one becomes its cast.
             ValueId wide = g.add_value(g.fresh_name(g.values[v].name), Fact());
             g.values[wide].producer = id;
