@@ -34,6 +34,7 @@ inline void move_activation(const Attrs& from, Attrs& to, const std::string& pre
 }
 inline bool chain(Graph& g, const PassContext& ctx) {
     bool changed = false;
+    if (ctx.target.device != Device::cpu) return false;
     std::vector<int> uses = g.use_counts();
     std::vector<NodeId> reader(g.values.size(), -1);
     for (NodeId id : g.order())

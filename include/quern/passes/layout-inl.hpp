@@ -5,6 +5,8 @@
 #include "../ops/conv.hpp"
 #include "../ops/conv_transpose.hpp"
 #include "../ops/evaluate.hpp"
+#include "../ops/planar.hpp"
+#include "fuse-inl.hpp"
 #include "pass.hpp"
 
 QUERN_BEGIN
@@ -238,6 +240,30 @@ struct Layout {
         m.attrs.set("axes", axes);
         return true;
     }
+    /// Known statistics become a scale and a shift for each channel.
+    bool batch_norm(Moved& m, const Fact& x) {
+        if (m.in.size() != 5 || x.dtype != DType::f32 || m.attrs.i("training_mode", 0)) return false;
+        std::span<const float> param[4];
+        for (std::size_t i = 0; i < 4; ++i) {
+            const Tensor& t = m.in[i + 1] == no_value ? Tensor() : g.fact(m.in[i + 1]).value;
+            if (!t.defined() || t.dtype() != DType::f32 || (i && t.count() != static_cast<std::int64_t>(param[0].size()))) return false;
+            param[i] = t.data<float>();
+        }
+        std::vector<float> scale(param[0].size()), shift(scale.size());
+        double eps = static_cast<double>(m.attrs.f("epsilon", 1e-5f));
+        for (std::size_t c = 0; c < scale.size(); ++c) {
+            double s = static_cast<double>(param[0][c]) / std::sqrt(static_cast<double>(param[3][c]) + eps);
+            scale[c] = static_cast<float>(s);
+            shift[c] = static_cast<float>(static_cast<double>(param[1][c]) - static_cast<double>(param[2][c]) * s);
+        }
+        auto row = [&](const char* stem, const std::vector<float>& v) {
+            return g.add_constant(g.fresh_name(stem), Tensor::from(std::span<const float>(v), {static_cast<std::int64_t>(v.size())}));
+        };
+        m.op = "quern::FusedBatchNormalization";
+        m.in = {row("scale", scale), row("shift", shift), m.in[0]};
+        m.attrs = Attrs();
+        return true;
+    }
     /// What each operator needs to work on channels last; false where it cannot.
     bool translate(Moved& m, const Fact& x, const Fact& y, int rank) {
         static constexpr std::string_view unary[] = {"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip", "LeakyRelu", "Tanh", "Exp", "Sqrt", "Abs", "Neg", "Elu", "Erf", "Gelu", "Swish", "Cast", "Identity", "Softplus", "Mish"};
@@ -255,6 +281,7 @@ struct Layout {
         if (m.op == "Softmax" || m.op == "LogSoftmax") return m.attrs.set("axis", axis_last(m.attrs.i("axis", -1), rank)), true;
         if (m.op == "GlobalAveragePool" || m.op == "GlobalMaxPool") return global_pool(m, rank);
         if (m.op.substr(0, 6) == "Reduce") return reduce(m, rank, m.attrs.i("keepdims", 1) != 0);
+        if (m.op == "BatchNormalization") return ctx.target.device == Device::cpu && batch_norm(m, x);
         if (m.op == "Pad") return pad(m, rank);
         if (m.op == "Slice") return slice(m, rank);
         if (m.op == "Resize") return resize(m, x, y, rank);
@@ -320,6 +347,47 @@ struct Layout {
     }
 };
 
+/// A picture that only a convolution wants in channels last is read as it is.
+inline void planar(Graph& g, NodeId id, const PassContext& ctx) {
+    Node& n = g.nodes[id];
+    if (!is_op(&n, "FusedConv", "quern") || n.attrs.s("layout", "nchw") != "nhwc") return;
+    const Node* t = g.producer(n.in[0]);
+    if (!is_op(t, "Transpose") || g.fact(n.in[0]).rank() != 4 || t->attrs.ints("perm") != to_last(4)) return;
+    LowerCtx lower{n, n.attrs, {}, {}, ctx.target};
+    for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+    if (!conv::refuse_planar(ops_planar::problem(lower), ctx.target).empty()) return;
+    n.in[0] = t->in[0];
+    n.attrs.erase("layout");
+    n.op = &op_named("quern::PlanarConv");
+}
+/// The concatenation before a batch normalization and the function after it become part of it.
+inline void surround_norm(Graph& g, NodeId id, const std::vector<int>& uses) {
+    if (is_op(&g.nodes[id], "FusedBatchNormalization", "quern")) {
+        const Node* cat = g.nodes[id].in.size() == 3 ? g.producer(g.nodes[id].in[2]) : nullptr;
+        if (!is_op(cat, "Concat") || uses[g.nodes[id].in[2]] != 1) return;
+        int rank = g.fact(g.nodes[id].in[2]).rank();
+        if (std::int64_t axis = cat->attrs.i("axis", 1); rank < 1 || (axis < 0 ? axis + rank : axis) != rank - 1) return;
+        std::vector<ValueId> in{g.nodes[id].in[0], g.nodes[id].in[1]};
+        in.insert(in.end(), cat->in.begin(), cat->in.end());
+        g.nodes[id].in = std::move(in);
+        return;
+    }
+    std::string name;
+    std::vector<float> params;
+    Node& act = g.nodes[id];
+    if (act.in.empty() || act.in[0] == no_value || !activation_of(g, act, name, params)) return;
+    Node* norm = g.producer(act.in[0]);
+    if (!is_op(norm, "FusedBatchNormalization", "quern") || norm->attrs.has("activation") || uses[act.in[0]] != 1) return;
+    norm->attrs.set("activation", name);
+    if (!params.empty()) norm->attrs.set("activation_params", params);
+    ValueId out = act.out[0];
+    NodeId nid = static_cast<NodeId>(norm - g.nodes.data());
+    g.values[norm->out[0]].producer = -1;
+    g.remove_node(id);
+    g.values[out].producer = nid;
+    g.nodes[nid].out = {out};
+}
+
 inline bool layout(Graph& g, const PassContext& ctx) {
     Layout l{g, ctx};
     std::vector<NodeId> chosen;
@@ -331,6 +399,12 @@ inline bool layout(Graph& g, const PassContext& ctx) {
         again = false;
         for (NodeId id : g.order())
             if (g.nodes[id].op && (l.cancel(id) || l.shuffle(id) || l.sink(id))) again = true;
+    }
+    if (ctx.target.device == Device::cpu) {
+        remove_dead(g);  // transposes that nobody reads any more are no uses
+        std::vector<int> uses = g.use_counts();
+        for (NodeId id : g.order())
+            if (g.nodes[id].op) planar(g, id, ctx), surround_norm(g, id, uses);
     }
     return true;
 }

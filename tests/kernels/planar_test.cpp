@@ -1,0 +1,99 @@
+// The kernels at the edges of channels last against double: the first convolution, batch normalization with its concatenation.
+#include <deque>
+
+#include <quern/kernels/conv/planar.hpp>
+#include <quern/kernels/conv/reference.hpp>
+#include <quern/kernels/norm/affine.hpp>
+#include "support/kernel_harness.hpp"
+
+namespace {
+using namespace quern;
+using namespace quern_test;
+
+template <class F> void each_isa(F&& f) {
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        if (isa > best_isa()) continue;
+        SCOPED_TRACE(isa_name(isa));
+        f(isa);
+    }
+}
+std::vector<double> last(const std::vector<double>& v, std::int64_t n, std::int64_t c, std::int64_t plane) {
+    std::vector<double> r(v.size());
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t k = 0; k < c; ++k)
+            for (std::int64_t p = 0; p < plane; ++p) r[static_cast<std::size_t>((i * plane + p) * c + k)] = v[static_cast<std::size_t>((i * c + k) * plane + p)];
+    return r;
+}
+struct Case {
+    std::int64_t n, c, h, w, m, kh, kw, stride, pad;
+    std::int64_t dilation = 1;
+};
+void check(const Case& c, vec::Post post, bool bias, bool residual, std::mt19937& rng) {
+    conv::Problem p;
+    p.layout = conv::Layout::nhwc;
+    p.window.kernel = {c.kh, c.kw}, p.window.strides = {c.stride, c.stride}, p.window.pads = {c.pad, c.pad, c.pad + 1, c.pad}, p.window.dilations = {c.dilation, c.dilation};
+    p.has_bias = bias, p.has_residual = residual, p.post = post, p.post_alpha = -0.4f, p.post_beta = 0.6f;
+    std::int64_t ho = (c.h + 2 * c.pad + 1 - (c.kh - 1) * c.dilation - 1) / c.stride + 1, wo = (c.w + 2 * c.pad - (c.kw - 1) * c.dilation - 1) / c.stride + 1;
+    Dims dw{c.m, c.c, c.kh, c.kw}, dx{c.n, c.c, c.h, c.w}, dy{c.n, ho, wo, c.m};
+    auto x = random_values(rng, count_of(dx)), w = random_values(rng, count_of(dw)), b = bias ? random_values(rng, c.m) : std::vector<double>{};
+    auto r = residual ? random_values(rng, count_of(dy)) : std::vector<double>{};
+    auto want = conv::reference(p, dx, x, c.m, w, b, r, {ho, wo});
+    Guarded gx(DType::f32, dx, x), gw(DType::f32, dw, w), gb(DType::f32, {c.m}, b), gr(DType::f32, dy, last(r, residual ? c.n : 0, c.m, ho * wo)), y(DType::f32, dy);
+    p.w = gw.tensor();
+    auto expect = last(want.y, c.n, c.m, ho * wo), tolerance = last(want.tolerance, c.n, c.m, ho * wo);
+    each_isa([&](Isa isa) {
+        conv::PlanarKernel kernel(p, Target{isa, {}, nullptr});
+        std::vector<View> in{gx.view(), gw.view(), bias ? gb.view() : View{}, residual ? gr.view() : View{}};
+        in[1].data = nullptr;
+        run_kernel(kernel, in, y);
+        for (std::size_t i = 0; i < expect.size(); ++i) ASSERT_NEAR(y.get(i), expect[i], tolerance[i]) << "element " << i;
+    });
+}
+TEST(Planar, Shapes) {
+    std::mt19937 rng(seed());
+    const Case cases[] = {{1, 3, 32, 31, 32, 3, 3, 2, 1}, {2, 3, 21, 40, 64, 7, 7, 2, 3}, {1, 1, 9, 9, 5, 3, 3, 1, 1}, {1, 3, 20, 36, 96, 4, 4, 4, 0}, {1, 4, 7, 50, 17, 5, 2, 1, 4},
+                          {1, 2, 8, 8, 33, 3, 3, 1, 2, 2}, {0, 3, 8, 8, 16, 3, 3, 2, 1}, {1, 3, 2, 1, 16, 3, 3, 2, 2}, {1, 3, 1, 1, 100, 1, 1, 1, 0}, {1, 3, 16, 224, 16, 3, 3, 2, 0}};
+    int i = 0;
+    for (const Case& c : cases) {
+        SCOPED_TRACE("case " + std::to_string(i++));
+        check(c, vec::Post::relu, true, false, rng);
+        check(c, vec::Post::none, false, false, rng);
+        check(c, vec::Post::clip, true, true, rng);
+    }
+}
+TEST(Planar, EveryPost) {
+    std::mt19937 rng(seed());
+    for (int i = 0; i <= static_cast<int>(vec::Post::hard_sigmoid); ++i) check({1, 3, 9, 34, 20, 3, 3, 2, 1}, static_cast<vec::Post>(i), true, i % 2 == 1, rng);
+}
+TEST(Affine, ConcatenatesScalesAndApplies) {
+    std::mt19937 rng(seed());
+    for (Dims parts : {Dims{5}, Dims{16, 3, 33}, Dims{64, 32, 32}, Dims{1, 0, 7}})
+        for (std::int64_t rows : {0, 1, 7, 500}) {
+            std::int64_t c = 0;
+            std::deque<Guarded> keep;
+            std::vector<std::vector<double>> values;
+            for (std::int64_t n : parts) {
+                values.push_back(random_values(rng, rows * n));
+                keep.emplace_back(DType::f32, Dims{rows, n}, values.back());
+                c += n;
+            }
+            auto scale = random_values(rng, c), shift = random_values(rng, c);
+            Guarded gs(DType::f32, {c}, scale), gt(DType::f32, {c}, shift), y(DType::f32, {rows, c});
+            std::vector<View> in{gs.view(), gt.view()};
+            for (Guarded& k : keep) in.push_back(k.view());
+            each_isa([&](Isa isa) {
+                for (vec::Post post : {vec::Post::none, vec::Post::relu, vec::Post::silu}) {
+                    norm::AffineKernel kernel(post, 0, 0, isa);
+                    run_kernel(kernel, in, y);
+                    for (std::int64_t r = 0; r < rows; ++r)
+                        for (std::size_t part = 0, at = 0; part < parts.size(); ++part)
+                            for (std::int64_t j = 0; j < parts[part]; ++j, ++at) {
+                                double v = values[part][static_cast<std::size_t>(r * parts[part] + j)] * scale[at] + shift[at];
+                                double want = vec::reference::post(post, v, 0, 0);
+                                ASSERT_NEAR(y.get(static_cast<std::size_t>(r * c) + at), want, 2e-6);
+                            }
+                }
+            });
+        }
+}
+}  // namespace
