@@ -29,6 +29,9 @@ expect "QUERN READS 2026" "$ex/read_line" examples/models/ocr_crnn.onnx "$in/lin
 say "handwritten digits"
 expect "2 0 4 9 4 1 2 4 6 7" "$ex/digits" examples/models/digits.onnx "$in/digits.png"
 
+say "the same digits by a model with an operator of the program's own in it"
+expect "digits: 2 0 4 9 4 1 2 4 6 7" "$ex/custom_op" examples/models/digits_strip.onnx "$in/digits.png"
+
 say "models that this repository may not hold, from $real"
 if [ -e "$real/silero_vad/model.onnx" ]; then
     expect "speech from 0.86 s to 4.00 s" "$ex/voice_activity" "$real/silero_vad/model.onnx" "$in/speech.wav"

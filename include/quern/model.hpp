@@ -14,6 +14,9 @@
 QUERN_BEGIN
 
 class Engine;
+struct CustomOp;  // custom_op.hpp
+/// Operators of the application, for nodes of their domain and name.
+using CustomOps = std::vector<std::shared_ptr<const CustomOp>>;
 
 /// One dimension as declared: a number, or a name ("N", "seq + 1"), or unknown (both empty).
 struct DimInfo {
@@ -44,14 +47,14 @@ class QUERN_API Model {
 public:
 #if QUERN_HAS_EXCEPTIONS
     /// Maps and checks `path`. Raises io, invalid_model, unsupported.
-    static Model load(const std::string& path, const LoadOptions& options = {});
+    static Model load(const std::string& path, const LoadOptions& options = {}, const CustomOps& custom = {});
     /// Parses `bytes`, which must stay valid and unchanged as long as the model and its engines live.
-    static Model from_bytes(std::span<const std::byte> bytes, const LoadOptions& options = {});
+    static Model from_bytes(std::span<const std::byte> bytes, const LoadOptions& options = {}, const CustomOps& custom = {});
     /// Plans the model for this machine. Raises unsupported, out_of_memory, invalid_argument.
     Engine compile(const Options& options = {}) const;
 #endif
-    static Result<Model> try_load(const std::string& path, const LoadOptions& options = {}) noexcept;
-    static Result<Model> try_from_bytes(std::span<const std::byte> bytes, const LoadOptions& options = {}) noexcept;
+    static Result<Model> try_load(const std::string& path, const LoadOptions& options = {}, const CustomOps& custom = {}) noexcept;
+    static Result<Model> try_from_bytes(std::span<const std::byte> bytes, const LoadOptions& options = {}, const CustomOps& custom = {}) noexcept;
     Result<Engine> try_compile(const Options& options = {}) const noexcept;
 
     const std::vector<PortInfo>& inputs() const noexcept;   ///< in the model's order, without initializers
@@ -72,8 +75,8 @@ private:
 
 /// Lists everything that keeps a model from loading or compiling, all at once. Empty: it will run.
 /// Fails only when the bytes are not a model at all.
-QUERN_API Result<std::vector<Problem>> check(const std::string& path, const Options& = {}) noexcept;
-QUERN_API Result<std::vector<Problem>> check(std::span<const std::byte> bytes, const Options& = {}) noexcept;
+QUERN_API Result<std::vector<Problem>> check(const std::string& path, const Options& = {}, const LoadOptions& = {}, const CustomOps& = {}) noexcept;
+QUERN_API Result<std::vector<Problem>> check(std::span<const std::byte> bytes, const Options& = {}, const LoadOptions& = {}, const CustomOps& = {}) noexcept;
 
 QUERN_END
 #include "engine.hpp"

@@ -1,5 +1,6 @@
 // quern: an embeddable inference library. This header is all that most programs include.
 #pragma once
+#include "custom_op.hpp"
 #include "dtype.hpp"
 #include "engine.hpp"
 #include "error.hpp"

@@ -383,8 +383,9 @@ public:
             walk(x.in<T>() + begin * width, n, width, group * trees / split.groups, (group + 1) * trees / split.groups, s);
             for (std::int64_t r = 0; split.groups == 1 && r < n; ++r) finish(s + r * stride(), begin + r);
         });
-        if (split.groups > 1)
-            for (std::int64_t r = 0; r < rows; ++r) {
+        if (split.groups == 1) return;
+        call.workers.ranges(rows, 64, [&](std::int64_t r, std::int64_t end) {
+            for (; r < end; ++r) {
                 double* v = sums + r * stride();
                 for (std::int64_t g = 1; g < split.groups; ++g) {
                     const double* w = sums + (g * rows + r) * stride();
@@ -392,6 +393,7 @@ public:
                 }
                 finish(v, r);
             }
+        });
     }
 
 private:
@@ -400,9 +402,13 @@ private:
     static std::int64_t rows_of(const View& x) { return x.rank < 2 ? 1 : x.dims[0]; }
     std::int64_t stride() const noexcept { return f_.targets + 2; }
     Split split_of(const View& x) const {
-        const std::int64_t rows = rows_of(x), block = std::clamp<std::int64_t>(8192 / stride(), side, 64), blocks = (rows + block - 1) / block;
-        if (blocks == 0 || blocks >= 16 || f_.trees.empty()) return {block, 1};
-        const double tiles = static_cast<double>(rows) * f_.steps / 16384;  // some 40 us each
+        if (f_.trees.empty()) return {side, 1};
+        // A tree is read once for each block: the larger the trees, the more rows.
+        const auto tree = static_cast<std::int64_t>(f_.bytes() / f_.trees.size()), row = std::max<std::int64_t>(1, x.dim(-1)) * static_cast<std::int64_t>(sizeof(T));
+        const std::int64_t fit = std::min(2 * std::max<std::int64_t>(tree, 16384) / row, 32768 / stride());
+        const std::int64_t rows = rows_of(x), block = std::clamp<std::int64_t>(fit / side * side, side, 256), blocks = (rows + block - 1) / block;
+        if (blocks == 0 || blocks >= 16) return {block, 1};
+        const double tiles = static_cast<double>(rows) * f_.steps / 4096;  // some 10 us each
         return {block, std::clamp<std::int64_t>(static_cast<std::int64_t>(std::min(tiles, 64.0)) / blocks, 1, static_cast<std::int64_t>(f_.trees.size()))};
     }
     double merged(double a, double b) const noexcept {

@@ -22,6 +22,8 @@ struct Args {
     bool portable = false, no_optimize = false, verbose = false;
     std::string device = "cpu";
     bool strict_device = false, no_device_graphs = false, tf32 = false;
+    std::string schemas, reasons, kernels;
+    bool markdown = false;
     bool json = false, dot = false, profile = false;
 };
 
@@ -30,4 +32,5 @@ int bench(const Args&);
 int test(const Args&);
 int inspect(const Args&);
 int check(const Args&);
+int ops(const Args&);
 }  // namespace cli

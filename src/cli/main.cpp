@@ -85,6 +85,14 @@ void add_commands(CLI::App& app, Args& a, int (*&chosen)(const Args&)) {
     auto* check = app.add_subcommand("check", "Lists everything that keeps a model from running, at once; exit 0 nothing, 2 something");
     model_options(*check, a), engine_options(*check, a);
     check->callback([&] { chosen = cli::check; });
+
+    auto* ops = app.add_subcommand("ops", "Lists the operators: domain, name, newest revision");
+    ops->add_option("--schemas", a.schemas, "ONNX's own schemas (docs/onnx_schemas.txt): compares, and exits with 1 where an operator is neither supported at its newest revision nor listed")->type_name("FILE");
+    ops->add_option("--reasons", a.reasons, "What is left out on purpose: lines DOMAIN;OPERATOR;REASON")->type_name("FILE");
+    ops->add_option("--kernels", a.kernels, "The folder kernels/ of the sources: names the backends of each kernel")->type_name("DIR");
+    ops->add_flag("--markdown", a.markdown, "The table of operators, revisions, types and kernels, by trying each");
+    ops->add_flag("-v,--verbose", a.verbose, "Says which operators could not be tried, and why");
+    ops->callback([&] { chosen = cli::ops; });
 }
 }  // namespace
 

@@ -202,4 +202,33 @@ for k, v in (("location", "w.bin"), ("offset", "0"), ("length", "48")):
     e = ext.external_data.add()
     e.key, e.value = k, v
 save("external", [N("MatMul", ["x", "w"], ["y"])], [("x", F, ["N", 4])], [("y", F, None)], [ext])
+
+ML = "ai.onnx.ml"
+tree = dict(nodes_treeids=[0] * 5 + [1] * 3, nodes_nodeids=[0, 1, 2, 3, 4, 0, 1, 2], nodes_featureids=[0, 2, 0, 0, 0, 1, 0, 0], nodes_values=[0.5, -1.0, 0.0, 0.0, 0.0, 0.25, 0.0, 0.0],
+            nodes_modes=["BRANCH_LEQ", "BRANCH_LT", "LEAF", "LEAF", "LEAF", "BRANCH_EQ", "LEAF", "LEAF"], nodes_truenodeids=[1, 3, 0, 0, 0, 1, 0, 0], nodes_falsenodeids=[2, 4, 0, 0, 0, 2, 0, 0],
+            nodes_missing_value_tracks_true=[0, 1, 0, 0, 0, 1, 0, 0])
+leaf = lambda stem: {stem + "_treeids": [0, 0, 0, 1, 1], stem + "_nodeids": [2, 3, 4, 1, 2], stem + "_ids": [0, 1, 2, 1, 0], stem + "_weights": [0.5, 1.0, -2.0, 0.25, 3.0]}
+save("trees", [N("Scaler", ["x"], ["s"], domain=ML, offset=[1.0, 0.0, 2.0], scale=[0.5]),
+               N("TreeEnsembleClassifier", ["s"], ["label", "p"], domain=ML, classlabels_strings=["a", "b", "c"], post_transform="SOFTMAX", **tree, **leaf("class")),
+               N("Normalizer", ["p"], ["y"], domain=ML, norm="L1")], [("x", F, ["N", 3])], [("label", T.STRING, ["N"]), ("y", F, ["N", 3])], extra=[(ML, 3)])
+save("trees_regressor", [N("TreeEnsembleRegressor", ["x"], ["y"], domain=ML, n_targets=3, aggregate_function="MAX", base_values=[1.0, 2.0, 3.0], **tree, **leaf("target"))],
+     [("x", T.DOUBLE, [2, 3])], [("y", F, [2, 3])], extra=[(ML, 1)])
+save("trees_5", [N("TreeEnsemble", ["x"], ["y"], domain=ML, n_targets=2, nodes_featureids=[0, 1, 0], nodes_modes=const("m", np.array([6, 0, 4], np.uint8)),
+                   nodes_splits=const("s", np.array([0, 2, 1], np.float32)), nodes_truenodeids=[0, 1, 3], nodes_falsenodeids=[1, 2, 3], nodes_trueleafs=[1, 1, 1], nodes_falseleafs=[0, 1, 1],
+                   leaf_targetids=[0, 0, 0, 1], leaf_weights=const("w", np.array([5, 10, 20, -1], np.float32)), tree_roots=[0, 2], membership_values=const("v", np.array([4, 1, np.nan], np.float32)))],
+     [("x", F, ["N", 2])], [("y", F, ["N", 2])], extra=[(ML, 5)])
+save("svm", [N("SVMClassifier", ["x"], ["label", "y"], domain=ML, kernel_type="RBF", kernel_params=[0.5, 0.0, 3.0], support_vectors=rng.random(12).tolist(), coefficients=rng.random(12).tolist(),
+               vectors_per_class=[2, 3, 1], rho=[0.1, 0.2, 0.3], prob_a=[1.0, -1.0, 0.5], prob_b=[0.0, 0.1, 0.2], classlabels_ints=[3, 1, 2]),
+             N("SVMRegressor", ["x"], ["z"], domain=ML, n_supports=3, support_vectors=rng.random(6).tolist(), coefficients=[1.0, 2.0, -1.0], rho=[0.5], one_class=1),
+             N("LinearClassifier", ["x"], ["l2", "p2"], domain=ML, coefficients=[1.0, -1.0], intercepts=[0.5], classlabels_ints=[0, 1], post_transform="LOGISTIC")],
+     [("x", F, ["N", 2])], [("label", I, None), ("y", F, None), ("z", F, None), ("l2", I, None), ("p2", F, None)], extra=[(ML, 1)])
+save("labels", [N("LabelEncoder", ["w"], ["a"], domain=ML, keys_strings=["x", "y"], values_floats=[0.5, 1.5], default_float=9.0), N("OneHotEncoder", ["w"], ["b"], domain=ML, cats_strings=["x", "z"]),
+                N("CategoryMapper", ["w"], ["c"], domain=ML, cats_strings=["x", "y"], cats_int64s=[4, 5]), N("Imputer", ["c"], ["d"], domain=ML, imputed_value_int64s=[7], replaced_value_int64=-1),
+                N("FeatureVectorizer", ["d", "a"], ["e"], domain=ML, inputdimensions=[2, 3]), N("ArrayFeatureExtractor", ["e", "i"], ["f"], domain=ML), N("Binarizer", ["f"], ["y"], domain=ML, threshold=1.0)],
+     [("w", T.STRING, ["N", 2])], [("b", F, None), ("y", F, None)], [const("i", np.array([0, 2], np.int64))], extra=[(ML, 2)])
+save("optimizers", [N("Adam", ["r", "t", "x", "g", "v", "h"], ["a", "b", "c"], domain="ai.onnx.preview.training", norm_coefficient=0.1),
+                    N("Momentum", ["r", "t", "a", "g", "b"], ["y", "z"], domain="ai.onnx.preview.training", alpha=0.9, beta=0.5, norm_coefficient=0.0, mode="nesterov")],
+     [("r", F, []), ("t", I, []), ("x", F, ["N", 2]), ("g", F, ["N", 2]), ("v", F, ["N", 2]), ("h", F, ["N", 2])], [("y", F, None), ("z", F, None), ("c", F, None)], extra=[("ai.onnx.preview.training", 1)])
+save("image", [N("ImageDecoder", ["bytes"], ["p"], pixel_format="BGR"), N("Cast", ["p"], ["y"], to=F)], [], [("y", F, None)],
+     [const("bytes", np.frombuffer(b"P6 2 1 255\n" + bytes(range(6)), np.uint8))])
 print(len(os.listdir(out)), "files,", sum(os.path.getsize(os.path.join(out, f)) for f in os.listdir(out)), "bytes")

@@ -4,6 +4,9 @@
 #include <map>
 #include <random>
 
+#include <quern/base/mapped_file.hpp>
+#include <quern/value.hpp>
+
 #include "../support/op_test.hpp"
 
 namespace {
@@ -456,5 +459,74 @@ TEST(Ml, Features) {
     EXPECT_EQ(rows.shape(), (Shape{1, 2}));
     EXPECT_EQ(rows.strings()[0], "c");
     expect_near(run("FeatureVectorizer", {floats({2, 1}, {1, 2}), ints({2, 2}, {3, 4, 5, 6})}, {k.ints("inputdimensions", {1, 2})}, 1, 1)[0], floats({2, 3}, {1, 3, 4, 2, 5, 6}));
+}
+
+/// An input that is a map.
+void map_input(ModelBuilder& b, std::string_view name, DType key, DType value) {
+    quern::onnx::ValueInfo v;
+    v.name = name;
+    v.type.kind = quern::onnx::TypeProto::map;
+    v.type.key_type = static_cast<std::int32_t>(key);
+    v.type.elem = std::make_shared<quern::onnx::TypeProto>();
+    v.type.elem->kind = quern::onnx::TypeProto::tensor;
+    v.type.elem->elem_type = static_cast<std::int32_t>(value);
+    b.proto().graph.input.push_back(v);
+}
+quern::Value map(Tensor keys, Tensor values) { return quern::Value::map(std::make_shared<const Tensor>(std::move(keys)), std::move(values)); }
+
+TEST(Ml, ZipMapGivesASequenceOfMaps) {
+    Keeper k;
+    ModelBuilder b(20);
+    b.domain(ml, 1).input("x", DType::f32, {"N", "C"}).node("ZipMap", {"x"}, {"y"}, {k.strings("classlabels_strings", {"no", "yes"})}, ml).output("y");
+    auto engine = b.model().compile({.threads = 1});
+    for (std::int64_t rows : {2, 0, 1}) {
+        std::vector<float> x;
+        for (std::int64_t i = 0; i < 2 * rows; ++i) x.push_back(static_cast<float>(i));
+        auto out = engine.run_values({{"x", quern::Value(floats({rows, 2}, x))}});
+        ASSERT_EQ(out[0].second.size(), static_cast<std::size_t>(rows));
+        for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+            const quern::Value& m = out[0].second[r];
+            EXPECT_EQ(m.keys().strings()[1], "yes");
+            expect_near(m.values(), floats({2}, {x[2 * r], x[2 * r + 1]}));
+        }
+    }
+    EXPECT_THROW(engine.run_values({{"x", quern::Value(floats({1, 3}, {1, 2, 3}))}}), quern::Error);
+}
+TEST(Ml, MapsBecomeVectors) {
+    Keeper k;
+    ModelBuilder d(20);
+    map_input(d, "m", DType::string, DType::f64);
+    d.domain(ml, 1).node("DictVectorizer", {"m"}, {"y"}, {k.strings("string_vocabulary", {"a", "b", "c"})}, ml).output("y");
+    auto dict = d.model().compile({.threads = 1}).run_values({{"m", map(words({3}, {"c", "z", "a"}), t<double>({3}, {3, 9, 1}))}});
+    expect_near(dict[0].second.tensor(), t<double>({1, 3}, {1, 0, 3}));
+    auto cast = [&](std::string form, std::string to, quern::Value m, DType value) {
+        ModelBuilder c(20);
+        map_input(c, "m", DType::i64, value);
+        c.domain(ml, 1).node("CastMap", {"m"}, {"y"}, {k.s("map_form", form), k.s("cast_to", to), k.i("max_map", 4)}, ml).output("y");
+        return c.model().compile({.threads = 1}).run_values({{"m", m}})[0].second.tensor();
+    };
+    auto m = map(ints({2}, {3, 1}), floats({2}, {0.5f, 2}));
+    expect_near(cast("DENSE", "TO_FLOAT", m, DType::f32), floats({1, 2}, {2, 0.5f}));
+    expect_near(cast("SPARSE", "TO_FLOAT", m, DType::f32), floats({1, 4}, {0, 2, 0, 0.5f}));
+    auto text = map(ints({2}, {0, 1}), words({2}, {"12", "7"}));
+    expect_near(cast("DENSE", "TO_INT64", text, DType::string), ints({1, 2}, {12, 7}));
+    EXPECT_EQ(cast("DENSE", "TO_STRING", m, DType::f32).strings()[0], "2");
+    EXPECT_THROW(cast("SPARSE", "TO_FLOAT", map(ints({1}, {9}), floats({1}, {1})), DType::f32), quern::Error);
+    EXPECT_THROW(cast("DENSE", "TO_INT64", map(ints({1}, {0}), words({1}, {"x"})), DType::string), quern::Error);
+}
+/// A graph with newer forms of older operators is written with the opset that has them.
+TEST(Ml, SavedModelsNameTheRevision) {
+    Keeper k;
+    ModelBuilder b(20);
+    b.domain(ml, 1).input("x", DType::string, {"N"}).node("LabelEncoder", {"x"}, {"y"}, {k.strings("classes_strings", {"a", "b"})}, ml).output("y");
+    const std::string path = std::string(QUERN_BINARY_DIR) + "/saved_label_encoder.onnx";
+    ASSERT_TRUE(b.model().save(path).ok());
+    auto again = quern::Model::load(path).compile({.threads = 1}).run({{"x", words({2}, {"b", "q"})}});
+    expect_near(again[0].second, ints({2}, {1, -1}));
+    quern::MappedFile file(path);
+    for (auto& o : quern::onnx::parse_model(file.bytes()).opset_import)
+        if (o.domain == ml) {
+            EXPECT_EQ(o.version, 4);
+        }
 }
 }  // namespace

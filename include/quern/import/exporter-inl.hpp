@@ -1,6 +1,6 @@
 #pragma once
 #include <deque>
-#include <set>
+#include <map>
 #include <unordered_map>
 
 #include "../onnx/writer.hpp"
@@ -13,7 +13,7 @@ namespace export_detail {
 /// Builds protos whose views point into the graph or into `text`, which owns the strings made here.
 struct Exporter {
     std::deque<std::string> text;
-    std::set<std::string> domains;
+    std::map<std::string, std::int64_t> domains;  // to the newest revision of the operators in use, whose forms nodes have
 
     std::string_view keep(std::string s) { return text.emplace_back(std::move(s)); }
 
@@ -79,7 +79,8 @@ struct Exporter {
             out.name = n.name;
             out.op_type = n.op->name;
             out.domain = n.op->domain;
-            domains.insert(n.op->domain);
+            auto& newest = domains[n.op->domain];
+            newest = std::max<std::int64_t>({newest, n.op->newest, 1});
             std::vector<std::string_view> in;
             for (ValueId v : n.in) in.push_back(name(v));
             std::size_t own = in.size();
@@ -112,8 +113,8 @@ struct Exporter {
         m.has_graph = true;
         m.graph = graph(g, {}, g.inputs.size());
         m.opset_import.push_back({"", graph_opset});
-        for (auto& d : domains)
-            if (!d.empty()) m.opset_import.push_back({d, 1});
+        for (auto& [d, newest] : domains)
+            if (!d.empty()) m.opset_import.push_back({d, newest});
         return m;
     }
 };

@@ -46,8 +46,8 @@ struct Bodies {
 
 class Importer {
 public:
-    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner)
-        : model_(m), external_(e), owner_(std::move(owner)), opsets_(opsets_of(m.opset_import)) {
+    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner, const CustomTable* custom)
+        : model_(m), external_(e), owner_(std::move(owner)), custom_(custom), opsets_(opsets_of(m.opset_import)) {
         node_budget_ = 200000 + 50 * m.graph.node.size();
         for (auto& f : m.functions) functions_[std::string(f.domain) + "::" + std::string(f.name) + "::" + std::string(f.overload)] = &f;
     }
@@ -71,6 +71,7 @@ public:
     const onnx::ModelProto& model_;
     onnx::External* external_;
     std::shared_ptr<const void> owner_;
+    const CustomTable* custom_;
     Opsets opsets_;
     std::unordered_map<std::string, const onnx::FunctionProto*> functions_;
     Imported out_;
@@ -324,9 +325,10 @@ inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
     Result<void> r = guarded([&] {
         for (auto& i : n.input)
             if (!i.empty() && find(s, i) == no_value) raise(ErrorCode::invalid_model, "input '" + std::string(i) + "' is made by no node, initializer or graph input");
-        const OpDef* op = find_op(domain, n.op_type);
+        const OpDef* custom = custom_ ? custom_->find(domain, n.op_type) : nullptr;
+        const OpDef* op = custom ? custom : find_op(domain, n.op_type);
         std::string key = std::string(n.domain) + "::" + std::string(n.op_type) + "::" + std::string(n.overload);
-        if (auto f = functions_.find(key); f != functions_.end() && (!op || !domain.empty())) return call_function(s, n, *f->second);
+        if (auto f = functions_.find(key); f != functions_.end() && !custom && (!op || !domain.empty())) return call_function(s, n, *f->second);
         if (opset == 0 && !(domain.empty() && s.opsets->empty())) {
             if (domain.empty() || op == nullptr) raise(ErrorCode::unsupported, "operator " + std::string(n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + " is unknown and its domain is not imported by the model");
             opset = 1;
@@ -489,8 +491,8 @@ inline Imported Importer::run() {
 
 }  // namespace import_detail
 
-QUERN_INLINE Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner) {
-    return import_detail::Importer(model, external, std::move(owner)).run();
+QUERN_INLINE Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner, const CustomTable* custom) {
+    return import_detail::Importer(model, external, std::move(owner), custom).run();
 }
 
 QUERN_END

@@ -7,6 +7,7 @@
 #include "../model.hpp"
 #include "../onnx/proto.hpp"
 #include "../onnx/external.hpp"
+#include "../ops/custom.hpp"
 
 QUERN_BEGIN
 
@@ -18,7 +19,8 @@ struct Imported {
 };
 /// Builds the graph. Never raises for a single node: problems are collected, with node, operator, opset and types.
 /// Raises invalid_model when the model as a whole is broken (no graph, an output that nothing makes).
-/// `owner` keeps the bytes of weights alive.
-QUERN_API Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner);
+/// `owner` keeps the bytes of weights alive; `custom`, operators of the application (null: none), must outlive the graph.
+QUERN_API Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner,
+                                const CustomTable* custom = nullptr);
 
 QUERN_END

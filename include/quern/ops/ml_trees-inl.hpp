@@ -273,12 +273,12 @@ QUERN_INLINE Lowered lower_ensemble(const LowerCtx& ctx) {
 }  // namespace ops_ml_trees
 
 QUERN_INLINE const OpDef& op_ai_onnx_ml_TreeEnsembleClassifier() {
-    static constexpr OpDef def{.domain = ops_ml::domain, .name = "TreeEnsembleClassifier", .min_in = 1, .max_in = 1, .max_out = 2, .newest = 5,
+    static constexpr OpDef def{.domain = ops_ml::domain, .name = "TreeEnsembleClassifier", .min_in = 1, .max_in = 1, .max_out = 2, .newest = 3,
                                .import = ops_ml_trees::import_trees, .infer = ops_ml_trees::infer_classifier, .lower = ops_ml_trees::lower_classifier};
     return def;
 }
 QUERN_INLINE const OpDef& op_ai_onnx_ml_TreeEnsembleRegressor() {
-    static constexpr OpDef def{.domain = ops_ml::domain, .name = "TreeEnsembleRegressor", .min_in = 1, .max_in = 1, .newest = 5,
+    static constexpr OpDef def{.domain = ops_ml::domain, .name = "TreeEnsembleRegressor", .min_in = 1, .max_in = 1, .newest = 3,
                                .import = ops_ml_trees::import_trees, .infer = ops_ml_trees::infer_regressor, .lower = ops_ml_trees::lower_regressor};
     return def;
 }

@@ -45,15 +45,15 @@ inline Lowered lower_get(const LowerCtx& c) {
 }  // namespace ops_optional
 
 QUERN_INLINE const OpDef& op_Optional() {
-    static constexpr OpDef def{.name = "Optional", .max_in = 1, .newest = 15, .infer = ops_optional::infer_optional, .lower = ops_control::lower<seq::Wrap>, .boxed = true};
+    static constexpr OpDef def{.name = "Optional", .max_in = 1, .newest = 28, .infer = ops_optional::infer_optional, .lower = ops_control::lower<seq::Wrap>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_OptionalHasElement() {
-    static constexpr OpDef def{.name = "OptionalHasElement", .max_in = 1, .newest = 18, .import = ops_optional::import_has, .infer = ops_optional::infer_has, .lower = ops_control::lower<seq::HasElement>, .boxed = true};
+    static constexpr OpDef def{.name = "OptionalHasElement", .max_in = 1, .newest = 28, .import = ops_optional::import_has, .infer = ops_optional::infer_has, .lower = ops_control::lower<seq::HasElement>, .boxed = true};
     return def;
 }
 QUERN_INLINE const OpDef& op_OptionalGetElement() {
-    static constexpr OpDef def{.name = "OptionalGetElement", .min_in = 1, .max_in = 1, .newest = 18, .import = ops_optional::import_get, .infer = ops_optional::infer_get, .lower = ops_optional::lower_get, .boxed = true};
+    static constexpr OpDef def{.name = "OptionalGetElement", .min_in = 1, .max_in = 1, .newest = 28, .import = ops_optional::import_get, .infer = ops_optional::infer_get, .lower = ops_optional::lower_get, .boxed = true};
     return def;
 }
 

@@ -15,6 +15,7 @@
 #include "../graph/dump-inl.hpp"
 #include "../graph/graph-inl.hpp"
 #include <quern/ops/all-inl.hpp>
+#include "../ops/custom-inl.hpp"
 #include "../ops/evaluate-inl.hpp"
 #include "../ops/op-inl.hpp"
 #include "../import/exporter-inl.hpp"

@@ -24,6 +24,7 @@ std::span<const Backend* const> linked_backends() noexcept;
 
 struct Model::Impl {
     std::string path;
+    std::shared_ptr<const CustomTable> custom;  // before the graph, which points into it
     Graph graph;
     std::vector<PortInfo> inputs, outputs;
     std::vector<Problem> problems;
@@ -164,14 +165,15 @@ inline Error problem_error(const std::vector<Problem>& problems) {
     if (!p.op.empty()) e.at("node '" + p.node + "' (" + (p.domain.empty() ? "" : p.domain + "::") + p.op + ", opset " + std::to_string(p.opset) + ")");
     return e;
 }
-inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, std::string path, const LoadOptions& o) {
+inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, std::string path, const LoadOptions& o, const CustomOps& custom) {
     auto impl = std::make_shared<Model::Impl>();
     impl->path = std::move(path);
     onnx::ModelProto proto = onnx::parse_model(bytes);
     onnx::External external = impl->path.empty() ? onnx::External() : onnx::External::beside(impl->path);
     if (!o.external_data_dir.empty()) external.dir = external.real_dir = o.external_data_dir;
     external.resolver = o.resolver;
-    Imported im = import_model(proto, &external, std::move(owner));
+    if (!custom.empty()) impl->custom = std::make_shared<const CustomTable>(custom);
+    Imported im = import_model(proto, &external, std::move(owner), impl->custom.get());
     impl->graph = std::move(im.graph);
     impl->inputs = std::move(im.inputs);
     impl->outputs = std::move(im.outputs);
@@ -180,10 +182,10 @@ inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::
         for (auto& w : im.warnings) o.log(LogLevel::warning, w);
     return impl;
 }
-inline std::shared_ptr<Model::Impl> load_file(const std::string& path, const LoadOptions& o) {
+inline std::shared_ptr<Model::Impl> load_file(const std::string& path, const LoadOptions& o, const CustomOps& custom) {
     return with_place([&] { return "model '" + path + "'"; }, [&] {
         auto file = std::make_shared<const MappedFile>(path);
-        return load(file->bytes(), file, path, o);
+        return load(file->bytes(), file, path, o, custom);
     });
 }
 inline Graph graph_at(const Model::Impl& m, std::string_view stage, const Options& o) {
@@ -241,16 +243,16 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
 
 }  // namespace session_detail
 
-QUERN_INLINE Result<Model> Model::try_load(const std::string& path, const LoadOptions& o) noexcept {
+QUERN_INLINE Result<Model> Model::try_load(const std::string& path, const LoadOptions& o, const CustomOps& custom) noexcept {
     return guarded([&] {
-        auto p = session_detail::load_file(path, o);
+        auto p = session_detail::load_file(path, o, custom);
         if (!p->problems.empty()) raise(session_detail::problem_error(p->problems).at("model '" + path + "'"));
         return Model(std::move(p));
     });
 }
-QUERN_INLINE Result<Model> Model::try_from_bytes(std::span<const std::byte> bytes, const LoadOptions& o) noexcept {
+QUERN_INLINE Result<Model> Model::try_from_bytes(std::span<const std::byte> bytes, const LoadOptions& o, const CustomOps& custom) noexcept {
     return guarded([&] {
-        auto p = session_detail::load(bytes, nullptr, "", o);
+        auto p = session_detail::load(bytes, nullptr, "", o, custom);
         if (!p->problems.empty()) raise(session_detail::problem_error(p->problems).at("model from bytes"));
         return Model(std::move(p));
     });
@@ -276,11 +278,11 @@ inline std::vector<Problem> all_problems(std::shared_ptr<const Model::Impl> m, c
     return found;
 }
 }  // namespace session_detail
-QUERN_INLINE Result<std::vector<Problem>> check(const std::string& path, const Options& o) noexcept {
-    return guarded([&] { return session_detail::all_problems(session_detail::load_file(path, {}), o); });
+QUERN_INLINE Result<std::vector<Problem>> check(const std::string& path, const Options& o, const LoadOptions& l, const CustomOps& custom) noexcept {
+    return guarded([&] { return session_detail::all_problems(session_detail::load_file(path, l, custom), o); });
 }
-QUERN_INLINE Result<std::vector<Problem>> check(std::span<const std::byte> bytes, const Options& o) noexcept {
-    return guarded([&] { return session_detail::all_problems(session_detail::load(bytes, nullptr, "", {}), o); });
+QUERN_INLINE Result<std::vector<Problem>> check(std::span<const std::byte> bytes, const Options& o, const LoadOptions& l, const CustomOps& custom) noexcept {
+    return guarded([&] { return session_detail::all_problems(session_detail::load(bytes, nullptr, "", l, custom), o); });
 }
 
 QUERN_INLINE Result<PortId> Engine::try_input(std::string_view name) const noexcept {
@@ -536,8 +538,8 @@ QUERN_INLINE std::size_t Session::memory_bytes() const noexcept { return p_->run
 QUERN_INLINE void Session::trim() noexcept { p_->runner.trim(); }
 
 // The throwing forms exist only where the caller has exceptions; the library itself always has them.
-QUERN_INLINE Model Model::load(const std::string& path, const LoadOptions& o) { return try_load(path, o).value(); }
-QUERN_INLINE Model Model::from_bytes(std::span<const std::byte> bytes, const LoadOptions& o) { return try_from_bytes(bytes, o).value(); }
+QUERN_INLINE Model Model::load(const std::string& path, const LoadOptions& o, const CustomOps& custom) { return try_load(path, o, custom).value(); }
+QUERN_INLINE Model Model::from_bytes(std::span<const std::byte> bytes, const LoadOptions& o, const CustomOps& custom) { return try_from_bytes(bytes, o, custom).value(); }
 QUERN_INLINE Engine Model::compile(const Options& o) const { return try_compile(o).value(); }
 QUERN_INLINE std::vector<NamedTensor> Engine::run(const std::vector<NamedTensor>& in) const { return try_run(in).value(); }
 QUERN_INLINE std::vector<NamedValue> Engine::run_values(const std::vector<NamedValue>& in) const { return try_run_values(in).value(); }
