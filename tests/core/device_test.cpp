@@ -56,18 +56,28 @@ public:
     void limit(std::size_t) noexcept override {}
     std::size_t held_bytes() const noexcept override { return counts.held; }
     void trim() noexcept override {}
-    void* allocate_pinned(std::size_t n) override { return ::operator new(n); }
-    void release_pinned(void* p) noexcept override { ::operator delete(p); }
+    void* allocate_pinned(std::size_t n) override {
+        auto* p = static_cast<char*>(::operator new(n, std::align_val_t(64)));
+        pinned_[p] = n;
+        return p;
+    }
+    void release_pinned(void* p) noexcept override {
+        pinned_.erase(static_cast<char*>(p));
+        ::operator delete(p, std::align_val_t(64));
+    }
     void* make_stream() override { return ++counts.streams, new FakeStream; }
     void destroy_stream(void* s) noexcept override { --counts.streams, delete static_cast<FakeStream*>(s); }
     void to_device(void* to, const void* from, std::size_t n, void* s) override {
         ++counts.to_device;
+        if (auto it = pinned_.upper_bound(const_cast<char*>(static_cast<const char*>(from))); it != pinned_.begin() && static_cast<const char*>(from) < std::prev(it)->first + std::prev(it)->second)
+            return late_.push_back({static_cast<const char*>(from), n}), enqueue(s, [=] { std::memcpy(to, from, n); });  // read when the copy comes to it
         std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + n);
         enqueue(s, [=, staged = std::move(staged)] { std::memcpy(to, staged.data(), n); });
     }
     void to_host(void* to, const void* from, std::size_t n, void* s) override {
         ++counts.to_host;
-        std::memset(to, 0xFF, n);
+        auto* t = static_cast<const char*>(to);
+        if (std::none_of(late_.begin(), late_.end(), [&](auto& l) { return l.first < t + n && t < l.first + l.second; })) std::memset(to, 0xFF, n);
         enqueue(s, [=] { std::memcpy(to, from, n); });
     }
     void copy(void* to, const void* from, std::size_t n, void* s) override {
@@ -79,6 +89,7 @@ public:
         Work work = std::move(static_cast<FakeStream*>(s)->work);
         static_cast<FakeStream*>(s)->work.clear();
         for (auto& w : work) w();
+        late_.clear();
     }
     void* mark(void*) override { return nullptr; }
     double between(void*, void*) override { return 1; }
@@ -103,6 +114,8 @@ private:
     }
     std::string text_ = "fake";
     std::map<void*, std::size_t> sizes_;
+    std::map<char*, std::size_t> pinned_;
+    std::vector<std::pair<const char*, std::size_t>> late_;  // what copies under way still read
 };
 
 class FakeSoftmax final : public Kernel {
@@ -355,6 +368,26 @@ TEST(DeviceRun, GraphsCanBeLeftOut) {
     for (int i = 0; i < 4; ++i) s.run();
     EXPECT_EQ(counts.captured, 0);
     expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+}
+TEST(DeviceRun, MemoryThatCopiesReadLateIsNotWrittenEarly) {
+    // Inputs and host values are page-locked: a copy to the device reads them when the stream comes to it.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).constant("c", ints({}, {1}));
+    std::string v = "x";
+    for (int i = 0; i < 4; ++i) {
+        std::string n = std::to_string(i);
+        b.node("CumSum", {v, "c"}, {"h" + n}).node("Softmax", {"h" + n}, {"d" + n});
+        v = "d" + n;
+    }
+    b.output(v);
+    auto engine = b.model().compile(on_fake());
+    Session s(engine);
+    for (int run = 0; run < 4; ++run) {
+        Tensor x = noise({512, 128}, run);
+        std::memcpy(s.input("x", {512, 128}).raw(), x.raw(), x.bytes());
+        s.run();
+        expect_near(s.output(v), b.run({{"x", x}}, on_cpu())[0]);
+    }
 }
 TEST(DeviceRun, DeviceMemoryInAndOutIsNeitherCopiedNorWaitedFor) {
     auto b = chain("N");

@@ -55,7 +55,11 @@ const char* cudaGetErrorString(cudaError_t e) {
         case cudaErrorInvalidValue: return "invalid argument";
         case cudaErrorInvalidConfiguration: return "invalid configuration argument";
         case cudaErrorMemoryAllocation: return "out of memory";
-        case cudaErrorLaunchFailure: return "the emulator found a fault in a kernel";
+        case cudaErrorLaunchFailure: {
+            static thread_local std::string text;
+            text = "the emulator found a fault in a kernel: " + simt::fault();
+            return text.c_str();
+        }
         default: return "emulated error";
     }
 }

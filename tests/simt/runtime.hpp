@@ -27,6 +27,7 @@ Checks checks() noexcept;
 /// one stands, synchronizing calls of the runtime twin fail.
 std::string take_fault();
 bool faulted() noexcept;
+const std::string& fault() noexcept;
 
 struct Stats {
     std::uint64_t launches = 0, blocks = 0, switches = 0, barriers = 0, collectives = 0;

@@ -395,6 +395,7 @@ Checks checks() noexcept {
 }
 std::string take_fault() { return std::exchange(m.fault, {}); }
 bool faulted() noexcept { return !m.fault.empty(); }
+const std::string& fault() noexcept { return m.fault; }
 void add_device_memory(void* p, std::size_t n) { checker::add_region(p, n); }
 void remove_device_memory(void* p) { checker::remove_region(p); }
 

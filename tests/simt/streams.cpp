@@ -1,7 +1,7 @@
 // The twin of the runtime's streams, asynchronous copies and graphs. On a stream other than the null one nothing happens before
 // something waits: then the streams' work is done in a random legal order, as late as CUDA would allow. A host that reads too
 // early, or reuses memory that a copy to the host still writes, sees it. What a copy from pageable memory reads is taken at the
-// call, as CUDA stages it.
+// call, as CUDA stages it; from page-locked memory when the copy is done.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -32,6 +32,8 @@ struct Graph {
 struct Runtime {
     std::recursive_mutex lock;
     std::vector<Stream*> streams;
+    std::map<const char*, size_t> pinned;  // page-locked host memory
+    std::vector<std::pair<const char*, size_t>> late_reads;  // of it, by copies that are not done
     std::uint64_t random = 0x9E3779B97F4A7C15ull;
 };
 Runtime& runtime() {
@@ -44,6 +46,11 @@ std::size_t draw(std::size_t n) {
     std::uint64_t& x = runtime().random;
     x ^= x << 13, x ^= x >> 7, x ^= x << 17;
     return static_cast<std::size_t>(x % n);
+}
+bool pinned(const void* p) {
+    std::lock_guard l(runtime().lock);
+    auto it = runtime().pinned.upper_bound(static_cast<const char*>(p));
+    return it != runtime().pinned.begin() && static_cast<const char*>(p) < std::prev(it)->first + std::prev(it)->second;
 }
 cudaError_t enqueue(cudaStream_t stream, Work w) {
     std::lock_guard l(runtime().lock);
@@ -68,6 +75,7 @@ cudaError_t drain(Stream* until) {
             if (!s->work.empty()) ready.push_back(s);
         step(*ready[draw(ready.size())]);
     }
+    if (std::all_of(all.begin(), all.end(), [](Stream* s) { return s->work.empty(); })) runtime().late_reads.clear();
     cudaError_t e = simt::faulted() ? cudaErrorLaunchFailure : cudaSuccess;
     if (until) e = until->error != cudaSuccess ? until->error : e;
     return e;
@@ -111,11 +119,16 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return e;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind kind, cudaStream_t s) {
-    if (kind == cudaMemcpyHostToDevice) {
+    if (kind == cudaMemcpyHostToDevice && !pinned(from)) {
         std::vector<unsigned char> staged(static_cast<const unsigned char*>(from), static_cast<const unsigned char*>(from) + n);
         return enqueue(s, [to, staged = std::move(staged)] { return std::memcpy(to, staged.data(), staged.size()), cudaSuccess; });
     }
-    if (kind == cudaMemcpyDeviceToHost && s) std::memset(to, 0xFF, n);  // not there before the stream is waited for
+    std::lock_guard l(runtime().lock);
+    auto& late = runtime().late_reads;
+    if (kind == cudaMemcpyHostToDevice && s) late.push_back({static_cast<const char*>(from), n});
+    auto* t = static_cast<const char*>(to);
+    if (kind == cudaMemcpyDeviceToHost && s && std::none_of(late.begin(), late.end(), [&](auto& r) { return r.first < t + n && t < r.first + r.second; }))
+        std::memset(to, 0xFF, n);  // not there before the stream is waited for
     return enqueue(s, [=] { return std::memcpy(to, from, n), cudaSuccess; });
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
@@ -189,8 +202,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) { return *free = *total = size_t{1} << 32, cudaSuccess; }
-cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return posix_memalign(p, 64, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
-cudaError_t cudaFreeHost(void* p) { return std::free(p), cudaSuccess; }
+cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) {
+    if (posix_memalign(p, 64, n)) return cudaErrorMemoryAllocation;
+    std::lock_guard l(runtime().lock);
+    runtime().pinned[static_cast<const char*>(*p)] = n;
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* p) {
+    std::lock_guard l(runtime().lock);
+    runtime().pinned.erase(static_cast<const char*>(p));
+    return std::free(p), cudaSuccess;
+}
 // No memory pools here (the attribute above says so): allocations are exact.
 cudaError_t cudaMemPoolCreate(cudaMemPool_t*, const cudaMemPoolProps*) { return cudaErrorNotSupported; }
 cudaError_t cudaMemPoolDestroy(cudaMemPool_t) { return cudaErrorNotSupported; }

@@ -14,14 +14,16 @@ QUERN_INLINE bool Arena::reserve(std::size_t n) {
     if (size_) n += n / 4;  // shapes that grow step by step do not move the memory each time
     n = (n + 4095) / 4096 * 4096;
     release();
-    data_ = static_cast<std::byte*>(api_ ? api_->allocate(n) : ::operator new(n, std::align_val_t(64), std::nothrow));
+    pinned_ = api_ && device_ == Device::cpu && n <= most_pinned;
+    data_ = static_cast<std::byte*>(device_ != Device::cpu ? api_->allocate(n) : pinned_ ? api_->allocate_pinned(n) : ::operator new(n, std::align_val_t(64), std::nothrow));
     if (!data_) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(n) + " bytes of activations");
     size_ = n;
     return true;
 }
 QUERN_INLINE void Arena::release() noexcept {
-    if (!api_) ::operator delete(data_, std::align_val_t(64));
-    else if (data_) api_->release(data_);
+    if (data_ && device_ != Device::cpu) api_->release(data_);
+    else if (data_ && pinned_) api_->release_pinned(data_);
+    else ::operator delete(data_, std::align_val_t(64));
     data_ = nullptr;
     size_ = 0;
 }
@@ -67,7 +69,7 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
         if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));
-    for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(i < p.segments.size() ? nullptr : p.device.get());
+    for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(p.device.get(), i < p.segments.size() ? Device::cpu : Device::cuda);
     adopted_.resize(p.values.size());
 }
 
@@ -555,7 +557,11 @@ QUERN_INLINE void Runner::execute(int step) {
     if (st.transfer != Transfer::none) {
         const View &from = in_views(step)[0], &to = out_views(step)[0];
         const std::size_t n = to.present() ? storage_bytes(to.dtype, to.count()) : 0;
-        if (n && st.transfer == Transfer::to_device) plan_->device->to_device(to.data, from.data, n, shared_.stream);
+        if (n && st.transfer == Transfer::to_device) {
+            plan_->device->to_device(to.data, from.data, n, shared_.stream);
+            // The copy still reads the arena's memory, which a later step on the host may write.
+            if (plan_->values[plan_->values[st.in[0]].root].home == PlanValue::Home::arena) shared_.unread = true;
+        }
         if (n && st.transfer == Transfer::on_device) plan_->device->copy(to.data, from.data, n, shared_.stream);
         if (n && st.transfer == Transfer::to_host) plan_->device->to_host(to.data, from.data, n, shared_.stream), shared_.unread = true;
         return;

@@ -12,11 +12,13 @@
 
 QUERN_BEGIN
 
-/// Memory that only grows, of the host or of a device; 64-byte aligned. Counts against a budget shared by all arenas of a session.
+/// Memory that only grows, of the host or of a device; 64-byte aligned. Host memory beside a device is page-locked, as far as that is
+/// not too much: copies then run at full speed and beside the host. Counts against a budget shared by all arenas of a session.
 class Arena {
 public:
-    explicit Arena(DeviceApi* api = nullptr) : api_(api) {}
-    Arena(Arena&& o) noexcept : api_(o.api_), data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
+    static constexpr std::size_t most_pinned = std::size_t{256} << 20;
+    explicit Arena(DeviceApi* api = nullptr, Device device = Device::cpu) : api_(api), device_(device) {}
+    Arena(Arena&& o) noexcept : api_(o.api_), device_(o.device_), pinned_(o.pinned_), data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
     Arena(const Arena&) = delete;
     Arena& operator=(Arena&&) = delete;
     void swap(Arena& o) noexcept { std::swap(api_, o.api_), std::swap(data_, o.data_), std::swap(size_, o.size_); }
@@ -28,7 +30,9 @@ public:
     std::size_t size() const noexcept { return size_; }
 
 private:
-    DeviceApi* api_;  // null: host
+    DeviceApi* api_;  // null: no device
+    Device device_;
+    bool pinned_ = false;
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
 };
@@ -45,7 +49,7 @@ struct RunShared {
     std::vector<StepTime>* times = nullptr;
     void* stream = nullptr;       ///< of the device, for all runners of the session
     bool device_graphs = true;
-    bool unread = false;          ///< copies to the host are under way
+    bool unread = false;          ///< copies to or from memory of the host's steps are under way
     /// Counts `after` bytes where there were `before`; raises out_of_memory where memory_limit forbids it.
     void account(std::size_t before, std::size_t after);
 };

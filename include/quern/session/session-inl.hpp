@@ -91,6 +91,7 @@ struct Session::Impl {
     Tensor& input(std::string_view name, const Shape* shape);
     void run();
     void run_plan();
+    Tensor make_input(DType dtype, const Shape& shape) const;
     const Tensor& output(int i) const;
     const Value& output_value(int i) const;
     int tap_index(std::string_view name) const;
@@ -392,20 +393,29 @@ QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* sh
             if (!port.ranked || !d.value) raise(ErrorCode::invalid_argument, "input '" + port.name + "' has dimensions that the model leaves open: give input() a shape");
             s.push_back(*d.value);
         }
-    if (!owned[i].defined() || !(owned[i].shape() == s)) owned[i] = Tensor(port.dtype, s);
+    if (!owned[i].defined() || !(owned[i].shape() == s)) owned[i] = make_input(port.dtype, s);
     bind(i, owned[i]);
     return owned[i];
+}
+/// Zeroed; page-locked where a device reads it.
+QUERN_INLINE Tensor Session::Impl::make_input(DType dtype, const Shape& shape) const {
+    const std::shared_ptr<DeviceApi>& api = runner.plan().device;
+    const std::size_t n = storage_bytes(dtype, shape.count());
+    if (!api || dtype == DType::string || n == 0 || n > Arena::most_pinned || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) return Tensor(dtype, shape);
+    void* p = api->allocate_pinned(n);
+    std::memset(p, 0, n);
+    return Tensor::share(dtype, shape, p, std::shared_ptr<const void>(p, [api](const void* q) { api->release_pinned(const_cast<void*>(q)); }));
 }
 QUERN_INLINE void Session::Impl::run_plan() {
     DeviceApi* api = runner.plan().device.get();
     if (!api) return runner.run(views);
     const int before = api->enter();
-    shared.unread = false;
     auto done = guarded([&] {
         runner.run(views);
         if (!engine->device_io) api->synchronize(shared.stream);
     });
     if (!done) (void)guarded([&] { api->synchronize(shared.stream); });  // what was enqueued reads the caller's memory
+    if (!done || !engine->device_io) shared.unread = false;
     api->leave(before);
     if (!done) raise(done.error());
 }

@@ -1,0 +1,177 @@
+// Engines on the CUDA backend through the real device layer: on the emulator's runtime twin here, on a GPU where there is one.
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <thread>
+
+#include <quern/cuda.hpp>
+
+#include "support/op_test.hpp"
+
+namespace {
+using namespace quern;
+using namespace quern_test;
+
+/// Skips where no device is (the program that nvcc made, on a machine without one).
+class CudaEngine : public ::testing::Test {
+protected:
+    void SetUp() override {
+        int n = 0;
+        if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no CUDA device";
+    }
+};
+
+Tensor noise(Shape shape, int seed = 1) {
+    Tensor t(DType::f32, std::move(shape));
+    std::uint32_t x = static_cast<std::uint32_t>(seed) * 2654435761u + 1;
+    for (float& v : t.data<float>()) x = x * 1664525u + 1013904223u, v = static_cast<float>(x >> 8) / 8388608.f - 1.f;
+    return t;
+}
+/// A residual block of products, activations and normalization over [N, 32]: several kernels, constants, several shapes.
+ModelBuilder block() {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "32"}).constant("w", noise({32, 48}, 2)).constant("v", noise({48, 32}, 3)).constant("c", noise({48}, 4));
+    b.constant("g", noise({32}, 5)).constant("h", noise({32}, 6));
+    b.node("MatMul", {"x", "w"}, {"a"}).node("Add", {"a", "c"}, {"b"}).node("Sigmoid", {"b"}, {"s"}).node("Mul", {"b", "s"}, {"m"});
+    b.node("MatMul", {"m", "v"}, {"p"}).node("Add", {"p", "x"}, {"r"}).node("LayerNormalization", {"r", "g", "h"}, {"n"}, {onnx::attribute_i("axis", -1)});
+    b.node("Softmax", {"n"}, {"y"}).output("y");
+    return b;
+}
+Options cpu() {
+    Options o;
+    o.threads = 1;
+    return o;
+}
+Options cuda_strict() {
+    Options o;
+    o.threads = 1;
+    o.device = "cuda";
+    o.strict_device = true;
+    return o;
+}
+/// f32 products on the device may be sums in another order.
+void expect_same(const Tensor& got, const Tensor& want) { expect_near(got, want, 2e-5, 2e-6); }
+
+class DeviceMemory {
+public:
+    explicit DeviceMemory(std::size_t n) : size_(n) {
+        EXPECT_EQ(cudaMalloc(&p_, n), cudaSuccess);
+        EXPECT_EQ(cudaMemset(p_, 0xFF, n), cudaSuccess);
+    }
+    DeviceMemory(const DeviceMemory&) = delete;
+    ~DeviceMemory() { cudaFree(p_); }
+    void upload(const Tensor& t, cudaStream_t s) { ASSERT_EQ(cudaMemcpyAsync(p_, t.raw(), t.bytes(), cudaMemcpyHostToDevice, s), cudaSuccess); }
+    void* get() const { return p_; }
+
+private:
+    void* p_ = nullptr;
+    std::size_t size_;
+};
+
+TEST_F(CudaEngine, AllNodesAreThereAndAgreeForManyShapesAndRuns) {
+    auto b = block();
+    Engine engine = b.model().compile(cuda_strict());
+    Session s(engine);
+    for (int run = 0; run < 12; ++run) {
+        Tensor x = noise({run < 6 ? 7 : run % 3 + 1, 32}, run);
+        s.bind("x", x);
+        s.run();
+        expect_same(s.output("y"), b.run({{"x", x}}, cpu())[0]);
+    }
+}
+TEST_F(CudaEngine, RecordedRunsAreTheBitsOfRunsOneByOne) {
+    auto b = block();
+    auto o = cuda_strict();
+    Engine recorded = b.model().compile(o);
+    o.device_graphs = false;
+    Engine plain = b.model().compile(o);
+    Session r(recorded), p(plain);
+    for (int run = 0; run < 5; ++run) {
+        Tensor x = noise({9, 32}, run);
+        r.bind("x", x);
+        p.bind("x", x);
+        r.run();
+        p.run();
+        ASSERT_EQ(0, std::memcmp(r.output("y").raw(), p.output("y").raw(), r.output("y").bytes())) << run;
+    }
+}
+TEST_F(CudaEngine, DeviceTensorsOnTheCallersStream) {
+    auto b = block();
+    auto o = cuda_strict();
+    o.device_io = true;
+    Engine engine = b.model().compile(o);
+    cudaStream_t stream = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+    {
+        Session s(engine);
+        s.stream(stream);
+        Tensor x = noise({5, 32});
+        DeviceMemory in(x.bytes());
+        for (int run = 0; run < 4; ++run) {
+            x = noise({5, 32}, run);
+            in.upload(x, stream);
+            s.bind("x", cuda::borrow(DType::f32, {5, 32}, in.get()));
+            s.run();
+            const Tensor& y = s.output("y");
+            ASSERT_EQ(y.device(), Device::cuda);
+            Tensor got(DType::f32, y.shape());
+            ASSERT_EQ(cudaMemcpyAsync(got.raw(), y.raw(), got.bytes(), cudaMemcpyDeviceToHost, stream), cudaSuccess);
+            ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+            expect_same(got, b.run({{"x", x}}, cpu())[0]);
+        }
+    }
+    EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+TEST_F(CudaEngine, SessionsRunAtTheSameTime) {
+    auto b = block();
+    Engine engine = b.model().compile(cuda_strict());
+    std::vector<Tensor> x, want;
+    for (int t = 0; t < 4; ++t) {
+        x.push_back(noise({6 + t, 32}, t));
+        want.push_back(b.run({{"x", x.back()}}, cpu())[0]);
+    }
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            Session s(engine);
+            for (int run = 0; run < 8; ++run) {
+                s.bind("x", x[static_cast<std::size_t>(t)]);
+                s.run();
+                expect_same(s.output("y"), want[static_cast<std::size_t>(t)]);
+            }
+        });
+    for (auto& t : threads) t.join();
+}
+TEST_F(CudaEngine, HostNodesInBetweenReadAndWriteTheRightValues) {
+    // CumSum has no kernel on the device: there and back between two device groups, sizes large enough to pay.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).constant("axis", ints({}, {1})).node("Softmax", {"x"}, {"a"}).node("CumSum", {"a", "axis"}, {"c"}).node("Softmax", {"c"}, {"y"}).output("y");
+    Options o = cpu();
+    o.device = "cuda";
+    Engine engine = b.model().compile(o);
+    EXPECT_NE(engine.describe().find("CopyToHost"), std::string::npos) << engine.describe();
+    Session s(engine);
+    for (int run = 0; run < 4; ++run) {
+        Tensor x = noise({512, 128}, run);
+        s.bind("x", x);
+        s.run();
+        expect_same(s.output("y"), b.run({{"x", x}}, cpu())[0]);
+    }
+}
+TEST_F(CudaEngine, TheCallersDeviceChoiceStays) {
+    int before = -1, after = -2;
+    ASSERT_EQ(cudaGetDevice(&before), cudaSuccess);
+    auto b = block();
+    b.run({{"x", noise({3, 32})}}, cuda_strict());
+    ASSERT_EQ(cudaGetDevice(&after), cudaSuccess);
+    EXPECT_EQ(before, after);
+}
+TEST_F(CudaEngine, MissingDevicesAreNamed) {
+    auto b = block();
+    auto o = cuda_strict();
+    o.device = "cuda:99";
+    auto r = b.model().try_compile(o);
+    ASSERT_FALSE(r.ok());
+    EXPECT_NE(std::string(r.error().what()).find("'cuda:99' is not there"), std::string::npos) << r.error().what();
+}
+}  // namespace
