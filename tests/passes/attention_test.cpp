@@ -114,6 +114,40 @@ TEST(PatternAttention, HeadsThatAreRepeated) {
         expect_fused(b, 1, 0, {{"q", wave({2, length, 48})}, {"past", wave({2, 2, 40, 8}, 0.4f)}, {"now", wave({2, 2, length, 8}, 0.2f)}});
     }
 }
+TEST(PatternAttention, TheOperatorWithWhatMovesItsOperands) {
+    for (bool truth : {false, true})
+        for (std::int64_t length : {1, 12}) {
+            ModelBuilder b(23);
+            b.input("q", DType::f32, {"N", "S", "48"}).input("k", DType::f32, {"N", "2", "T", "8"}).input("mask", truth ? DType::boolean : DType::f32, {"N", "1", "S", "T"});
+            b.constant("split", ints({4}, {0, 0, 6, 8})).constant("axis", ints({1}, {2})).constant("more", ints({5}, {1, 1, 3, 1, 1})).constant("six", ints({4}, {0, 6, -1, 8})).constant("join", ints({3}, {0, 0, 48}));
+            b.node("Unsqueeze", {"k", "axis"}, {"k5"}).node("Expand", {"k5", "more"}, {"ke"}).node("Reshape", {"ke", "six"}, {"kh"});
+            b.node("Reshape", {"q", "split"}, {"q4"}).node("Transpose", {"q4"}, {"qh"}, {attribute_ints("perm", {0, 2, 1, 3})});
+            b.node("Attention", {"qh", "kh", "kh", "mask"}, {"o"}).node("Transpose", {"o"}, {"ot"}, {attribute_ints("perm", {0, 2, 1, 3})});
+            b.node("Reshape", {"ot", "join"}, {"y"}).output("y");
+            Tensor mask = wave({2, 1, length, 30});
+            if (truth) {
+                mask = Tensor(DType::boolean, {2, 1, length, 30});
+                for (std::int64_t i = 0; i < mask.count(); ++i) mask.data<bool>()[i] = i >= 30 && i % 3 != 0;  // the first query sees nothing
+            }
+            expect_fused(b, 1, 0, {{"q", wave({2, length, 48})}, {"k", wave({2, 2, 30, 8}, 0.4f)}, {"mask", mask}});
+        }
+}
+TEST(PatternAttention, TheOperatorWithHeadsInItsRows) {
+    ModelBuilder b(23);
+    b.input("q", DType::f32, {"N", "S", "48"}).input("kv", DType::f32, {"N", "T", "16"});
+    b.node("Attention", {"q", "kv", "kv"}, {"y"}, {attribute_i("q_num_heads", 6), attribute_i("kv_num_heads", 2)}).output("y");
+    expect_fused(b, 1, 0, {{"q", wave({2, 9, 48})}, {"kv", wave({2, 30, 16}, 0.4f)}});
+}
+TEST(PatternAttention, TheOperatorWithMoreThanThatStays) {
+    for (int more = 0; more < 2; ++more) {
+        ModelBuilder b(23);
+        b.input("q", DType::f32, {"N", "6", "S", "8"}).input("k", DType::f32, {"N", "6", "T", "8"}).input("mask", DType::f32, {"S", "U"});
+        if (more == 0) b.node("Attention", {"q", "k", "k"}, {"y"}, {attribute_i("is_causal", 1)});
+        else b.node("Attention", {"q", "k", "k", "mask"}, {"y"});  // its row may be shorter than the keys
+        b.output("y");
+        expect_fused(b, 0, 0, {{"q", wave({2, 6, 9, 8})}, {"k", wave({2, 6, 9, 8}, 0.4f)}, {"mask", wave({9, 7})}});
+    }
+}
 TEST(PatternAttention, WhatOnlyLooksLikeItStays) {
     auto around = heads(true);  // the factor is around the mask, too
     around.node("MatMul", {"qh", "kt"}, {"s"}).node("Add", {"s", "mask"}, {"m"}).node("Mul", {"m", "factor"}, {"f"}).node("Softmax", {"f"}, {"p"}, {attribute_i("axis", -1)});

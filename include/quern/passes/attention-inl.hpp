@@ -125,7 +125,75 @@ public:
         return finish(id, q, k, v, y, inner);
     }
 
+    /// `id` is ONNX's Attention: the same kernel, with what moves its operands taken in. `closed`: masks of truth values as addends.
+    bool match_operator(NodeId id, std::map<ValueId, ValueId>& closed) {
+        const Node& n = g_.nodes[id];
+        if (!is_op(&n, "Attention") || g_.fact(n.out[0]).dtype != DType::f32) return false;
+        for (std::size_t i = 4; i < n.in.size(); ++i)
+            if (n.in[i] != no_value) return false;
+        for (std::size_t o = 1; o < n.out.size(); ++o)
+            if (n.out[o] != no_value && !m_.swallowed(n.out[o], {})) return false;
+        if (n.attrs.i("is_causal", 0) || n.attrs.f("softcap", 0) != 0 || n.attrs.i("left_window_size", -1) >= 0 || n.attrs.i("right_window_size", -1) >= 0) return false;
+        for (int i = 0; i < 3; ++i)
+            if (!ranked(n.in[i], 3) || g_.fact(n.in[i]).rank() != g_.fact(n.in[0]).rank()) return false;
+        const std::vector<Dim>&q = g_.fact(n.in[0]).dims, &k = g_.fact(n.in[1]).dims, &v = g_.fact(n.in[2]).dims;
+        bool four = q.size() == 4;
+        Dim heads = four ? q[1] : Dim(n.attrs.i("q_num_heads", 0)), shared = four ? k[1] : Dim(n.attrs.i("kv_num_heads", 0));
+        if (!heads.is_const() || !shared.is_const() || shared.value() < 1 || heads.value() % shared.value()) return false;
+        Dim d = four ? q[3] : floor_div(q[2], heads), dv = four ? v[3] : floor_div(v[2], shared);
+        Dim s = q[four ? 2 : 1];
+        keys_ = k[four ? 2 : 1];
+        if (!d.is_const() || !dv.is_const() || d.value() < 1 || !(k[0] == q[0]) || !(v[0] == q[0]) || !(v[four ? 2 : 1] == keys_)) return false;
+        Atoms::Axis batch = atoms_.axis(q[0]), outer = atoms_.axis(shared), all = outer, inner = atoms_.axis(dv);
+        for (int a : atoms_.axis(Dim(heads.value() / shared.value()))) all.push_back(a);
+        query_axis_ = atoms_.axis(s);
+        key_axis_ = atoms_.axis(keys_);
+        depth_ = atoms_.axis(d);
+        leading_ = {batch, all};
+        auto axes = [&](const Atoms::Axis& head, const Atoms::Axis& rows, const Atoms::Axis& row) {
+            if (four) return Atoms::Axes{batch, head, rows, row};
+            Atoms::Axis joined = head;
+            joined.insert(joined.end(), row.begin(), row.end());
+            return Atoms::Axes{batch, rows, joined};
+        };
+        closed_is_zero_ = true;
+        float given = n.attrs.f("scale", 0);
+        scale_ = given != 0 ? static_cast<double>(given) : 1 / std::sqrt(static_cast<double>(d.value()));
+        Source sq{n.in[0], axes(all, query_axis_, depth_), 1}, sk{n.in[1], axes(outer, key_axis_, depth_), 1}, sv{n.in[2], axes(outer, key_axis_, inner), 1};
+        if (!trace(sq, depth_, true) || !trace(sk, depth_, true) || !trace(sv, inner, false)) return false;
+        ValueId mask = n.in.size() > 3 ? n.in[3] : no_value;
+        if (mask != no_value && !operator_mask(mask, {q[0], heads, s, keys_}, {batch, all, query_axis_, key_axis_}, closed)) return false;
+        return finish(id, sq, sk, sv, axes(all, query_axis_, inner), inner);
+    }
+
 private:
+    bool operator_mask(ValueId mask, const std::vector<Dim>& full, const Atoms::Axes& axes, std::map<ValueId, ValueId>& closed) {
+        const Fact f = g_.fact(mask);
+        if (!f.ranked || f.rank() > 4 || f.rank() < 1 || (f.dtype != DType::f32 && f.dtype != DType::boolean)) return false;
+        Source x{mask, {}, 1};
+        std::size_t skip = full.size() - f.dims.size();
+        for (std::size_t i = 0; i < f.dims.size(); ++i) {
+            bool key = i + 1 == f.dims.size();
+            if (f.dims[i].is(1) && !key) x.axes.emplace_back();
+            else if (f.dims[i] == full[skip + i]) x.axes.push_back(axes[skip + i]);  // a shorter row closes the keys beyond it
+            else return false;
+        }
+        if (f.dtype == DType::boolean) {
+            auto at = closed.find(mask);
+            if (at == closed.end()) {
+                Tensor zero(DType::f32, Shape{}), never(DType::f32, Shape{});
+                never.data<float>()[0] = -INFINITY;
+                std::string name = g_.values[mask].name;
+                ValueId z = g_.add_constant(g_.fresh_name(name), std::move(zero)), c = g_.add_constant(g_.fresh_name(name), std::move(never));
+                ValueId addend = g_.add_value(g_.fresh_name(name), Fact::of(DType::f32, f.dims));
+                g_.add_node(op_named("Where"), g_.fresh_name(name), {mask, z, c}, {addend});
+                at = closed.emplace(mask, addend).first;
+            }
+            x.value = at->second;
+        }
+        masks_.push_back(std::move(x));
+        return true;
+    }
     bool ranked(ValueId v, int least) const { return v != no_value && g_.fact(v).ranked && g_.fact(v).rank() >= least; }
     bool swallowed(const Node& n) const {
         for (ValueId v : n.out)
@@ -482,10 +550,10 @@ inline bool attention_blocks(Graph& g, const PassContext& ctx) {
     if (ctx.target.device != Device::cpu) return false;  // devices have kernels for the parts, none for the whole
     bool changed = false;
     Matcher m(g);
+    std::map<ValueId, ValueId> closed;
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op) continue;
-        AttentionMatcher one(m);
-        if (one.match(id)) changed = true;
+        if (AttentionMatcher(m).match(id) || AttentionMatcher(m).match_operator(id, closed)) changed = true;
     }
     return changed;
 }
