@@ -42,6 +42,7 @@ struct Problem {
     bool has_bias = false, has_residual = false;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
+    bool transposed = false;  ///< on a device: ConvTranspose of in[0..2] as conv_transpose.hpp has them, explicit pads, post none
     Tensor w;  ///< the weights when constant: packed once, in[1] is not read again
 };
 

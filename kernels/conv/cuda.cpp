@@ -3,6 +3,7 @@
 
 #include <quern/kernels/conv/cuda.hpp>
 #include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/conv_transpose/cuda.hpp>
 #include <quern/kernels/cuda/check.hpp>
 
 QUERN_BEGIN
@@ -45,6 +46,32 @@ private:
     matmul::Precision precision_;
 };
 
+class CudaTransposedKernel final : public Kernel {
+public:
+    explicit CudaTransposedKernel(const Problem& p) : window_(p.window), group_(p.group) {}
+    const char* name() const noexcept override { return "conv_transpose.cuda"; }
+    void run(const Call& c) const override {
+        const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
+        conv_transpose::CudaConvTranspose a;
+        a.images = x.dims[0], a.group = group_, a.channels = x.dims[1] / group_, a.m = w.dims[1];
+        const int n = window_.spatial();
+        for (int d = 0; d < 3; ++d) {
+            const int from = d - (3 - n);
+            const bool there = from >= 0;
+            a.in[d] = there ? x.dims[2 + from] : 1, a.out[d] = there ? y.dims[2 + from] : 1;
+            a.kernel[d] = there ? window_.kernel[from] : 1, a.stride[d] = there ? window_.strides[from] : 1;
+            a.dilation[d] = there ? window_.dilations[from] : 1, a.pad[d] = there ? window_.pads[from] : 0;
+        }
+        a.x = x.in<float>(), a.w = w.in<float>(), a.y = y.out<float>();
+        if (c.in.size() > 2 && c.in[2].present()) a.bias = c.in[2].in<float>();
+        cuda::check(conv_transpose::cuda_conv_transpose(a, static_cast<cudaStream_t>(c.stream)), name());
+    }
+
+private:
+    Window window_;
+    std::int64_t group_;
+};
+
 static std::string refuse_cuda(const Problem& p, const Target&) {
     if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
     if (p.layout != Layout::nchw) return "channels last; channels first is accepted";
@@ -52,7 +79,10 @@ static std::string refuse_cuda(const Problem& p, const Target&) {
     if (p.group > 65535) return "more than 65535 groups";
     return {};
 }
-static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target& t) { return std::make_unique<CudaKernel>(p, t.tf32); }
+static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target& t) {
+    if (p.transposed) return std::make_unique<CudaTransposedKernel>(p);
+    return std::make_unique<CudaKernel>(p, t.tf32);
+}
 
 extern const Entry<Problem> conv_cuda;
 const Entry<Problem> conv_cuda{"conv.cuda", refuse_cuda, make_cuda};

@@ -346,7 +346,7 @@ inline Plan plan(const CudaConv& c) {
         p.kind = Plan::tiles32;
         tiles = up(p.n, 128) * c.group;
     }
-    p.splits = quern::cuda::split_count(tiles, p.k, 128);
+    p.splits = quern::cuda::split_count(tiles, p.k, 128, p.kind == Plan::tiles128 ? 160 : 320);
     p.k_split = up(up(p.k, p.splits), 16) * 16;
     if (p.k > 0) p.splits = static_cast<int>(up(p.k, p.k_split));
     return p;

@@ -128,12 +128,11 @@ __device__ __forceinline__ void multiply_tile(A& a, B& b, int steps, float (&acc
     }
 }
 
-/// Parts that a sum over k is cut into, in pieces of `piece`, so that `tiles` blocks become enough for any GPU; does
-/// not depend on the GPU, so that results do not either.
-inline int split_count(std::int64_t tiles, std::int64_t k, std::int64_t piece) {
-    if (tiles >= 96 || tiles < 1) return 1;
-    const std::int64_t wanted = 192 / tiles, most = k / piece;
-    const std::int64_t n = wanted < most ? wanted : most;
+/// Parts, of at least `piece`, that a sum over k is cut into so that `tiles` blocks become about `wanted`. Does not depend on
+/// the GPU, so that results do not either.
+inline int split_count(std::int64_t tiles, std::int64_t k, std::int64_t piece, std::int64_t wanted) {
+    if (tiles < 1 || 2 * tiles > wanted) return 1;
+    const std::int64_t parts = wanted / tiles, most = k / piece, n = parts < most ? parts : most;
     return static_cast<int>(n < 1 ? 1 : n > 64 ? 64 : n);
 }
 

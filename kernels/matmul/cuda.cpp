@@ -22,11 +22,11 @@ public:
     }
     void run(const Call& c) const override {
         CudaGemm g = resolved(c.in);
-        g.a = c.in[0].in<float>();
-        g.b = c.in[1].in<float>();
-        if (c.in.size() > 2 && c.in[2].present()) g.bias = c.in[2].in<float>();
-        if (p_.has_residual) g.residual = c.in[3].in<float>();
-        g.c = c.out[0].out<float>();
+        g.a = c.in[0].data;
+        g.b = c.in[1].data;
+        if (c.in.size() > 2 && c.in[2].present()) g.bias = c.in[2].data;
+        if (p_.has_residual) g.residual = c.in[3].data;
+        g.c = c.out[0].data;
         cuda::check(cuda_gemm(g, c.scratch, static_cast<cudaStream_t>(c.stream)), name());
     }
 
@@ -39,6 +39,7 @@ private:
         }();
         g.m = z.m, g.n = z.n, g.k = z.k, g.lda = z.lda, g.ldb = z.ldb, g.ldc = z.n;
         g.trans_a = z.ta, g.trans_b = z.tb;
+        g.type = p_.dtype;
         g.alpha = p_.alpha;
         g.precision = precision_;
         g.post = p_.post, g.post_alpha = p_.post_alpha, g.post_beta = p_.post_beta;
@@ -92,7 +93,12 @@ private:
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
-    if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
+    if (p.dtype == DType::f16 || p.dtype == DType::bf16) {
+        if (p.trans_a || p.rank_a < 2 || p.rank_b < 2) return "A transposed, or vectors, of half types";
+        if (p.n <= 0 || p.k <= 0 || p.n % 8 || p.k % 8) return "half types with other sizes than known multiples of 8";
+    } else if (p.dtype != DType::f32) {
+        return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
+    }
     if (std::max(p.rank_a, p.rank_b) > 2 + max_gemm_batch) return "rank " + std::to_string(std::max(p.rank_a, p.rank_b)) + "; up to 6 is accepted";
     return {};
 }

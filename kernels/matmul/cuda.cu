@@ -3,7 +3,7 @@
 #include <quern/kernels/cuda/post.hpp>
 #include <quern/kernels/cuda/tensor_tile.hpp>
 #include <quern/kernels/cuda/tile.hpp>
-#include <quern/kernels/matmul/cuda.hpp>
+#include <quern/kernels/matmul/cuda_plan.hpp>
 
 QUERN_BEGIN
 namespace matmul::cuda {
@@ -12,44 +12,8 @@ using quern::cuda::CopiedSide;
 using quern::cuda::MatrixSide;
 using quern::cuda::TensorShape;
 using quern::cuda::TileShape;
-constexpr std::int64_t kMost = 0x7fffffff;
-constexpr int kFewRows = 8;
 
-struct Finish {
-    float* c;
-    const float *bias, *residual;
-    std::int64_t ldc, bias_row, bias_col;
-    float alpha, post_alpha, post_beta;
-    vec::Post post;
-    __device__ __forceinline__ float value(float sum, std::int64_t offset, int i, int j) const {
-        float v = alpha * sum;
-        if (bias) v += bias[i * bias_row + j * bias_col];
-        if (residual) v += residual[offset + i * ldc + j];
-        return quern::cuda::post(post, v, post_alpha, post_beta);
-    }
-};
-struct Gemm {
-    const float *a, *b;
-    float* partial;  // [split][batch][m][n], or null
-    int m, n, k, splits, k_split;
-    unsigned depth;  // batches * splits
-    std::int64_t lda, ldb, batches;
-    int batch_rank;
-    simt::Divisor batch[max_gemm_batch];  // dimension 0 is the innermost
-    std::int64_t stride_a[max_gemm_batch], stride_b[max_gemm_batch], stride_c[max_gemm_batch];
-    Finish finish;
-
-    __device__ __forceinline__ void offsets(unsigned i, std::int64_t& a, std::int64_t& b, std::int64_t& c) const {
-        a = b = c = 0;
-        for (int d = 0; d < batch_rank; ++d) {
-            const unsigned q = batch[d].divide(i), r = i - q * batch[d].divisor;
-            a += r * stride_a[d];
-            b += r * stride_b[d];
-            c += r * stride_c[d];
-            i = q;
-        }
-    }
-};
+using Gemm = BasicGemm<float>;
 
 template <class S, bool TransA, bool TransB, int WA, int WB>
 __device__ __forceinline__ void gemm_tile(const Gemm& g, unsigned batch, unsigned split) {
@@ -167,7 +131,7 @@ __device__ __forceinline__ void few_rows_part(const Gemm& g, unsigned batch, uns
     const int k0 = split * g.k_split, k1 = k0 + g.k_split < g.k ? k0 + g.k_split : g.k;
     const float *a = g.a + oa, *b = g.b + ob;
     float acc[Rows][4] = {};
-#pragma unroll 4
+#pragma unroll 8
     for (int k = k0 + warp; k < k1; k += 8) {
         float v[4];
         const float* row = b + k * g.ldb + column;
@@ -240,58 +204,8 @@ __global__ void __launch_bounds__(256) few_rows_transposed(const Gemm g) {
     }
 }
 
-__global__ void __launch_bounds__(256) add_parts(const Gemm g) {
-    const std::int64_t each = std::int64_t(g.m) * g.n, all = each * g.batches;
-    const std::int64_t at = std::int64_t(blockIdx.x) * 256 + threadIdx.x;
-    if (at >= all) return;
-    float s = 0;
-    for (int p = 0; p < g.splits; ++p) s += g.partial[p * all + at];
-    const std::int64_t batch = at / each, rest = at - batch * each;
-    const int i = static_cast<int>(rest / g.n), j = static_cast<int>(rest % g.n);
-    std::int64_t oa, ob, oc;
-    g.offsets(static_cast<unsigned>(batch), oa, ob, oc);
-    g.finish.c[oc + i * g.finish.ldc + j] = g.finish.value(s, oc, i, j);
-}
-
-struct Plan {
-    enum Kind { tiles128, tiles64, tiles32, few, few_transposed } kind;
-    int splits;
-    std::int64_t k_split;
-};
-inline std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-inline std::int64_t batches(const CudaGemm& g) {
-    std::int64_t n = 1;
-    for (int d = 0; d < g.batch_rank; ++d) n *= g.batch[d];
-    return n;
-}
-inline Plan plan(const CudaGemm& g) {
-    Plan p{};
-    const std::int64_t b = batches(g);
-    std::int64_t tiles;
-    if (g.m <= kFewRows && !g.trans_a && g.trans_b) return {Plan::few_transposed, 1, g.k};
-    if (g.m <= kFewRows && !g.trans_a) {
-        p.kind = Plan::few;
-        tiles = b * up(g.n, 128);
-    } else if (up(g.m, 128) * up(g.n, 128) * b >= 80 && g.m > 64 && g.n > 64) {
-        p.kind = Plan::tiles128;
-        tiles = b * up(g.m, 128) * up(g.n, 128);
-    } else if (g.m > 32) {
-        p.kind = Plan::tiles64;
-        tiles = b * up(g.m, 64) * up(g.n, 64);
-    } else {
-        p.kind = Plan::tiles32;
-        tiles = b * up(g.n, 128);
-    }
-    p.splits = quern::cuda::split_count(tiles, g.k, p.kind == Plan::few ? 64 : 128);
-    p.k_split = up(up(g.k, p.splits), 16) * 16;
-    if (g.k > 0) p.splits = static_cast<int>(up(g.k, p.k_split));
-    return p;
-}
-
-inline unsigned depth(const Gemm& g) { return g.depth < 65535 ? g.depth : 65535; }
-
 // All that a 16-byte load of a side may begin with is a multiple of four floats.
-inline bool wide(const CudaGemm& c, const float* p, std::int64_t ld, std::int64_t contiguous,
+inline bool wide(const CudaGemm& c, const void* p, std::int64_t ld, std::int64_t contiguous,
                  const std::int64_t* strides) {
     bool v = reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && ld % 4 == 0 && contiguous % 4 == 0;
     for (int d = 0; d < c.batch_rank; ++d) v = v && strides[d] % 4 == 0;
@@ -358,20 +272,7 @@ cudaError_t launch_few(const Gemm& g, const CudaGemm& c, bool transposed, cudaSt
 }
 
 inline cudaError_t run(const CudaGemm& c, const Plan& p, float* scratch, cudaStream_t stream) {
-    Gemm g{};
-    g.a = c.a, g.b = c.b;
-    g.m = static_cast<int>(c.m), g.n = static_cast<int>(c.n), g.k = static_cast<int>(c.k);
-    g.splits = p.splits, g.k_split = static_cast<int>(p.k_split);
-    g.partial = p.splits > 1 ? scratch : nullptr;
-    g.lda = c.lda, g.ldb = c.ldb, g.batches = batches(c);
-    g.depth = static_cast<unsigned>(g.batches * g.splits);
-    g.batch_rank = c.batch_rank;
-    for (int d = 0; d < c.batch_rank; ++d) {
-        const int from = c.batch_rank - 1 - d;
-        g.batch[d] = simt::Divisor(c.batch[from]);
-        g.stride_a[d] = c.stride_a[from], g.stride_b[d] = c.stride_b[from], g.stride_c[d] = c.stride_c[from];
-    }
-    g.finish = {c.c, c.bias, c.residual, c.ldc, c.bias_row, c.bias_col, c.alpha, c.post_alpha, c.post_beta, c.post};
+    const Gemm g = arguments<float>(c, p, scratch);
     cudaError_t e = cudaSuccess;
     if (p.kind == Plan::few || p.kind == Plan::few_transposed) {
         const bool transposed = p.kind == Plan::few_transposed;
@@ -384,8 +285,8 @@ inline cudaError_t run(const CudaGemm& c, const Plan& p, float* scratch, cudaStr
         e = launch_kind<1>(g, c, p.kind, stream);
     }
     if (e != cudaSuccess || !g.partial) return e;
-    return simt::launch(add_parts, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,
-                        g);
+    return simt::launch(add_parts<float>, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0,
+                        stream, g);
 }
 
 }  // namespace matmul::cuda
@@ -406,6 +307,7 @@ cudaError_t cuda_gemm(const CudaGemm& c, void* scratch, cudaStream_t stream) {
     if (n == 0 || c.m == 0 || c.n == 0) return cudaSuccess;
     const cuda::Plan p = cuda::plan(c);
     if (n * p.splits > cuda::kMost || n * c.m > cuda::kMost) return cudaErrorInvalidValue;
+    if (c.type != DType::f32) return cuda::run_half(c, p, static_cast<float*>(scratch), stream);
     return cuda::run(c, p, static_cast<float*>(scratch), stream);
 }
 

@@ -1,5 +1,6 @@
 // kernels/conv/cuda.cu against a double reference; tolerance as in conv.hpp.
 #include <quern/kernels/conv/cuda.hpp>
+#include <quern/kernels/conv_transpose/cuda.hpp>
 
 #include "device_test.hpp"
 
@@ -146,6 +147,77 @@ TEST_F(Conv, InfinitiesStay) {
                 ASSERT_FALSE(std::isnan(got[i])) << i;
             }
         });
+}
+struct Transposed {
+    std::int64_t images, channels, m, group;  // of one group
+    std::vector<std::int64_t> in, kernel, stride, pad, dilation, more;
+    bool bias = false;
+};
+void check_transposed(const Transposed& c) {
+    quern::conv_transpose::CudaConvTranspose a;
+    a.images = c.images, a.channels = c.channels, a.m = c.m, a.group = c.group;
+    const int rank = static_cast<int>(c.in.size());
+    std::int64_t plane = 1, outs = 1, taps = 1;
+    for (int d = 0; d < 3; ++d) {
+        const int at = d - (3 - rank);
+        const bool there = at >= 0;
+        a.in[d] = there ? c.in[at] : 1, a.kernel[d] = there ? c.kernel[at] : 1, a.stride[d] = there ? c.stride[at] : 1;
+        a.pad[d] = there ? c.pad[at] : 0, a.dilation[d] = there ? c.dilation[at] : 1;
+        a.out[d] = (a.in[d] - 1) * a.stride[d] - 2 * a.pad[d] + (a.kernel[d] - 1) * a.dilation[d] + 1 +
+                   (there ? c.more[at] : 0);
+        plane *= a.in[d], outs *= a.out[d], taps *= a.kernel[d];
+    }
+    SCOPED_TRACE(testing::Message() << "transposed " << c.channels << " -> " << c.m << ", kernel " << taps);
+    const auto z = [](std::int64_t v) { return static_cast<std::size_t>(v); };
+    const auto x = random_values(z(c.images * c.group * c.channels * plane), 1, 1),
+               w = random_values(z(c.group * c.channels * c.m * taps), 1, 2),
+               bias = random_values(z(c.group * c.m), 1, 3);
+    std::vector<double> want(z(c.images * c.group * c.m * outs)), scale(want.size(), 1);
+    for (std::int64_t i = 0; i < c.images; ++i)
+        for (std::int64_t g = 0; g < c.group; ++g)
+            for (std::int64_t m = 0; m < c.m; ++m) {
+                const std::int64_t y = ((i * c.group + g) * c.m + m) * outs;
+                for (std::int64_t o = 0; o < outs; ++o)
+                    want[z(y + o)] = c.bias ? static_cast<double>(bias[z(g * c.m + m)]) : 0;
+                for (std::int64_t ch = 0; ch < c.channels; ++ch)
+                    for (std::int64_t p = 0; p < plane; ++p)
+                        for (std::int64_t t = 0; t < taps; ++t) {  // scattered, as the definition says
+                            const std::int64_t pos[3] = {p / (a.in[1] * a.in[2]), p / a.in[2] % a.in[1], p % a.in[2]};
+                            const std::int64_t tap[3] = {t / (a.kernel[1] * a.kernel[2]), t / a.kernel[2] % a.kernel[1],
+                                                         t % a.kernel[2]};
+                            std::int64_t at = 0;
+                            bool inside = true;
+                            for (int d = 0; d < 3; ++d) {
+                                const std::int64_t q = pos[d] * a.stride[d] - a.pad[d] + tap[d] * a.dilation[d];
+                                inside = inside && q >= 0 && q < a.out[d];
+                                at = at * a.out[d] + q;
+                            }
+                            if (!inside) continue;
+                            const double v =
+                                static_cast<double>(x[z(((i * c.group + g) * c.channels + ch) * plane + p)]) *
+                                static_cast<double>(w[z(((g * c.channels + ch) * c.m + m) * taps + t)]);
+                            want[z(y + at)] += v;
+                            scale[z(y + at)] += std::fabs(v);
+                        }
+            }
+    const auto dx = on_device(x), dw = on_device(w), db = on_device(bias);
+    a.x = dx.data(), a.w = dw.data(), a.bias = c.bias ? db.data() : nullptr;
+    run_each<float>(
+        want.size(),
+        [&](float* y) {
+            a.y = y;
+            return quern::conv_transpose::cuda_conv_transpose(a, nullptr);
+        },
+        [&](const std::vector<float>& got) { expect_close(got, want, 4e-6, scale); });
+}
+TEST_F(Conv, Transposed) {
+    check_transposed({2, 5, 6, 1, {4, 5}, {2, 2}, {2, 2}, {0, 0}, {1, 1}, {0, 0}, true});
+    check_transposed({1, 3, 4, 2, {5, 4}, {3, 3}, {2, 1}, {1, 1}, {1, 2}, {1, 0}});
+    check_transposed({1, 2, 9, 1, {7}, {4}, {3}, {2}, {1}, {2}, true});
+    check_transposed({1, 2, 2, 1, {2, 3, 2}, {2, 1, 3}, {1, 2, 2}, {0, 0, 1}, {1, 1, 1}, {0, 1, 0}});
+    quern::conv_transpose::CudaConvTranspose bad{};
+    bad.group = 0;
+    EXPECT_EQ(quern::conv_transpose::cuda_conv_transpose(bad, nullptr), cudaErrorInvalidValue);
 }
 TEST_F(Conv, Limits) {
     CudaConv f;

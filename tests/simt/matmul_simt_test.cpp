@@ -1,4 +1,7 @@
 // kernels/matmul/cuda.cu against double references; tolerance as in cuda.hpp.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <quern/kernels/matmul/cuda.hpp>
 
 #include "device_test.hpp"
@@ -165,6 +168,88 @@ TEST_F(Gemm, InfinitiesStay) {
                 }
             });
     }
+}
+float widened(__half x) { return __half2float(x); }
+float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
+void narrowed(float x, __half& y) { y = __float2half_rn(x); }
+void narrowed(float x, __nv_bfloat16& y) { y = __float2bfloat16_rn(x); }
+template <class T>
+std::vector<T> narrow(const std::vector<float>& v) {
+    std::vector<T> t(v.size());
+    for (std::size_t i = 0; i < v.size(); ++i) narrowed(v[i], t[i]);
+    return t;
+}
+template <class T>
+void check_half(const Size& size, const Options& o, quern::DType type) {
+    SCOPED_TRACE(testing::Message() << o.batch << " x " << size.m << " x " << size.n << " x " << size.k
+                                    << (o.trans_b ? " tb" : ""));
+    CudaGemm g;
+    g.type = type;
+    g.m = size.m, g.n = size.n, g.k = size.k, g.trans_b = o.trans_b;
+    const std::int64_t rb = o.trans_b ? size.n : size.k;
+    g.lda = size.k + o.pad, g.ldb = (o.trans_b ? size.k : size.n) + o.pad, g.ldc = size.n + o.pad;
+    const auto z = [](std::int64_t v) { return static_cast<std::size_t>(v); };
+    const auto a = narrow<T>(random_values(z(o.batch * size.m * g.lda), 1, 1)),
+               b = narrow<T>(random_values(z(o.batch * rb * g.ldb), 1, 2)),
+               bias = narrow<T>(random_values(z(size.n), 1, 3)),
+               residual = narrow<T>(random_values(z(o.batch * size.m * g.ldc), 1, 4));
+    const auto da = on_device(a), db = on_device(b), dbias = on_device(bias), dr = on_device(residual);
+    g.a = da.data(), g.b = db.data();
+    if (o.bias) g.bias = dbias.data(), g.bias_col = 1;
+    if (o.residual) g.residual = dr.data();
+    g.post = o.post;
+    if (o.batch > 1) {
+        g.batch_rank = 1;
+        g.batch[0] = o.batch, g.stride_a[0] = size.m * g.lda, g.stride_b[0] = rb * g.ldb,
+        g.stride_c[0] = size.m * g.ldc;
+    }
+    DeviceBuffer<char> scratch(cuda_gemm_scratch(g));
+    const double ulp = type == quern::DType::f16 ? 0x1p-11 : 0x1p-8;
+    run_each<T>(
+        residual.size(),
+        [&](T* y) {
+            g.c = y;
+            return cuda_gemm(g, scratch.data(), nullptr);
+        },
+        [&](const std::vector<T>& got) {
+            for (std::int64_t q = 0; q < o.batch; ++q)
+                for (std::int64_t i = 0; i < size.m; ++i)
+                    for (std::int64_t j = 0; j < size.n; ++j) {
+                        double s = o.bias ? static_cast<double>(widened(bias[z(j)])) : 0, sum = std::fabs(s);
+                        for (std::int64_t k = 0; k < size.k; ++k) {
+                            const double t = static_cast<double>(widened(a[z((q * size.m + i) * g.lda + k)])) *
+                                             static_cast<double>(widened(
+                                                 b[z(q * rb * g.ldb + (o.trans_b ? j * g.ldb + k : k * g.ldb + j))]));
+                            s += t;
+                            sum += std::fabs(t);
+                        }
+                        const std::size_t at = z((q * size.m + i) * g.ldc + j);
+                        if (o.residual) s += static_cast<double>(widened(residual[at]));
+                        if (o.post == Post::relu) s = std::fmax(s, 0);
+                        ASSERT_LE(std::fabs(static_cast<double>(widened(got[at])) - s),
+                                  ulp * std::fabs(s) + 1e-6 * std::sqrt(static_cast<double>(size.k)) * (1 + sum))
+                            << q << ", " << i << ", " << j;
+                    }
+        });
+}
+void check_halves(const Size& size, const Options& o = {}) {
+    check_half<__half>(size, o, quern::DType::f16);
+    check_half<__nv_bfloat16>(size, o, quern::DType::bf16);
+}
+TEST_F(Gemm, HalfTypes) {
+    for (int tb = 0; tb < 2; ++tb) {
+        check_halves({70, 72, 40}, {.trans_b = tb != 0, .bias = true, .post = Post::relu});
+        check_halves({33, 136, 104}, {.trans_b = tb != 0, .residual = true, .pad = 8});
+        check_halves({64, 64, 32}, {.batch = 2, .trans_b = tb != 0});
+        check_halves({1, 264, 200}, {.trans_b = tb != 0, .bias = true});
+        check_halves({5, 40, 136}, {.batch = 2, .trans_b = tb != 0, .residual = true});
+        check_halves({40, 64, 520}, {.trans_b = tb != 0, .bias = true});  // split sums
+    }
+    check_halves({129, 136, 16}, {.batch = 20});  // large tiles
+    CudaGemm g;
+    g.type = quern::DType::f16;
+    g.m = 16, g.n = 12, g.k = 16;
+    EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaErrorInvalidValue);
 }
 TEST_F(Gemm, Limits) {
     CudaGemm g;

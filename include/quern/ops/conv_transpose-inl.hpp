@@ -6,7 +6,7 @@ QUERN_BEGIN
 
 QUERN_INLINE const OpDef& op_ConvTranspose() {
     static constexpr OpDef def{.name = "ConvTranspose", .min_in = 2, .max_in = 3, .newest = 22, .infer = ops_conv_transpose::infer,
-                               .lower = ops_conv_transpose::lower, .compute = Compute::real};
+                               .lower = ops_conv_transpose::lower, .lower_device = ops_conv_transpose::lower, .compute = Compute::real};
     return def;
 }
 QUERN_INLINE const OpDef& op_quern_ConvTranspose() {

@@ -85,6 +85,16 @@ inline Lowered lower(const LowerCtx& ctx) {
     conv_transpose::Problem p = problem_of(ctx.attrs, ctx.in(1));
     p.dtype = ctx.in(0).dtype;
     p.has_bias = ctx.has(2);
+    if (ctx.target.device != Device::cpu) {
+        if (p.split_padding || p.window.auto_pad != conv::AutoPad::notset) raise(ErrorCode::unsupported, "padding that follows from the output's shape");
+        conv::Problem d;
+        d.dtype = p.dtype;
+        d.window = p.window;
+        d.group = p.group;
+        d.has_bias = p.has_bias;
+        d.transposed = true;
+        return select(Family::conv, d, ctx.target);
+    }
     return Lowered(std::make_unique<conv_transpose::GemmScatter>(p, vec::table(ctx.target.isa)));
 }
 

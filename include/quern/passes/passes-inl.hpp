@@ -9,6 +9,7 @@
 #include "layout-inl.hpp"
 #include "pattern-inl.hpp"
 #include "product-inl.hpp"
+#include "narrow-inl.hpp"
 #include "place-inl.hpp"
 #include "promote-inl.hpp"
 #include "quantized-inl.hpp"
@@ -109,6 +110,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"fuse_laid_out", passes_detail::fuse, false, false},
         {"chain", passes_detail::chain, false, false},
         {"place", passes_detail::place, false, true},
+        {"narrow", passes_detail::narrow, false, false},
     };
     return list;
 }

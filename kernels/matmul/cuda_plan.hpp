@@ -1,0 +1,138 @@
+// What the products of every storage type share: arguments of their kernels, where results go, how a product is cut.
+#pragma once
+#include <quern/kernels/cuda/half.hpp>
+#include <quern/kernels/cuda/post.hpp>
+#include <quern/kernels/cuda/tile.hpp>
+#include <quern/kernels/matmul/cuda.hpp>
+
+QUERN_BEGIN
+namespace matmul::cuda {
+
+constexpr std::int64_t kMost = 0x7fffffff;
+constexpr int kFewRows = 8;
+
+template <class T>
+struct Finish {
+    T* c;
+    const T *bias, *residual;
+    std::int64_t ldc, bias_row, bias_col;
+    float alpha, post_alpha, post_beta;
+    vec::Post post;
+    __device__ __forceinline__ float value(float sum, std::int64_t offset, int i, int j) const {
+        float v = alpha * sum;
+        if (bias) v += quern::cuda::to_float(bias[i * bias_row + j * bias_col]);
+        if (residual) v += quern::cuda::to_float(residual[offset + i * ldc + j]);
+        return quern::cuda::post(post, v, post_alpha, post_beta);
+    }
+};
+template <class T>
+struct BasicGemm {
+    const T *a, *b;
+    float* partial;  // [split][batch][m][n], or null
+    int m, n, k, splits, k_split;
+    unsigned depth;  // batches * splits
+    std::int64_t lda, ldb, batches;
+    int batch_rank;
+    simt::Divisor batch[max_gemm_batch];  // dimension 0 is the innermost
+    std::int64_t stride_a[max_gemm_batch], stride_b[max_gemm_batch], stride_c[max_gemm_batch];
+    Finish<T> finish;
+
+    __device__ __forceinline__ void offsets(unsigned i, std::int64_t& a, std::int64_t& b, std::int64_t& c) const {
+        a = b = c = 0;
+        for (int d = 0; d < batch_rank; ++d) {
+            const unsigned q = batch[d].divide(i), r = i - q * batch[d].divisor;
+            a += r * stride_a[d];
+            b += r * stride_b[d];
+            c += r * stride_c[d];
+            i = q;
+        }
+    }
+};
+
+template <class T>
+__global__ void __launch_bounds__(256) add_parts(const BasicGemm<T> g) {
+    const std::int64_t each = std::int64_t(g.m) * g.n, all = each * g.batches;
+    const std::int64_t at = std::int64_t(blockIdx.x) * 256 + threadIdx.x;
+    if (at >= all) return;
+    float s = 0;
+    for (int p = 0; p < g.splits; ++p) s += g.partial[p * all + at];
+    const std::int64_t batch = at / each, rest = at - batch * each;
+    const int i = static_cast<int>(rest / g.n), j = static_cast<int>(rest % g.n);
+    std::int64_t oa, ob, oc;
+    g.offsets(static_cast<unsigned>(batch), oa, ob, oc);
+    g.finish.c[oc + i * g.finish.ldc + j] = quern::cuda::from_float<T>(g.finish.value(s, oc, i, j));
+}
+
+struct Plan {
+    enum Kind { tiles128, tiles64, tiles32, few, few_transposed } kind;
+    int splits;
+    std::int64_t k_split;
+};
+inline std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t batches(const CudaGemm& g) {
+    std::int64_t n = 1;
+    for (int d = 0; d < g.batch_rank; ++d) n *= g.batch[d];
+    return n;
+}
+inline Plan plan(const CudaGemm& g) {
+    Plan p{};
+    const std::int64_t b = batches(g);
+    std::int64_t tiles;
+    const bool half = g.type != DType::f32;
+    if (g.m <= kFewRows && !g.trans_a && g.trans_b) return {Plan::few_transposed, 1, g.k};
+    if (g.m <= kFewRows && !g.trans_a) {
+        p.kind = Plan::few;
+        tiles = b * up(g.n, half ? 256 : 128);
+    } else if (up(g.m, 128) * up(g.n, 128) * b >= 80 && g.m > 64 && g.n > 64) {
+        p.kind = Plan::tiles128;
+        tiles = b * up(g.m, 128) * up(g.n, 128);
+    } else if (g.m > 32 || half) {
+        p.kind = Plan::tiles64;
+        tiles = b * up(g.m, 64) * up(g.n, 64);
+    } else {
+        p.kind = Plan::tiles32;
+        tiles = b * up(g.n, 128);
+    }
+    p.splits = p.kind == Plan::few ? quern::cuda::split_count(tiles, g.k, 64, 1056)
+                                   : quern::cuda::split_count(tiles, g.k, 128, p.kind == Plan::tiles128 ? 160 : 320);
+    p.k_split = up(up(g.k, p.splits), 32) * 32;
+    if (g.k > 0) p.splits = static_cast<int>(up(g.k, p.k_split));
+    return p;
+}
+
+template <class T>
+unsigned depth(const BasicGemm<T>& g) {
+    return g.depth < 65535 ? g.depth : 65535;
+}
+template <class T>
+BasicGemm<T> arguments(const CudaGemm& c, const Plan& p, float* scratch) {
+    BasicGemm<T> g{};
+    g.a = static_cast<const T*>(c.a), g.b = static_cast<const T*>(c.b);
+    g.m = static_cast<int>(c.m), g.n = static_cast<int>(c.n), g.k = static_cast<int>(c.k);
+    g.splits = p.splits, g.k_split = static_cast<int>(p.k_split);
+    g.partial = p.splits > 1 ? scratch : nullptr;
+    g.lda = c.lda, g.ldb = c.ldb, g.batches = batches(c);
+    g.depth = static_cast<unsigned>(g.batches * g.splits);
+    g.batch_rank = c.batch_rank;
+    for (int d = 0; d < c.batch_rank; ++d) {
+        const int from = c.batch_rank - 1 - d;
+        g.batch[d] = simt::Divisor(c.batch[from]);
+        g.stride_a[d] = c.stride_a[from], g.stride_b[d] = c.stride_b[from], g.stride_c[d] = c.stride_c[from];
+    }
+    g.finish = {static_cast<T*>(c.c),
+                static_cast<const T*>(c.bias),
+                static_cast<const T*>(c.residual),
+                c.ldc,
+                c.bias_row,
+                c.bias_col,
+                c.alpha,
+                c.post_alpha,
+                c.post_beta,
+                c.post};
+    return g;
+}
+/// Products of f16 and bf16 (cuda_half.cu).
+cudaError_t run_half(const CudaGemm&, const Plan&, float* scratch, cudaStream_t);
+
+}  // namespace matmul::cuda
+QUERN_END
