@@ -388,9 +388,11 @@ cudaError_t launch(const Conv& c, Plan::Kind kind, cudaStream_t stream) {
 }
 template <bool Pointwise>
 cudaError_t launch(const Conv& c, Plan::Kind kind, Precision precision, cudaStream_t stream) {
-    if (precision == Precision::f32) return launch<0, Pointwise>(c, kind, stream);
-    return precision == Precision::split ? launch<3, Pointwise>(c, kind, stream)
-                                         : launch<1, Pointwise>(c, kind, stream);
+    if (precision == Precision::tf32) return launch<1, Pointwise>(c, kind, stream);
+    // Gathered patches leave tensor cores waiting; three products pay where rows of the image are copied.
+    if constexpr (Pointwise)
+        if (precision == Precision::split && c.n >= 4096 && c.k >= 64) return launch<3, true>(c, kind, stream);
+    return launch<0, Pointwise>(c, kind, stream);
 }
 inline Conv arguments(const CudaConv& f, const Plan& p, void* scratch) {
     const vec::ConvShape& s = f.shape;

@@ -21,7 +21,9 @@ struct CudaConv {
     float* y = nullptr;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
-    matmul::Precision precision = matmul::Precision::split;  ///< depthwise ones are computed in f32 whatever it says
+    /// split: where it pays (kernels of 1 with many pixels), else f32; depthwise ones are computed in f32 whatever it
+    /// says.
+    matmul::Precision precision = matmul::Precision::split;
 };
 /// Bytes of device memory that cuda_conv() needs; depends on the sizes only.
 std::size_t cuda_conv_scratch(const CudaConv&) noexcept;

@@ -7,7 +7,7 @@ QUERN_BEGIN
 namespace cuda {
 
 /// WM x WN: what a warp computes, in pieces of 16 x 8. Parts: 1: operands rounded to TF32 (10 bits); 3: each is the sum
-/// of two, and three products are taken, which is as exact as f32 products summed in f32.
+/// of two, and three products are taken: about as exact as f32.
 template <int BM_, int BN_, int WM_, int WN_, int Parts_>
 struct TensorShape {
     static constexpr int BM = BM_, BN = BN_, BK = 16, WM = WM_, WN = WN_, Parts = Parts_, stages = 3;
@@ -70,11 +70,86 @@ __device__ __forceinline__ float staged(const float* s, int x, int k) {
     return s[Side::Along ? x * (S::BK + 4) + k : k * (Side::BX + 8) + x];
 }
 template <int Parts, int N>
-__device__ __forceinline__ void split(const float (&v)[N], unsigned (&big)[N], unsigned (&small)[N]) {
+__device__ __forceinline__ void split(const float (&v)[N], unsigned (&big)[N],
+                                      unsigned (&small)[N]) {  // 1: no small part
 #pragma unroll
     for (int i = 0; i < N; ++i) {
         big[i] = simt::to_tf32(v[i]);
         if constexpr (Parts == 3) small[i] = simt::to_tf32(v[i] - __uint_as_float(big[i]));
+    }
+}
+// The four rows and columns of A that a lane has of piece i, the two of B.
+template <class S, class A>
+__device__ __forceinline__ void fragment_a(const float* s, int x, int k, float (&v)[4]) {
+    v[0] = staged<S, A>(s, x, k), v[1] = staged<S, A>(s, x + 8, k);
+    v[2] = staged<S, A>(s, x, k + 4), v[3] = staged<S, A>(s, x + 8, k + 4);
+}
+template <class S, class B>
+__device__ __forceinline__ void fragment_b(const float* s, int x, int k, float (&v)[2]) {
+    v[0] = staged<S, B>(s, x, k), v[1] = staged<S, B>(s, x, k + 4);
+}
+template <class S, class A, class B>
+__device__ __forceinline__ void piece(const float* pa, const float* pb, int m0, int n0, int t,
+                                      float (&acc)[S::MT][S::NT][4]) {
+#pragma unroll
+    for (int k = 0; k < S::BK; k += 8) {
+        unsigned a[S::MT][4], none[4];
+#pragma unroll
+        for (int i = 0; i < S::MT; ++i) {
+            float v[4];
+            fragment_a<S, A>(pa, m0 + i * 16, k + t, v);
+            split<1>(v, a[i], none);
+        }
+#pragma unroll
+        for (int j = 0; j < S::NT; ++j) {
+            float v[2];
+            unsigned b[2], rest[2];
+            fragment_b<S, B>(pb, n0 + j * 8, k + t, v);
+            split<1>(v, b, rest);
+#pragma unroll
+            for (int i = 0; i < S::MT; ++i) simt::mma_m16n8k8_tf32(acc[i][j], a[i], b[0], b[1]);
+        }
+    }
+}
+// Tensor cores round their sums towards zero: each piece is summed from zero and added by f32 units.
+template <class S, class A, class B>
+__device__ __forceinline__ void exact_piece(const float* pa, const float* pb, int m0, int n0, int t,
+                                            float (&acc)[S::MT][S::NT][4]) {
+    constexpr int steps = S::BK / 8;
+    unsigned big_a[S::MT][steps][4], small_a[S::MT][steps][4];
+#pragma unroll
+    for (int i = 0; i < S::MT; ++i)
+#pragma unroll
+        for (int k = 0; k < steps; ++k) {
+            float v[4];
+            fragment_a<S, A>(pa, m0 + i * 16, k * 8 + t, v);
+            split<3>(v, big_a[i][k], small_a[i][k]);
+        }
+#pragma unroll
+    for (int j = 0; j < S::NT; ++j) {
+        unsigned big[steps][2], small[steps][2];
+#pragma unroll
+        for (int k = 0; k < steps; ++k) {
+            float v[2];
+            fragment_b<S, B>(pb, n0 + j * 8, k * 8 + t, v);
+            split<3>(v, big[k], small[k]);
+        }
+        float sum[S::MT][4] = {};
+#pragma unroll
+        for (int k = 0; k < steps; ++k) {
+#pragma unroll
+            for (int i = 0; i < S::MT; ++i) simt::mma_m16n8k8_tf32(sum[i], small_a[i][k], big[k][0], big[k][1]);
+#pragma unroll
+            for (int i = 0; i < S::MT; ++i) simt::mma_m16n8k8_tf32(sum[i], big_a[i][k], small[k][0], small[k][1]);
+        }
+#pragma unroll
+        for (int k = 0; k < steps; ++k)
+#pragma unroll
+            for (int i = 0; i < S::MT; ++i) simt::mma_m16n8k8_tf32(sum[i], big_a[i][k], big[k][0], big[k][1]);
+#pragma unroll
+        for (int i = 0; i < S::MT; ++i)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) acc[i][j][e] += sum[i][e];
     }
 }
 }  // namespace detail
@@ -111,32 +186,8 @@ __device__ __forceinline__ void multiply_tensor_tile(A& a, B& b, int steps, floa
         simt::cp_async_commit();
         const float* pa = sa + s % S::stages * size_a;
         const float* pb = sb + s % S::stages * size_b;
-#pragma unroll
-        for (int k = 0; k < S::BK; k += 8) {
-            unsigned big_a[S::MT][4], small_a[S::MT][4];
-#pragma unroll
-            for (int i = 0; i < S::MT; ++i) {
-                const int x = m0 + i * 16;
-                const float v[4] = {detail::staged<S, A>(pa, x, k + t), detail::staged<S, A>(pa, x + 8, k + t),
-                                    detail::staged<S, A>(pa, x, k + t + 4), detail::staged<S, A>(pa, x + 8, k + t + 4)};
-                detail::split<S::Parts>(v, big_a[i], small_a[i]);
-            }
-#pragma unroll
-            for (int j = 0; j < S::NT; ++j) {
-                const int x = n0 + j * 8;
-                const float v[2] = {detail::staged<S, B>(pb, x, k + t), detail::staged<S, B>(pb, x, k + t + 4)};
-                unsigned big[2], small[2];
-                detail::split<S::Parts>(v, big, small);
-#pragma unroll
-                for (int i = 0; i < S::MT; ++i) {
-                    if constexpr (S::Parts == 3) {
-                        simt::mma_m16n8k8_tf32(acc[i][j], small_a[i], big[0], big[1]);
-                        simt::mma_m16n8k8_tf32(acc[i][j], big_a[i], small[0], small[1]);
-                    }
-                    simt::mma_m16n8k8_tf32(acc[i][j], big_a[i], big[0], big[1]);
-                }
-            }
-        }
+        if constexpr (S::Parts == 3) detail::exact_piece<S, A, B>(pa, pb, m0, n0, t, acc);
+        else detail::piece<S, A, B>(pa, pb, m0, n0, t, acc);
     }
     simt::cp_async_wait<0>();
 }

@@ -12,7 +12,7 @@ QUERN_BEGIN
 namespace matmul {
 
 inline constexpr int max_gemm_batch = 4;
-/// How f32 is multiplied: by f32 units, by tensor cores as three products of TF32 (no less exact), by tensor cores
+/// How f32 is multiplied: by f32 units, by tensor cores as three products of TF32 (about as exact), by tensor cores
 /// rounded to TF32 (10 bits; infinite operands may give NaN).
 enum class Precision : std::uint8_t { f32, split, tf32 };
 

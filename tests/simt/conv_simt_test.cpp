@@ -120,12 +120,41 @@ TEST_F(Conv, Depthwise) {
     check({1, 2, 4, 2, {3, 4, 5}, {2, 2, 2}, {1, 1, 1}, {1, 0, 1}, {1, 1, 1}, true});
     check({1, 4, 4, 4, {15}, {3}, {1}, {1}, {1}});
 }
+TEST_F(Conv, PointwiseWithManyPixels) {
+    if (slow()) GTEST_SKIP() << "too much work for a checked build";
+    check({1, 64, 24, 1, {66, 64}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu});
+}
 TEST_F(Conv, LargeTiles) {
     if (slow()) GTEST_SKIP() << "too much work for a checked build";
     check({1, 4, 72, 1, {102, 102}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});  // 82 tiles of 128 x 128
     check({1, 2, 40, 1, {104, 100}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true});  // 64 x 128
 }
 // What is split into parts must not turn infinities into NaN.
+TEST_F(Conv, InfinitiesOfManyPixelsStay) {
+    const std::size_t n = 64 * 72;
+    std::vector<float> x(64 * n, 1.0f), w(8 * 64, 0.5f);
+    x[5] = INFINITY;
+    x[n + 70] = -INFINITY;
+    const auto dx = on_device(x), dw = on_device(w);
+    CudaConv f;
+    f.images = 1;
+    f.shape = {{1, 64, 72}, {1, 64, 72}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, 64, 64, 8};
+    f.x = dx.data(), f.w = dw.data();
+    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
+    run_each<float>(
+        8 * n,
+        [&](float* y) {
+            f.y = y;
+            return cuda_conv(f, scratch.data(), nullptr);
+        },
+        [&](const std::vector<float>& got) {
+            for (std::size_t i = 0; i < got.size(); ++i) {
+                if (i % n == 5) ASSERT_EQ(got[i], INFINITY) << i;
+                else if (i % n == 70) ASSERT_EQ(got[i], -INFINITY) << i;
+                else ASSERT_NEAR(got[i], 32, 1e-4) << i;
+            }
+        });
+}
 TEST_F(Conv, InfinitiesStay) {
     std::vector<float> x(2 * 6 * 6, 1.0f), w(4 * 2 * 9, 0.5f);
     x[0] = INFINITY;

@@ -81,7 +81,7 @@ void check_one(const Size& size, const Options& options, Precision precision) {
                         if (c.post == Post::relu) v = std::fmax(v, 0);
                         if (c.post == Post::clip) v = std::fmin(std::fmax(v, -0.25), 2);
                         if (c.post == Post::gelu) v = 0.5 * v * (1 + std::erf(v * std::sqrt(0.5)));
-                        if (c.post == Post::silu) v = v / (1 + std::exp(-v));
+                        if (c.post == Post::silu) v = v / (1 + std::exp(0.25 * v));  // alpha is -0.25
                         ASSERT_LE(std::fabs(static_cast<double>(got[at]) - v), tolerance * (1 + sum))
                             << z << ", " << i << ", " << j;
                     }

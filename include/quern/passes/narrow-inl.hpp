@@ -6,7 +6,7 @@
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
 #include "../tensor/half.hpp"
-#include "pass.hpp"
+#include "match-inl.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {

@@ -1,0 +1,115 @@
+// Products of half types on a device take back the promotion to f32.
+#include <quern/kernels/matmul/matmul.hpp>
+#include <quern/passes/narrow-inl.hpp>
+
+#include "support/pass_test.hpp"
+
+using namespace quern;
+
+namespace {
+
+class Product final : public Kernel {
+public:
+    const char* name() const noexcept override { return "matmul.fake"; }
+    void run(const Call&) const override {}
+};
+std::string refuse(const matmul::Problem& p, const Target&) {
+    return p.dtype == DType::f16 && p.k % 8 == 0 && p.n % 8 == 0 ? "" : "not this";
+}
+std::unique_ptr<Kernel> make(const matmul::Problem&, const Target&) { return std::make_unique<Product>(); }
+const Entry<matmul::Problem> entry{"matmul.fake", refuse, make};
+const RankedEntry ranked[] = {{&entry, 1}};
+
+struct Built {
+    Graph g;
+    Options options;
+    Backend backend{"fake", {}, Device::cuda, nullptr};
+    const Backend* backends[1] = {&backend};
+    Target target;
+
+    Built() {
+        backend.lists[static_cast<int>(Family::matmul)] = ranked;
+        target.backends = backends;
+        target.device = Device::cuda;
+    }
+    ValueId input(const char* name, DType t, std::vector<Dim> dims) {
+        ValueId v = g.add_value(name, Fact::of(t, std::move(dims)));
+        g.inputs.push_back(v);
+        return v;
+    }
+    ValueId node(const char* op, const char* name, std::vector<ValueId> in, DType to = DType::undefined) {
+        Attrs a;
+        if (to != DType::undefined) a.set("to", static_cast<std::int64_t>(to));
+        ValueId out = g.add_value(name, Fact());
+        NodeId id = g.add_node(op_named(op), std::string(name) + "_node", std::move(in), {out}, std::move(a));
+        g.nodes[id].device = Device::cuda;
+        infer_node(g, id);
+        return out;
+    }
+    ValueId weights(float step, std::int64_t n) {
+        Tensor t(DType::f32, {8, n});
+        for (std::int64_t i = 0; i < t.count(); ++i) t.data<float>()[static_cast<std::size_t>(i)] = step * static_cast<float>(i % 16);
+        return g.add_constant("w", t);
+    }
+    bool run() {
+        const bool changed = passes_detail::narrow(g, PassContext{options, target});
+        remove_dead(g);
+        infer_graph(g);
+        g.verify();
+        return changed;
+    }
+    int count(std::string_view op) const {
+        int n = 0;
+        for (auto& node : g.nodes) n += node.op && op == node.op->name;
+        return n;
+    }
+};
+
+TEST(Narrow, ProductOfHalvesBetweenCasts) {
+    Built b;
+    ValueId x = b.input("x", DType::f16, {Dim(3), Dim(8)});
+    ValueId y = b.node("MatMul", "wide", {b.node("Cast", "xw", {x}, DType::f32), b.weights(0.25f, 16)});
+    b.g.outputs = {b.node("Cast", "y", {y}, DType::f16)};
+    b.g.output_names = {"y"};
+    ASSERT_TRUE(b.run());
+    EXPECT_EQ(b.count("Cast"), 0);
+    const Node* p = b.g.producer(b.g.outputs[0]);
+    ASSERT_TRUE(p);
+    EXPECT_STREQ(p->op->name, "MatMul");
+    EXPECT_EQ(b.g.values[b.g.outputs[0]].name, "y");
+    EXPECT_EQ(b.g.fact(b.g.outputs[0]).dtype, DType::f16);
+    const Tensor w = b.g.fact(p->in[1]).value;
+    ASSERT_EQ(w.dtype(), DType::f16);
+    EXPECT_EQ(to_float(w.data<Half>()[5]), 1.25f);
+}
+TEST(Narrow, WideUsersGetACast) {
+    Built b;
+    ValueId x = b.input("x", DType::f16, {Dim(3), Dim(8)});
+    ValueId y = b.node("MatMul", "wide", {b.node("Cast", "xw", {x}, DType::f32), b.weights(1, 16)});
+    b.g.outputs = {b.node("Cast", "y", {y}, DType::f16), b.node("Softmax", "s", {y})};
+    b.g.output_names = {"y", "s"};
+    ASSERT_TRUE(b.run());
+    EXPECT_EQ(b.count("Cast"), 1);
+    EXPECT_EQ(b.g.fact(b.g.outputs[0]).dtype, DType::f16);
+    EXPECT_EQ(b.g.fact(b.g.outputs[1]).dtype, DType::f32);
+    EXPECT_TRUE(passes_detail::is_op(b.g.producer(b.g.producer(b.g.outputs[1])->in[0]), "Cast"));
+}
+TEST(Narrow, WhatMustStay) {
+    for (int kind = 0; kind < 4; ++kind) {
+        SCOPED_TRACE(kind);
+        Built b;
+        ValueId x = b.input("x", DType::f16, {Dim(3), Dim(8)});
+        ValueId xw = b.node("Cast", "xw", {x}, DType::f32);
+        // Weights that f16 does not hold; sizes that the kernel refuses; a node of the host; no halves at all.
+        ValueId w = b.weights(kind == 0 ? 0.1f : 1, kind == 1 ? 12 : 16);
+        if (kind == 3) xw = b.input("f", DType::f32, {Dim(3), Dim(8)});
+        ValueId y = b.node("MatMul", "wide", {xw, w});
+        if (kind == 2) b.g.producer(y)->device = Device::cpu;
+        b.g.outputs = {b.node("Cast", "y", {y}, DType::f16)};
+        b.g.output_names = {"y"};
+        EXPECT_FALSE(b.run());
+        EXPECT_EQ(b.g.fact(b.g.producer(b.g.outputs[0])->in[0]).dtype, DType::f32);
+    }
+}
+
+}  // namespace
