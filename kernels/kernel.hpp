@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <quern/base/workers.hpp>
@@ -75,9 +76,13 @@ public:
     std::uint32_t host_in = 0;
     /// Device kernels: what was packed when the kernel was made; uploaded once, Call::weights shows it to run().
     virtual std::span<const Tensor> device_weights() const noexcept { return {}; }
+    /// Bit k set: run() reads input k byte by byte, so that it need not be aligned to its elements.
+    std::uint32_t bytewise = 0;
 };
 // run() of a device kernel only enqueues on Call::stream: it neither allocates nor waits, and host memory that it reads
 // is read before it returns. What it enqueues may be recorded and replayed for the same shapes and addresses.
+
+class Packs;  // kernels/packs.hpp
 
 /// What kernels are chosen for.
 struct Target {
@@ -88,6 +93,12 @@ struct Target {
     Device device = Device::cpu;
     int sm = 0;         ///< compute capability times ten (90: sm_90); 0 on the CPU
     bool tf32 = false;  ///< products of f32 may be rounded to TF32 on the device
+    /// Where packed weights live; null: in memory of their own.
+    Packs* packs = nullptr;
+    /// select() takes the entry of this name if it accepts; empty: the best that does.
+    std::string_view prefer;
+    /// Receives the names of all entries that accept, when tuning.
+    std::vector<std::string>* accepted = nullptr;
 };
 
 /// One candidate of a family. P is the family's plan-time problem (attributes, types, constant weights).
@@ -145,6 +156,18 @@ int best_rank(Family family, const P& problem, const Target& target) {
 template <class P>
 std::unique_ptr<Kernel> select(Family family, const P& problem, const Target& target) {
     std::string reasons;
+    auto each = [&](auto&& f) {
+        for (const RankedEntry* e = detail::next_entry(family, target, -1); e; e = detail::next_entry(family, target, e->rank)) f(*static_cast<const Entry<P>*>(e->entry));
+    };
+    const Entry<P>* wanted = nullptr;
+    if (!target.prefer.empty() || target.accepted)
+        each([&](const Entry<P>& e) {
+            if (!target.accepted && e.name != target.prefer) return;
+            if (!e.refuse(problem, target).empty()) return;
+            if (e.name == target.prefer) wanted = &e;
+            if (target.accepted) target.accepted->push_back(e.name);
+        });
+    if (wanted) return wanted->make(problem, target);
     for (const RankedEntry* e = detail::next_entry(family, target, -1); e; e = detail::next_entry(family, target, e->rank)) {
         auto* entry = static_cast<const Entry<P>*>(e->entry);
         std::string why = entry->refuse(problem, target);

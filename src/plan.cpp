@@ -1,1 +1,3 @@
+#include <quern/plan/engine_file-inl.hpp>
+#include <quern/plan/packs-inl.hpp>
 #include <quern/plan/plan-inl.hpp>

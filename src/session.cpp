@@ -1,3 +1,3 @@
 #include <quern/session/control-inl.hpp>
 #include <quern/session/runner-inl.hpp>
-#include <quern/session/session-inl.hpp>
+#include <quern/session/engine-inl.hpp>

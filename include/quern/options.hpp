@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "executor.hpp"
@@ -58,6 +59,10 @@ struct Options {
     std::vector<std::string> taps;
     /// Backends by hand, best first; empty: all that were linked into quern::quern.
     std::vector<const Backend*> backends;
+    /// Times the kernels that accept each node while compiling and keeps the fastest, also in Engine::save(). Dimensions that the inputs leave
+    /// open are `tune_dims` by name, else 1. Without it nothing is timed and the choice is the same everywhere.
+    bool tune = false;
+    std::vector<std::pair<std::string, std::int64_t>> tune_dims;
     LogCallback log;
 };
 

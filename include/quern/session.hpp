@@ -57,6 +57,9 @@ public:
     /// own. With Options::device_io run() does not wait for it.
     void stream(void* stream) noexcept;
     void* stream() const noexcept;
+    /// From any thread: the run that is on, or else the next one, fails with `cancelled` at its next tile of work. The session can run
+    /// again after that.
+    void cancel() noexcept;
     /// Records the time of each step from the next run on.
     void profile(bool on) noexcept;
     std::vector<StepTime> times() const;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
 
 QUERN_BEGIN
@@ -35,8 +36,9 @@ public:
             Tensor packed;
             if (s.w.defined()) {
                 std::int64_t n = s.w.shape()[0], k = s.w.shape()[1];
-                packed = Tensor::uninitialized(DType::f32, Shape{static_cast<std::int64_t>(t_.packed_floats(n, k))});
-                t_.pack_b_f32(n, k, static_cast<const float*>(s.w.raw()), k, true, 1.f, static_cast<float*>(packed.raw()));
+                packed = packed_weights(target, std::string("conv.chain ") + t_.name, {s.w}, t_.packed_floats(n, k) * sizeof(float), [&](std::byte* to) {
+                    t_.pack_b_f32(n, k, static_cast<const float*>(s.w.raw()), k, true, 1.f, reinterpret_cast<float*>(to));
+                });
                 unread |= 1u << input;
             }
             return packed;
@@ -44,11 +46,12 @@ public:
         expand_ = pointwise(p_.expand, 1);
         project_ = pointwise(p_.project, 5);
         m_ = p_.project.w.defined() ? p_.project.w.shape()[0] : d_;
-        depthwise_ = Tensor::uninitialized(DType::f32, Shape{taps_ * d_});
-        const auto* w = static_cast<const float*>(p_.depthwise.w.raw());
-        auto* to = static_cast<float*>(depthwise_.raw());
-        for (std::int64_t c = 0; c < d_; ++c)
-            for (std::int64_t i = 0; i < taps_; ++i) to[i * d_ + c] = w[c * taps_ + i];
+        depthwise_ = packed_weights(target, "conv.chain depthwise", {p_.depthwise.w}, static_cast<std::size_t>(taps_ * d_) * sizeof(float), [&](std::byte* bytes) {
+            const auto* w = static_cast<const float*>(p_.depthwise.w.raw());
+            auto* to = reinterpret_cast<float*>(bytes);
+            for (std::int64_t c = 0; c < d_; ++c)
+                for (std::int64_t i = 0; i < taps_; ++i) to[i * d_ + c] = w[c * taps_ + i];
+        });
         unread |= 1u << 3;
         p_.expand.w = p_.depthwise.w = p_.project.w = Tensor();
     }

@@ -1,6 +1,7 @@
 // The portable convolution: products over operands gathered tile by tile, and depthwise loops, of vec::Table.
 #pragma once
 #include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/packs.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -14,10 +15,12 @@ public:
         for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
         if (reads_weights(channels, m)) return;
         unread = 1u << 1;
-        packed_ = Tensor::uninitialized(DType::f32, Shape{packed_floats(m, channels, taps) * std::max<std::int64_t>(1, p_.group)});
-        const auto* w = static_cast<const float*>(p_.w.raw());
-        for (std::int64_t g = 0; g < p_.group; ++g)
-            pack(w, g, m, channels, taps, static_cast<float*>(packed_.raw()));
+        std::size_t floats = static_cast<std::size_t>(packed_floats(m, channels, taps) * std::max<std::int64_t>(1, p_.group));
+        std::string layout = std::string("conv.core ") + t_.name + (nhwc() ? " nhwc " : " nchw ") + std::to_string(p_.group);
+        packed_ = packed_weights(target, layout, {p_.w}, floats * sizeof(float), [&](std::byte* to) {
+            const auto* w = static_cast<const float*>(p_.w.raw());
+            for (std::int64_t g = 0; g < p_.group; ++g) pack(w, g, m, channels, taps, reinterpret_cast<float*>(to));
+        });
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.core"; }
@@ -73,14 +76,18 @@ private:
             return;
         }
         float* dst = all + g * packed_floats(m, channels, taps);
+        std::fill_n(dst + packed_floats(m, channels, taps) - 16, 16, 0.f);  // what rounding added
         w += g * m * k;
         if (!nhwc()) return t_.pack_rows_f32(m, k, w, k, dst);
         if (taps == 1) return t_.pack_b_f32(m, k, w, k, true, 1.f, dst);
-        std::vector<float> rows(static_cast<std::size_t>(m * k));
-        for (std::int64_t i = 0; i < m; ++i)
-            for (std::int64_t c = 0; c < channels; ++c)
-                for (std::int64_t t = 0; t < taps; ++t) rows[i * k + t * channels + c] = w[(i * channels + c) * taps + t];
-        t_.pack_b_f32(m, k, rows.data(), k, true, 1.f, dst);
+        std::vector<float> rows(static_cast<std::size_t>(std::min(m, t_.panel) * k));
+        for (std::int64_t m0 = 0; m0 < m; m0 += t_.panel) {
+            std::int64_t n = std::min(t_.panel, m - m0);
+            for (std::int64_t i = 0; i < n; ++i)
+                for (std::int64_t c = 0; c < channels; ++c)
+                    for (std::int64_t t = 0; t < taps; ++t) rows[i * k + t * channels + c] = w[((m0 + i) * channels + c) * taps + t];
+            t_.pack_b_f32(n, k, rows.data(), k, true, 1.f, dst + m0 * k);
+        }
     }
     /// The weights as the tiles want them: packed when made, or in the head of the scratch at each run.
     const float* weights(const Call& call, const Plan& q) const {

@@ -71,7 +71,7 @@ inline std::shared_ptr<const Made> make_primitive(const Problem& p, Isa cap, con
     return m;
 }
 /// The forced layout of weights: the first that a plane of ordinary size takes within the cap.
-inline memory::desc choose_layout(const Problem& p, Isa cap, const dnnl::engine& engine) {
+inline memory::desc find_layout(const Problem& p, Isa cap, const dnnl::engine& engine) {
     int n = p.window.spatial();
     std::int64_t channels = p.w.shape()[1] * p.group, m = p.w.shape()[0];
     Dims x{1, channels}, y{1, m}, zero(static_cast<std::size_t>(n), 0);
@@ -87,12 +87,34 @@ inline memory::desc choose_layout(const Problem& p, Isa cap, const dnnl::engine&
     return {};
 }
 
+/// The same, found once in a process: passes and plan ask several times for each convolution. Never destroyed, as nothing global is.
+struct Layouts {
+    std::mutex lock;
+    std::map<std::vector<std::int64_t>, memory::desc> known;
+};
+inline memory::desc choose_layout(const Problem& p, Isa cap, const dnnl::engine& engine) {
+    static auto* layouts = new Layouts;
+    std::vector<std::int64_t> key{static_cast<std::int64_t>(cap), p.group, static_cast<std::int64_t>(p.post), p.has_bias, p.has_residual};
+    for (auto* v : {&p.window.kernel, &p.window.strides, &p.window.dilations}) key.insert(key.end(), v->begin(), v->end());
+    key.insert(key.end(), p.w.shape().begin(), p.w.shape().end());
+    {
+        std::lock_guard l(layouts->lock);
+        if (auto it = layouts->known.find(key); it != layouts->known.end()) return it->second;
+    }
+    memory::desc found = find_layout(p, cap, engine);
+    std::lock_guard l(layouts->lock);
+    if (layouts->known.size() >= 1024) layouts->known.clear();
+    layouts->known.emplace(std::move(key), found);
+    return found;
+}
+
 class OnednnKernel final : public Kernel {
 public:
     OnednnKernel(const Problem& p, const Target& t) : p_(p), target_{t.isa, {}, nullptr}, engine_(dnnl::engine::kind::cpu, 0) {
         w_ = choose_layout(p_, t.isa, engine_);
         memory::desc plain(weight_dims(p_), memory::data_type::f32, plain_weights(p_.window.spatial(), p_.group > 1));
-        packed_ = onednn::packed(engine_, plain, p_.w.raw(), w_);
+        packed_ = onednn::packed(t, "conv.onednn", engine_, plain, p_.w, w_);
+        unread = 1u << 1;
     }
     const char* name() const noexcept override { return "conv.onednn"; }
     std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }

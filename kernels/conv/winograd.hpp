@@ -2,6 +2,7 @@
 // Infinities and NaN in the input spread over the T x T outputs of their tile.
 #pragma once
 #include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/packs.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -14,8 +15,13 @@ public:
         // F(4x4) has 4 times the bytes of weights: too many to read where channels are many and planes small.
         side_ = shape_.channels * shape_.out_channels >= 512 * 512 ? 2 : 4;
         std::int64_t points = (side_ + 2) * (side_ + 2);
-        packed_ = Tensor(DType::f32, Shape{points * shape_.channels * shape_.out_channels + 1024});
-        t_.winograd_weights_f32(shape_, side_, static_cast<const float*>(p_.w.raw()), static_cast<float*>(packed_.raw()));
+        std::size_t floats = static_cast<std::size_t>(points * shape_.channels * shape_.out_channels), room = 1024;  // the room is read ahead
+        packed_ = packed_weights(target, std::string("conv.winograd") + (side_ == 4 ? "4 " : "2 ") + t_.name, {p_.w}, (floats + room) * sizeof(float), [&](std::byte* to) {
+            auto* u = reinterpret_cast<float*>(to);
+            t_.winograd_weights_f32(shape_, side_, static_cast<const float*>(p_.w.raw()), u);
+            std::fill_n(u + floats, room, 0.f);
+        });
+        unread = 1u << 1;
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return side_ == 4 ? "conv.winograd4" : "conv.winograd2"; }

@@ -16,7 +16,7 @@ inline std::int64_t checked_index(std::int64_t i, std::int64_t n) {
 /// data[outer, n, inner], indices[any] -> [outer, indices..., inner].
 class Gather final : public Kernel {
 public:
-    explicit Gather(int axis) : axis_(axis) {}
+    explicit Gather(int axis) : axis_(axis) { bytewise = 1u; }
     const char* name() const noexcept override { return "gather.portable"; }
     void run(const Call& call) const override {
         const View &x = call.in[0], &idx = call.in[1], &y = call.out[0];
@@ -27,18 +27,16 @@ public:
             const I* ix = idx.in<I>();
             dispatch_size(x.dtype, [&](auto tag) {
                 using T = typename decltype(tag)::type;
-                const T* s = x.in<T>();
-                T* d = y.out<T>();
                 call.workers.ranges(outer * k, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
                     while (inner == 1 && b < e) {  // single elements, a row of them at a time
                         const std::int64_t from = b % k, m = std::min(k - from, e - b);
-                        const T* row = s + b / k * n;
-                        for (std::int64_t i = 0; i < m; ++i) d[b + i] = row[checked_index(static_cast<std::int64_t>(ix[from + i]), n)];
+                        const std::int64_t row = b / k * n;
+                        for (std::int64_t i = 0; i < m; ++i) copy_block(y.out<T>() + b + i, x.data, row + checked_index(static_cast<std::int64_t>(ix[from + i]), n), 1);
                         b += m;
                     }
                     for (; b < e; ++b) {
                         std::int64_t o = b / k, i = checked_index(static_cast<std::int64_t>(ix[b % k]), n);
-                        copy_run(d + b * inner, s + (o * n + i) * inner, inner);
+                        copy_block(y.out<T>() + b * inner, x.data, (o * n + i) * inner, inner);
                     }
                 });
             });
@@ -46,6 +44,16 @@ public:
     }
 
 private:
+    /// n elements from element `at` of a constant, which may lie unaligned in its file.
+    template <class T> static void copy_block(T* d, const void* from, std::int64_t at, std::int64_t n) {
+        if constexpr (std::is_trivially_copyable_v<T>) {
+            const std::byte* s = static_cast<const std::byte*>(from) + static_cast<std::size_t>(at) * sizeof(T);
+            if (n == 1) std::memcpy(d, s, sizeof(T));
+            else std::memcpy(d, s, static_cast<std::size_t>(n) * sizeof(T));
+        } else {
+            copy_run(d, static_cast<const T*>(from) + at, n);
+        }
+    }
     int axis_;
 };
 

@@ -1,6 +1,10 @@
 // The portable matrix product: products of vec::Table over tiles of Y.
 #pragma once
+#include <bit>
+#include <cstring>
+
 #include <quern/kernels/matmul/geometry.hpp>
+#include <quern/kernels/packs.hpp>
 
 QUERN_BEGIN
 namespace matmul {
@@ -8,20 +12,26 @@ namespace matmul {
 class CoreKernel final : public Kernel {
 public:
     CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)) {
-        if (!p_.b.defined() || p_.dtype != DType::f32) return;
+        if (!p_.b.defined()) return;
         std::span<const std::int64_t> d = p_.b.shape();
-        if (d.size() < 2) return;
-        bool tb = p_.trans_b;
+        bool tb = p_.trans_b, vector = d.size() < 2 || (d[d.size() - (tb ? 2 : 1)] <= 1 && !p_.trans_a);
+        if (p_.dtype != DType::f32 || vector) {  // used as it is
+            p_.b = p_.b.aligned();
+            return;
+        }
         std::int64_t rows = d[d.size() - 2], cols = d[d.size() - 1];
         std::int64_t n = tb ? rows : cols, k = tb ? cols : rows;
-        if (n <= 1 && !p_.trans_a) return;  // a vector: used as it is
         std::int64_t matrix = rows * cols, count = matrix ? p_.b.count() / matrix : 0;
         stride_ = static_cast<std::int64_t>((t_.packed_floats(n, k) + 15) / 16 * 16);
-        packed_ = Tensor::uninitialized(DType::f32, Shape{std::max<std::int64_t>(count, 1) * stride_});
         unread = 1u << 1;
-        auto* dst = static_cast<float*>(packed_.raw());
-        const auto* src = static_cast<const float*>(p_.b.raw());
-        for (std::int64_t i = 0; i < count; ++i) t_.pack_b_f32(n, k, src + i * matrix, tb ? k : n, tb, p_.alpha, dst + i * stride_);
+        std::string layout = std::string("matmul.core ") + t_.name + (tb ? " t " : " ") + std::to_string(std::bit_cast<std::uint32_t>(p_.alpha));
+        std::size_t bytes = static_cast<std::size_t>(std::max<std::int64_t>(count, 1) * stride_) * sizeof(float);
+        packed_ = packed_weights(target, layout, {p_.b}, bytes, [&](std::byte* to) {
+            const auto* from = static_cast<const std::byte*>(p_.b.raw());
+            if (count == 0) std::memset(to, 0, bytes);
+            for (std::int64_t i = 0; i < count; ++i)
+                pack(n, k, from + static_cast<std::size_t>(i * matrix) * sizeof(float), reinterpret_cast<float*>(to) + i * stride_, target.packs);
+        });
         shape_b_ = p_.b.shape();
         p_.b = Tensor::borrow(DType::f32, shape_b_, packed_.raw());  // only its shape is read from here on
     }
@@ -49,6 +59,40 @@ private:
     };
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+    /// One matrix of B from bytes that need not be aligned, as pack_b_f32 does it; in parts, so that the pages behind them can go at once.
+    void pack(std::int64_t n, std::int64_t k, const std::byte* from, float* to, Packs* packs) const {
+        std::int64_t panel = t_.panel, panels = up(n, panel), whole = n / panel;
+        auto row_bytes = static_cast<std::size_t>(p_.trans_b ? k : n) * sizeof(float);
+        std::int64_t rows = p_.trans_b ? panel : 16, step = std::max<std::int64_t>(1, (std::int64_t{4} << 20) / static_cast<std::int64_t>(row_bytes * static_cast<std::size_t>(rows) + 1));
+        std::int64_t last = 0, total = p_.trans_b ? n : k;
+        std::vector<float> part(static_cast<std::size_t>(p_.trans_b ? panel * k : n > whole * panel ? panel * k : 0));
+        auto passed = [&](std::int64_t until, bool end) {
+            if (!packs || !(end || until - last >= step * rows)) return;
+            packs->consumed(from + static_cast<std::size_t>(last) * row_bytes, static_cast<std::size_t>(until - last) * row_bytes);
+            last = until;
+        };
+        for (std::int64_t r0 = 0; r0 < total; r0 += rows) {
+            std::int64_t r1 = std::min(total, r0 + rows);
+            const std::byte* s = from + static_cast<std::size_t>(r0) * row_bytes;
+            if (p_.trans_b) {
+                std::memcpy(part.data(), s, static_cast<std::size_t>(r1 - r0) * row_bytes);
+                t_.pack_b_f32(r1 - r0, k, part.data(), k, true, p_.alpha, to + r0 * k);
+            } else {
+                for (std::int64_t p = 0; p < panels; ++p)
+                    for (std::int64_t r = r0; r < r1; ++r) {
+                        float* row = p < whole ? to + p * panel * k + r * panel : part.data() + r * (n - whole * panel);
+                        std::memcpy(row, s + static_cast<std::size_t>(r - r0) * row_bytes + static_cast<std::size_t>(p * panel) * sizeof(float),
+                                    static_cast<std::size_t>(std::min(panel, n - p * panel)) * sizeof(float));
+                    }
+            }
+            passed(r1, r1 == total);
+        }
+        if (p_.trans_b) return;
+        if (p_.alpha != 1.f)
+            for (std::int64_t i = 0; i < whole * panel * k; ++i) to[i] *= p_.alpha;
+        if (whole < panels) t_.pack_b_f32(n - whole * panel, k, part.data(), n - whole * panel, false, p_.alpha, to + whole * panel * k);
+        else std::fill_n(to + whole * panel * k, 64, 0.f);
+    }
     Plan make_plan(std::span<const View> in) const {
         Plan q;
         q.g = resolve(p_, in, true);

@@ -22,7 +22,7 @@ struct Problem {
     bool has_bias = false, has_residual = false;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
-    /// The weights, when B is constant: packed once when the kernel is made, never read from in[1] again.
+    /// The weights, when B is constant: packed once when the kernel is made, never read from in[1] again. Their bytes may lie unaligned.
     Tensor b;
     /// N and K if known when planning (a constant or static B), else -1.
     std::int64_t n = -1, k = -1;

@@ -62,7 +62,10 @@ public:
     OnednnKernel(const Problem& p, const Target& t)
         : p_(p), target_{t.isa, {}, nullptr}, engine_(dnnl::engine::kind::cpu, 0), n_(columns_of_b(p)), k_(rows_of_b(p)) {
         tag_ = choose_layout(p_, t.isa, n_, k_);
-        packed_ = onednn::packed(engine_, memory::desc({k_, n_}, f32, p_.trans_b ? Tag::ba : Tag::ab), p_.b.raw(), memory::desc({k_, n_}, f32, tag_));
+        p_.b = p_.b.aligned();
+        packed_ = onednn::packed(t, p_.trans_b ? "matmul.onednn t" : "matmul.onednn", engine_, memory::desc({k_, n_}, f32, p_.trans_b ? Tag::ba : Tag::ab), p_.b,
+                                 memory::desc({k_, n_}, f32, tag_));
+        unread = 1u << 1;
     }
     const char* name() const noexcept override { return "matmul.onednn"; }
     std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }

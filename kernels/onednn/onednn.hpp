@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include <quern/kernels/kernel.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
 #include <dlfcn.h>
@@ -151,15 +151,22 @@ private:
     std::map<Key, std::shared_ptr<const Made>> made_;
 };
 
-/// Weights moved once into the layout that all primitives of a kernel are held to.
-inline Tensor packed(const dnnl::engine& engine, const dnnl::memory::desc& from, const void* data, const dnnl::memory::desc& to) {
-    Tensor t(DType::u8, Shape{static_cast<std::int64_t>(to.get_size())});
-    OneThread one;
-    dnnl::memory a(from, engine, const_cast<void*>(data)), b(to, engine, t.raw());
-    dnnl::stream stream(engine);
-    dnnl::reorder(a, b).execute(stream, a, b);
-    stream.wait();
-    return t;
+/// Weights moved once into the layout that all primitives of a kernel are held to. `kernel` names what decides `from`.
+inline Tensor packed(const Target& target, const char* kernel, const dnnl::engine& engine, const dnnl::memory::desc& from, const Tensor& weights,
+                     const dnnl::memory::desc& to) {
+    // The layout by its blocks: equal descriptions have equal bytes.
+    const dnnl_version_t& v = *dnnl_version();
+    std::string layout = std::string(kernel) + " " + std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch);
+    auto name = [&](const auto& numbers) { for (auto n : numbers) layout += " " + std::to_string(n); };
+    name(to.get_padded_dims()), name(to.get_strides()), name(to.get_inner_blks()), name(to.get_inner_idxs());
+    return packed_weights(target, layout, {weights}, to.get_size(), [&](std::byte* bytes) {
+        OneThread one;
+        std::memset(bytes, 0, to.get_size());  // padding
+        dnnl::memory a(from, engine, const_cast<void*>(weights.raw())), b(to, engine, bytes);
+        dnnl::stream stream(engine);
+        dnnl::reorder(a, b).execute(stream, a, b);
+        stream.wait();
+    });
 }
 
 }  // namespace onednn

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/quant/packed_8.hpp>
 
 QUERN_BEGIN
@@ -24,14 +25,18 @@ struct ConvProblem {
 /// product whose pieces are the channels under each tap; where those are no multiple of 4 bytes they are gathered first.
 class ConvKernel final : public Kernel {
 public:
-    ConvKernel(const ConvProblem& p, Isa isa) : p_(p), l_(loops(isa)) {
+    ConvKernel(const ConvProblem& p, const Target& target) : p_(p), l_(loops(target.isa)) {
         bool zero_known = p.w_zero < 0 || p.w_zero_value.defined();
         if (p.w_value.defined() && zero_known) {
             View w = view_of(p_.w_value), z = p_.w_zero_value.defined() ? view_of(p_.w_zero_value) : View();
             check_zero(z.present() ? &z : nullptr, w.dims[0]);
             Weights s = weights(w);
-            packed_ = Tensor::uninitialized(DType::u8, {static_cast<std::int64_t>(s.bytes)});
-            for (std::int64_t i = 0; i < s.parts(); ++i) pack(s, w, z.present() ? &z : nullptr, i, static_cast<std::byte*>(packed_.raw()));
+            std::string layout = std::string("conv.bytes ") + l_.name + " " + std::to_string(p_.group);
+            auto fill = [&](std::byte* to) {
+                std::memset(to, 0, s.bytes);
+                for (std::int64_t i = 0; i < s.parts(); ++i) pack(s, w, z.present() ? &z : nullptr, i, to);
+            };
+            packed_ = z.present() ? packed_weights(target, layout, {p_.w_value, p_.w_zero_value}, s.bytes, fill) : packed_weights(target, layout, {p_.w_value}, s.bytes, fill);
             unread = 1u << p.w;
         }
         p_.w_value = p_.w_zero_value = Tensor();

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include <quern/kernels/matmul/integer.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/quant/packed_8.hpp>
 
 QUERN_BEGIN
@@ -23,12 +24,14 @@ struct ProductProblem {
 /// are of 32 bits, exact, and wrap.
 class ProductKernel final : public Kernel {
 public:
-    ProductKernel(const ProductProblem& p, Isa isa) : p_(p), l_(loops(isa)) {
+    ProductKernel(const ProductProblem& p, const Target& target) : p_(p), l_(loops(target.isa)) {
         if (!p.b_value.defined() || p.b_value.shape().rank() == 0) return;
         View b = view_of(p.b_value);
         Right r = right(b);
-        packed_ = Tensor::uninitialized(DType::u8, {static_cast<std::int64_t>(r.bytes())});
-        for (std::int64_t m = 0; m < r.matrices; ++m) pack(r, b, m, 0, r.panels, static_cast<std::byte*>(packed_.raw()));
+        packed_ = packed_weights(target, std::string("matmul.bytes ") + l_.name + (p_.trans_b ? " t" : ""), {p_.b_value}, r.bytes(), [&](std::byte* to) {
+            std::memset(to, 0, r.bytes());
+            for (std::int64_t m = 0; m < r.matrices; ++m) pack(r, b, m, 0, r.panels, to);
+        });
         p_.b_value = Tensor();
         unread = 1u << p.b;
     }

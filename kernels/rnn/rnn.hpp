@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <quern/kernels/kernel.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/rnn/activation.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #include <quern/tensor.hpp>
@@ -36,15 +36,16 @@ struct Problem {
 /// One tile is some rows of the batch in one direction, over the whole sequence.
 class SequenceKernel final : public Kernel {
 public:
-    SequenceKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), gates_(gates_of(p.cell)) {
+    SequenceKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), gates_(gates_of(p.cell)) {
         if (p.dtype != DType::f32 || p.hidden == 0) return;
         std::int64_t g = gates_ * p.hidden;
         for (int d = 0; d < p.directions; ++d) {
-            if (p_.w.defined() && p_.w.count() > 0) w_packed_.push_back(pack(p_.w, d * g, g));
+            if (p_.w.defined() && p_.w.count() > 0) w_packed_.push_back(pack(target, p_.w, d * g, g));
             if (!p_.r.defined()) continue;
-            r_packed_.push_back(pack(p_.r, d * g, joint()));
-            if (joint() < g) candidate_packed_.push_back(pack(p_.r, d * g + joint(), g - joint()));
+            r_packed_.push_back(pack(target, p_.r, d * g, joint()));
+            if (joint() < g) candidate_packed_.push_back(pack(target, p_.r, d * g + joint(), g - joint()));
         }
+        unread = (w_packed_.empty() ? 0u : 2u) | (r_packed_.empty() ? 0u : 4u);
         p_.w = p_.r = Tensor();
     }
     const char* name() const noexcept override { return "rnn.sequence"; }
@@ -94,11 +95,12 @@ private:
     /// Gates that one product of the hidden state gives: all, or GRU's first two where the candidate needs r before.
     std::int64_t joint() const { return (p_.cell == Cell::gru && !p_.linear_before_reset ? 2 : gates_) * p_.hidden; }
     /// Rows [from, from + n) of all directions' weights [dirs * rows, k], as columns of a product.
-    Tensor pack(const Tensor& weights, std::int64_t from, std::int64_t n) const {
+    Tensor pack(const Target& target, const Tensor& weights, std::int64_t from, std::int64_t n) const {
         std::int64_t k = weights.shape()[2];
-        Tensor t(DType::f32, {static_cast<std::int64_t>(t_.packed_floats(n, k))});
-        t_.pack_b_f32(n, k, weights.data<float>().data() + from * k, k, true, 1.f, t.data<float>().data());
-        return t;
+        std::string layout = std::string("rnn.sequence ") + t_.name + " " + std::to_string(from) + " " + std::to_string(n);
+        return packed_weights(target, layout, {weights}, t_.packed_floats(n, k) * sizeof(float), [&](std::byte* to) {
+            t_.pack_b_f32(n, k, static_cast<const float*>(weights.raw()) + from * k, k, true, 1.f, reinterpret_cast<float*>(to));
+        });
     }
     /// c [m, n] = a [m, k] x b [n, k], transposed; `packed` replaces b where there is one for the direction. `back`: from the last
     /// columns on. Steps that take turns find what the last one read in the cache, though all weights are more than it holds.
@@ -155,7 +157,7 @@ private:
                 for (std::int64_t i = lane; i < n_blocks; i += lanes) {
                     std::int64_t d = i / blocks, from = i % blocks * block, rows = std::min(block, all - from);
                     T* to = reinterpret_cast<T*>(call.scratch + s.project_bytes * static_cast<std::size_t>(d)) + from * g;
-                    gemm(rows, g, s.in, call.in[0].in<T>() + from * s.in, call.in[1].in<T>() + d * g * s.in, w_packed_, static_cast<int>(d), to,
+                    gemm(rows, g, s.in, call.in[0].in<T>() + from * s.in, unread & 2u ? nullptr : call.in[1].in<T>() + d * g * s.in, w_packed_, static_cast<int>(d), to,
                          tiles + static_cast<std::size_t>(lane) * s.tile_bytes);
                 }
             });
@@ -170,7 +172,7 @@ private:
             };
             Tile<T> tile{call, s, dir, dir == 1 || p_.reverse, first, std::min(tile_rows, s.batch - first),
                          reinterpret_cast<const T*>(call.scratch + s.project_bytes * static_cast<std::size_t>(dir)),
-                         call.in[2].in<T>() + dir * g * p_.hidden, nullptr, nullptr, lens, nullptr, nullptr, nullptr, nullptr, nullptr, at};
+                         unread & 4u ? nullptr : call.in[2].in<T>() + dir * g * p_.hidden, nullptr, nullptr, lens, nullptr, nullptr, nullptr, nullptr, nullptr, at};
             at += s.work;
             tile.gate = take(s.rows * g);
             tile.h = take(s.rows * p_.hidden);
@@ -205,7 +207,7 @@ private:
                     for (std::int64_t j = 0; j < n; ++j) k.gated[b * n + j] = k.gate[b * joint + n + j] * k.h[b * n + j];
                 }
                 // Rh * (r . h): written after the rows' z, which are kept in c.
-                gemm(k.rows, n, n, k.gated, k.r + 2 * n * n, candidate_packed_, k.dir, k.gate, k.work, step % 2 == 0);
+                gemm(k.rows, n, n, k.gated, k.r ? k.r + 2 * n * n : nullptr, candidate_packed_, k.dir, k.gate, k.work, step % 2 == 0);
             }
             for (std::int64_t b = 0; b < k.rows; ++b) {
                 std::int64_t len = k.lens ? k.lens[k.first + b] : k.s.seq;

@@ -26,10 +26,11 @@ template <> struct Wino<2> {
         y[0] = m[0] + m[1] + m[2];
         y[1] = m[1] - m[2] - m[3];
     }
-    static __attribute__((always_inline)) inline void kernel(const double* g, double* u) {
+    static __attribute__((always_inline)) inline void kernel(const D* g, D* u) {
+        D half = splat(0.5);
         u[0] = g[0];
-        u[1] = (g[0] + g[1] + g[2]) / 2;
-        u[2] = (g[0] - g[1] + g[2]) / 2;
+        u[1] = (g[0] + g[1] + g[2]) * half;
+        u[2] = (g[0] - g[1] + g[2]) * half;
         u[3] = g[2];
     }
 };
@@ -52,12 +53,14 @@ template <> struct Wino<4> {
         y[2] = fma(c4, s2, s1);
         y[3] = fma(c8, d2, d1) + m[5];
     }
-    static __attribute__((always_inline)) inline void kernel(const double* g, double* u) {
-        u[0] = g[0] / 4;
-        u[1] = -(g[0] + g[1] + g[2]) / 6;
-        u[2] = -(g[0] - g[1] + g[2]) / 6;
-        u[3] = g[0] / 24 + g[1] / 12 + g[2] / 6;
-        u[4] = g[0] / 24 - g[1] / 12 + g[2] / 6;
+    static __attribute__((always_inline)) inline void kernel(const D* g, D* u) {
+        D quarter = splat(0.25), sixth = splat(1.0 / 6), part = splat(1.0 / 24), twelfth = splat(1.0 / 12);
+        D even = g[0] + g[2], a = g[0] * part + g[2] * sixth, b = g[1] * twelfth;
+        u[0] = g[0] * quarter;
+        u[1] = -(even + g[1]) * sixth;
+        u[2] = -(even - g[1]) * sixth;
+        u[3] = a + b;
+        u[4] = a - b;
         u[5] = g[2];
     }
 };
@@ -73,19 +76,31 @@ QUERN_VEC_FN std::size_t winograd_work_floats(int t, i64 tiles) { return static_
 
 /// Weights [out, in, 3, 3] to [panel][point][in][panel columns].
 template <int T> QUERN_VEC_FN void wino_weights(const ConvShape& s, const float* w, float* u) {
-    constexpr int A = T + 2, N = panel<float>;
-    for (i64 k = 0; k < s.out_channels; ++k)
-        for (i64 c = 0; c < s.channels; ++c) {
-            const float* g = w + (k * s.channels + c) * 9;
-            double half[A * 3], whole[A * A];
-            for (int j = 0; j < 3; ++j) {
-                double column[3] = {static_cast<double>(g[j]), static_cast<double>(g[3 + j]), static_cast<double>(g[6 + j])}, r[A];
-                Wino<T>::kernel(column, r);
-                for (int i = 0; i < A; ++i) half[i * 3 + j] = r[i];
+    constexpr int A = T + 2, N = panel<float>, L = lanes<double>;
+    for (i64 p = 0; p * N < s.out_channels; ++p)
+        for (i64 c = 0; c < s.channels; ++c)
+            for (int k = 0; k < N; k += L) {  // output channels beside each other
+                double g[9 * L];
+                for (int l = 0; l < L; ++l)
+                    for (int j = 0; j < 9; ++j) g[j * L + l] = static_cast<double>(w[((p * N + k + l) * s.channels + c) * 9 + j]);
+                D half[A * 3];
+                QUERN_UNROLL
+                for (int j = 0; j < 3; ++j) {
+                    D column[3] = {load(g + j * L), load(g + (3 + j) * L), load(g + (6 + j) * L)}, r[A];
+                    Wino<T>::kernel(column, r);
+                    QUERN_UNROLL
+                    for (int i = 0; i < A; ++i) half[i * 3 + j] = r[i];
+                }
+                QUERN_UNROLL
+                for (int i = 0; i < A; ++i) {
+                    D r[A];
+                    Wino<T>::kernel(half + i * 3, r);
+                    for (int j = 0; j < A; ++j) {
+                        float* to = u + ((p * A * A + i * A + j) * s.channels + c) * N + k;
+                        for (int l = 0; l < L; ++l) to[l] = static_cast<float>(r[j][l]);
+                    }
+                }
             }
-            for (int i = 0; i < A; ++i) Wino<T>::kernel(half + i * 3, whole + i * A);
-            for (int q = 0; q < A * A; ++q) u[((k / N * A * A + q) * s.channels + c) * N + k % N] = static_cast<float>(whole[q]);
-        }
 }
 template <int T>
 QUERN_VEC_FN void wino_input(const ConvShape& s, const float* x, i64 t0, i64 t1, i64 at, i64 tiles, float* v, const float* zeros) {

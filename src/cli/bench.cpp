@@ -50,16 +50,12 @@ static std::map<std::string, double> device_times(quern::Session& session) {
 
 int bench(const Args& a) {
     Progress progress;
-    progress.show("loading " + a.model);
+    progress.show("loading and compiling " + a.model);
     double t0 = seconds();
-    quern::Model model = quern::Model::load(a.model, load_options(a));
-    double loading = seconds() - t0;
-    auto inputs = gather_inputs(model.inputs(), a, true);
-    progress.show("compiling");
-    t0 = seconds();
-    quern::Engine engine = model.compile(options(a));
+    quern::Engine engine = open_engine(a);
     quern::Session session(engine);
-    double load_ms = (loading + seconds() - t0) * 1e3;
+    double load_ms = (seconds() - t0) * 1e3;
+    auto inputs = gather_inputs(engine.inputs(), a, true);
 
     progress.show("first run");
     t0 = seconds();

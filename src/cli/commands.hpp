@@ -13,7 +13,7 @@ struct Args {
     std::vector<std::string> dims;    ///< SYMBOL=N, for inputs that are made up
     std::vector<std::string> taps;
     std::vector<std::string> case_dirs;
-    std::string output_dir, out_dir;
+    std::string output_dir, out_dir, engine;
     std::string stage, save, trace, stop_after, external_data_dir;
     std::string isa = "best";
     int threads = 0;
@@ -24,11 +24,13 @@ struct Args {
     bool strict_device = false, no_device_graphs = false, tf32 = false;
     std::string schemas, reasons, kernels;
     bool markdown = false;
+    bool tune = false;
     bool json = false, dot = false, profile = false;
 };
 
 int run(const Args&);
 int bench(const Args&);
+int compile(const Args&);
 int test(const Args&);
 int inspect(const Args&);
 int check(const Args&);

@@ -24,6 +24,9 @@ quern::Options options(const Args& a) {
     o.strict_device = a.strict_device;
     o.device_graphs = !a.no_device_graphs;
     o.tf32 = a.tf32;
+    o.tune = a.tune;
+    for (const std::string& s : a.dims)
+        if (std::size_t at = s.rfind('='); at != std::string::npos) o.tune_dims.emplace_back(s.substr(0, at), std::strtoll(s.c_str() + at + 1, nullptr, 10));
     if (a.isa == "baseline") o.isa = quern::Isa::baseline;
     if (a.isa == "avx2") o.isa = quern::Isa::avx2;
     if (a.verbose)
@@ -39,6 +42,13 @@ quern::LoadOptions load_options(const Args& a) {
     o.external_data_dir = a.external_data_dir;
     o.log = options(a).log;
     return o;
+}
+
+quern::Engine open_engine(const Args& a) {
+    char magic[8] = {};
+    File f(std::fopen(a.model.c_str(), "rb"));
+    if (f && std::fread(magic, 1, 8, f.get()) == 8 && std::string_view(magic, 8) == "QUERNENG") return quern::Engine::load(a.model, options(a));
+    return quern::Model::load(a.model, load_options(a)).compile(options(a));
 }
 
 Value load_pb(const std::string& path, quern::Kind kind) { return pb::parse(read_file(path), path, kind); }

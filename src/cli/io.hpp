@@ -11,6 +11,8 @@ namespace cli {
 
 quern::Options options(const Args&);
 quern::LoadOptions load_options(const Args&);
+/// The engine of Args::model, which may be an ONNX file or an engine file.
+quern::Engine open_engine(const Args&);
 
 /// The port's value from .npy (a tensor) or .pb (the message of its kind); for .npy, raw integers become the port's
 /// type where NumPy has no such type.

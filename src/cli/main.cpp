@@ -14,13 +14,14 @@ constexpr const char* footer = R"(Examples:
   quern inspect model.onnx --stage plan                       chosen kernels, and why others were refused
   quern inspect model.onnx --profile --input image=cat.npy    time of each node
   quern bench model.onnx --input image=cat.npy --threads 2    latency, load time, memory
+  quern compile model.onnx -o model.engine                    an engine file, for `run` and `bench`
 
 Exit codes: 0 done (test: passed); 1 failed: bad input, bad model, an answer that differs;
 2 the model needs something that quern does not implement; 64 wrong use of the command line.
 `quern COMMAND --help` tells the options of a command. Errors go to stderr, one message each.)";
 
-void model_options(CLI::App& c, Args& a) {
-    c.add_option("model", a.model, "The ONNX file")->required()->type_name("MODEL");
+void model_options(CLI::App& c, Args& a, bool engines = false) {
+    c.add_option("model", a.model, engines ? "The ONNX file, or an engine file of `quern compile`" : "The ONNX file")->required()->type_name("MODEL");
     c.add_option("--external-data-dir", a.external_data_dir, "Folder of external weights (default: the model's)")->type_name("DIR");
 }
 void engine_options(CLI::App& c, Args& a) {
@@ -48,14 +49,14 @@ void dim_option(CLI::App& c, Args& a) {
 /// The commands, filling `a`; `chosen` is the one that was given.
 void add_commands(CLI::App& app, Args& a, int (*&chosen)(const Args&)) {
     auto* run = app.add_subcommand("run", "Runs a model once; prints a summary of the outputs or writes them");
-    model_options(*run, a), engine_options(*run, a), input_option(*run, a, "All inputs must be given.");
+    model_options(*run, a, true), engine_options(*run, a), input_option(*run, a, "All inputs must be given.");
     run->add_option("--output-dir,-o", a.output_dir, "Writes NAME.npy for each output here (other than letters, digits and ._- in NAME become _; "
                     "bfloat16, float8: the raw bits)")->type_name("DIR");
     run->add_option("--tap", a.taps, "Also shows this value of the graph, by its ONNX name")->allow_extra_args(false)->type_name("NAME");
     run->callback([&] { chosen = cli::run; });
 
     auto* bench = app.add_subcommand("bench", "Measures load time, latency and memory of a model");
-    model_options(*bench, a), engine_options(*bench, a), input_option(*bench, a, "What is not given is made up.");
+    model_options(*bench, a, true), engine_options(*bench, a), input_option(*bench, a, "What is not given is made up.");
     dim_option(*bench, a);
     bench->add_option("--seconds", a.seconds, "How long to measure; at least 3 runs")->capture_default_str();
     bench->add_option("--pause-ms", a.pause_ms, "Sleep between the runs")->capture_default_str();
@@ -63,6 +64,12 @@ void add_commands(CLI::App& app, Args& a, int (*&chosen)(const Args&)) {
     bench->add_flag("--json", a.json, "One JSON object: load_ms (with compiling), first_ms, median_ms, min_ms, p99_ms, runs, cpu_ms (processor "
                     "time a run, pauses included), peak_rss_mb");
     bench->callback([&] { chosen = cli::bench; });
+
+    auto* compile = app.add_subcommand("compile", "Writes a model as an engine file for this machine: it loads at once, its weights packed");
+    model_options(*compile, a), engine_options(*compile, a), dim_option(*compile, a);
+    compile->add_option("-o,--output", a.engine, "The engine file")->required()->type_name("FILE");
+    compile->add_flag("--tune", a.tune, "Times the kernels that could do each node, and keeps the fastest");
+    compile->callback([&] { chosen = cli::compile; });
 
     auto* test = app.add_subcommand("test", "Runs an ONNX backend test case: DIR/model.onnx on every DIR/test_data_set_*; tolerances from case.json "
                                     "if there; exit 0 passed, 1 failed, 2 unsupported");

@@ -39,13 +39,20 @@ static void print_value(const std::string& name, const Value& v) {
         std::printf("  %s: %s\n", element_text(v.keys(), static_cast<std::int64_t>(i)).c_str(), element_text(v.values(), static_cast<std::int64_t>(i)).c_str());
 }
 
+int compile(const Args& a) {
+    Progress progress;
+    progress.show("compiling " + a.model);
+    quern::Engine engine = open_engine(a);
+    progress.show("writing " + a.engine);
+    engine.save(a.engine);
+    return ok;
+}
+
 int run(const Args& a) {
     Progress progress;
-    progress.show("loading " + a.model);
-    quern::Model model = quern::Model::load(a.model, load_options(a));
-    auto inputs = gather_inputs(model.inputs(), a, false);
-    progress.show("compiling");
-    quern::Engine engine = model.compile(options(a));
+    progress.show("loading and compiling " + a.model);
+    quern::Engine engine = open_engine(a);
+    auto inputs = gather_inputs(engine.inputs(), a, false);
     quern::Session session(engine);
     for (auto& [name, tensor] : inputs) session.bind(name, tensor);
     progress.show("running");

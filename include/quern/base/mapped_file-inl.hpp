@@ -75,8 +75,40 @@ QUERN_INLINE void MappedFile::close() noexcept {
     size_ = 0;
 }
 
+QUERN_INLINE void MappedFile::forget(const void*, std::size_t) const noexcept {}
+QUERN_INLINE MappedFile MappedFile::blank(std::size_t bytes) {
+    MappedFile m;
+    m.path_ = "zeros";
+    if (!bytes) return m;
+    HANDLE h = CreateFileMappingW(INVALID_HANDLE_VALUE, nullptr, PAGE_READONLY, static_cast<DWORD>(static_cast<std::uint64_t>(bytes) >> 32), static_cast<DWORD>(bytes), nullptr);
+    void* p = h ? MapViewOfFile(h, FILE_MAP_READ, 0, 0, 0) : nullptr;
+    if (h) CloseHandle(h);
+    if (!p) raise(ErrorCode::out_of_memory, "no address space for " + std::to_string(bytes) + " bytes");
+    m.data_ = static_cast<const std::byte*>(p);
+    m.size_ = bytes;
+    return m;
+}
+
 #else
 
+QUERN_INLINE void MappedFile::forget(const void* from, std::size_t bytes) const noexcept {
+    constexpr std::uintptr_t page = 4096;
+    auto begin = reinterpret_cast<std::uintptr_t>(from), end = begin + bytes, first = reinterpret_cast<std::uintptr_t>(data_);
+    if (!data_ || begin < first || end > first + size_) return;
+    begin = (begin + page - 1) / page * page;
+    end = end / page * page;
+    if (begin < end) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+QUERN_INLINE MappedFile MappedFile::blank(std::size_t bytes) {
+    MappedFile m;
+    m.path_ = "zeros";
+    if (!bytes) return m;
+    void* p = bytes <= static_cast<std::size_t>(PTRDIFF_MAX) ? ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+    if (p == MAP_FAILED) raise(ErrorCode::out_of_memory, "no address space for " + std::to_string(bytes) + " bytes");
+    m.data_ = static_cast<const std::byte*>(p);
+    m.size_ = bytes;
+    return m;
+}
 QUERN_INLINE MappedFile::MappedFile(const std::string& path) {
     if (path.find('\0') != std::string::npos) raise(ErrorCode::io, "a path with a zero byte cannot be opened");
     // O_NONBLOCK: opening a named pipe must not wait for a writer.

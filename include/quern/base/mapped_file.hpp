@@ -21,6 +21,8 @@ public:
     explicit MappedFile(const std::string& path);
     /// Maps an open file descriptor (POSIX) or HANDLE (Windows) and closes it, also when that fails.
     static MappedFile adopt(std::intptr_t handle, const std::string& path);
+    /// No file: `bytes` zeros that take no memory, to stand for data that must not be read. Raises out_of_memory.
+    static MappedFile blank(std::size_t bytes);
     MappedFile(MappedFile&& o) noexcept;
     MappedFile& operator=(MappedFile&& o) noexcept;
     ~MappedFile();
@@ -29,6 +31,8 @@ public:
     std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data_), size_}; }
     std::size_t size() const noexcept { return size_; }
     const std::string& path() const noexcept { return path_; }
+    /// Takes the whole pages of a part of bytes() out of the process's memory; reading them brings them back. Nothing for other memory.
+    void forget(const void* from, std::size_t bytes) const noexcept;
 
 private:
     void close() noexcept;

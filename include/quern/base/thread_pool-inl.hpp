@@ -1,9 +1,11 @@
 #pragma once
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <mutex>
 
+#include "guard.hpp"
 #include "thread_pool.hpp"
 #if defined(__linux__)
 #include <sched.h>
@@ -13,19 +15,56 @@ QUERN_BEGIN
 
 QUERN_INLINE Executor::~Executor() = default;
 
+namespace detail {
+/// At most 64 KiB of a file; empty where it cannot be read.
+inline std::string first_bytes(const std::string& path) {
+    std::string s;
+    if (std::FILE* f = std::fopen(path.c_str(), "r")) {
+        s.resize(65536);
+        s.resize(std::fread(s.data(), 1, s.size(), f));
+        std::fclose(f);
+    }
+    return s;
+}
+}  // namespace detail
+
+QUERN_INLINE double cgroup_quota(std::string_view membership, const std::string& mount) {
+    double least = 0;
+    auto note = [&](double quota, double period) {
+        if (quota > 0 && period > 0 && (least == 0 || quota / period < least)) least = quota / period;
+    };
+    auto look = [&](const std::string& dir) {
+        double quota = 0, period = 0;
+        if (std::sscanf(detail::first_bytes(dir + "/cpu.max").c_str(), "%lf %lf", &quota, &period) == 2) note(quota, period);  // "max 100000" is no number
+        if (std::sscanf(detail::first_bytes(dir + "/cpu.cfs_quota_us").c_str(), "%lf", &quota) == 1 &&
+            std::sscanf(detail::first_bytes(dir + "/cpu.cfs_period_us").c_str(), "%lf", &period) == 1) note(quota, period);  // -1: none
+    };
+    while (!membership.empty()) {
+        std::string_view line = membership.substr(0, membership.find('\n'));
+        membership.remove_prefix(std::min(membership.size(), line.size() + 1));
+        std::size_t a = line.find(':'), b = a == line.npos ? a : line.find(':', a + 1);
+        if (b == line.npos) continue;
+        std::string_view controllers = line.substr(a + 1, b - a - 1);
+        std::string path(line.substr(b + 1));
+        bool cpu = ("," + std::string(controllers) + ",").find(",cpu,") != std::string::npos;
+        if ((!controllers.empty() && !cpu) || path.find("..") != std::string::npos || path.size() > 4096) continue;
+        std::vector<std::string> roots = controllers.empty() ? std::vector<std::string>{mount} : std::vector<std::string>{mount + "/cpu", mount + "/cpu,cpuacct", mount + "/" + std::string(controllers)};
+        for (const std::string& root : roots) {
+            for (std::string at = path; !at.empty() && at != "/"; at.resize(at.rfind('/'))) look(root + at);
+            look(root);
+        }
+    }
+    return least;
+}
+
 QUERN_INLINE int usable_cpus() noexcept {
     int n = static_cast<int>(std::thread::hardware_concurrency());
 #if defined(__linux__)
     cpu_set_t set;
     CPU_ZERO(&set);
     if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-    if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-        char quota[32] = {};
-        long long q = 0, period = 0;
-        if (std::fscanf(f, "%31s %lld", quota, &period) == 2 && std::sscanf(quota, "%lld", &q) == 1 && q > 0 && period > 0)
-            n = std::min<long long>(n, std::max<long long>(1, (q + period - 1) / period));
-        std::fclose(f);
-    }
+    auto quota = guarded([] { return cgroup_quota(detail::first_bytes("/proc/self/cgroup"), "/sys/fs/cgroup"); });
+    if (quota && *quota > 0 && *quota < n) n = std::max(1, static_cast<int>(std::ceil(*quota)));
 #endif
     return n < 1 ? 1 : n;
 }
@@ -118,23 +157,31 @@ QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* con
     busy_.store(false);
 }
 
+QUERN_INLINE void RunWorkers::check(const std::atomic<bool>* stop) {
+    if (stop && stop->load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
+}
 QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
     if (n <= 0) return;
     if (n == 1 || width() == 1) {
-        for (std::int64_t i = 0; i < n; ++i) tile(context, i, 0);
+        for (std::int64_t i = 0; i < n; ++i) {
+            check(stop_);
+            tile(context, i, 0);
+        }
         return;
     }
     struct Guarded {
         Tile tile;
         void* context;
+        const std::atomic<bool>* stop;
         std::atomic<bool> failed{false};
         std::exception_ptr first;
         std::mutex lock;
-    } g{tile, context, {}, {}, {}};
+    } g{tile, context, stop_, {}, {}, {}};
     auto safe = [](void* c, std::int64_t i, int w) {
         auto& s = *static_cast<Guarded*>(c);
         if (s.failed.load(std::memory_order_relaxed)) return;
         try {
+            check(s.stop);
             s.tile(s.context, i, w);
         } catch (...) {
             std::lock_guard<std::mutex> l(s.lock);

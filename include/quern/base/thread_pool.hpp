@@ -2,6 +2,8 @@
 #pragma once
 #include <atomic>
 #include <exception>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -12,6 +14,10 @@ QUERN_BEGIN
 
 /// Processors that this process may use: affinity and cgroup quota respected; at least 1.
 QUERN_API int usable_cpus() noexcept;
+/// The smallest CPU quota, in processors, of a control group and those around it; 0: no quota. `membership` is /proc/self/cgroup's text,
+/// `mount` where the hierarchies are (version 2 in the folder itself, version 1 in "cpu" or "cpu,cpuacct"). A container may see its group as
+/// the root of the mount: that is looked at too.
+QUERN_API double cgroup_quota(std::string_view membership, const std::string& mount);
 
 /// A fixed number of threads, started at the first parallel work. One job at a time: a caller that finds
 /// the pool busy does its work alone. Between jobs workers spin, for at most 1 ms while a run is on (waking a sleeping core takes
@@ -60,7 +66,8 @@ private:
 /// first exception of a tile.
 class QUERN_API RunWorkers final : public Workers {
 public:
-    RunWorkers(ThreadPool* pool, Executor* executor) : pool_(pool), executor_(executor) {}
+    /// Once `stop` is true, run() raises cancelled before its next tile.
+    RunWorkers(ThreadPool* pool, Executor* executor, const std::atomic<bool>* stop = nullptr) : pool_(pool), executor_(executor), stop_(stop) {}
     int width() const noexcept override { return executor_ ? executor_->width() : pool_ ? pool_->width() : 1; }
     void run(std::int64_t n, Tile tile, void* context) override;
     /// As long as it lives the pool's threads expect work.
@@ -78,6 +85,8 @@ public:
 private:
     ThreadPool* pool_;
     Executor* executor_;
+    const std::atomic<bool>* stop_;
+    static void check(const std::atomic<bool>* stop);
 };
 
 QUERN_END

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <unordered_map>
@@ -121,6 +122,11 @@ struct Exporter {
 
 }  // namespace export_detail
 
+QUERN_INLINE ExportedModel::ExportedModel(const Graph& g) {
+    auto e = std::make_shared<export_detail::Exporter>();
+    proto_ = e->model(g);
+    text_ = std::move(e);
+}
 QUERN_INLINE void write_onnx(const Graph& g, const std::string& path) {
     export_detail::Exporter e;
     onnx::write_model(path, e.model(g));

@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "../base/atomic_file.hpp"
 #include "writer.hpp"
 
 QUERN_BEGIN
@@ -117,50 +118,13 @@ QUERN_INLINE std::uint64_t raw_bytes(const GraphProto& g) {
     return n;
 }
 
-/// A file that appears under its name when it is complete.
-class AtomicFile {
-public:
-    explicit AtomicFile(const std::string& path) : path_(path), temporary_(path + ".partial") {
-        out_.open(std::filesystem::path(temporary_), std::ios::binary | std::ios::trunc);
-        check("create");
-    }
-    ~AtomicFile() {
-        if (done_) return;
-        out_.close();
-        std::error_code ignored;
-        std::filesystem::remove(std::filesystem::path(temporary_), ignored);
-    }
-    AtomicFile(const AtomicFile&) = delete;
-    AtomicFile& operator=(const AtomicFile&) = delete;
-    void write(std::string_view b) {
-        out_.write(b.data(), static_cast<std::streamsize>(b.size()));
-        check("write");
-    }
-    void commit() {
-        out_.close();
-        check("write");
-        std::error_code e;
-        std::filesystem::rename(std::filesystem::path(temporary_), std::filesystem::path(path_), e);
-        if (e) raise(ErrorCode::io, "cannot rename '" + temporary_ + "' to '" + path_ + "': " + e.message());
-        done_ = true;
-    }
-
-private:
-    void check(const char* what) {
-        if (!out_) raise(ErrorCode::io, std::string("cannot ") + what + " '" + temporary_ + "'");
-    }
-    std::string path_, temporary_;
-    std::ofstream out_;
-    bool done_ = false;
-};
-
 }  // namespace emit
 
 struct ExternalSink::File {
-    emit::AtomicFile file;
+    AtomicFile file;
 };
 QUERN_INLINE ExternalSink::ExternalSink(std::string path, std::size_t threshold)
-    : path_(std::move(path)), threshold_(threshold), file_(new File{emit::AtomicFile(path_)}) {
+    : path_(std::move(path)), threshold_(threshold), file_(new File{AtomicFile(path_)}) {
     location_ = std::filesystem::path(path_).filename().string();
 }
 QUERN_INLINE ExternalSink::~ExternalSink() = default;
@@ -262,7 +226,7 @@ QUERN_INLINE std::string serialize(const ModelProto& m, ExternalSink* sink) {
 QUERN_INLINE void write_model(const std::string& path, const ModelProto& m, std::uint64_t max_inline) {
     std::unique_ptr<ExternalSink> sink;
     if (emit::raw_bytes(m.graph) > max_inline) sink = std::make_unique<ExternalSink>(path + ".data");
-    emit::AtomicFile file(path);
+    AtomicFile file(path);
     file.write(serialize(m, sink.get()));
     if (sink) sink->commit();
     file.commit();

@@ -22,21 +22,26 @@ QUERN_INLINE void infer_concat(InferCtx& ctx) {
     }
     if (!shape) return ctx.set_unranked(0, t);
     int rank = shape->rank(), axis = ctx.axis(ctx.attrs.i("axis", 1), rank);
-    std::vector<Dim> out = shape->dims;
-    out[axis] = 0;
+    std::vector<Dim> out = shape->dims, lengths;
     std::vector<Dim> content;
     bool known = rank == 1;
     for (int i = 0; i < ctx.n_in(); ++i) {
         if (!ctx.ranked(i)) continue;
         const auto& d = ctx.in(i).dims;
         if (ctx.in(i).rank() != rank) ctx.fail("inputs of ranks " + std::to_string(rank) + " and " + std::to_string(ctx.in(i).rank()) + "; they must be equal");
-        for (int k = 0; k < rank; ++k) out[k] = k == axis ? out[k] + d[k] : ops_util::same_dim(ctx, out[k], d[k], "concatenation");
+        lengths.push_back(d[axis]);
+        for (int k = 0; k < rank; ++k)
+            if (k != axis) out[k] = ops_util::same_dim(ctx, out[k], d[k], "concatenation");
         if (known) {
             auto c = ctx.ints(i);
             if (c && content.size() + c->size() <= ops_util::content_limit) content.insert(content.end(), c->begin(), c->end());
             else known = false;
         }
     }
+    // In pairs: adding many sizes one by one would copy an ever longer sum.
+    for (; lengths.size() > 1; lengths.resize((lengths.size() + 1) / 2))
+        for (std::size_t i = 0; i < lengths.size(); i += 2) lengths[i / 2] = i + 1 < lengths.size() ? lengths[i] + lengths[i + 1] : lengths[i];
+    out[axis] = lengths[0];
     if (!all_ranked) {
         out[axis] = ctx.fresh("concat");
         known = false;

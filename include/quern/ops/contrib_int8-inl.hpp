@@ -53,7 +53,7 @@ inline Lowered lower_gemm(const LowerCtx& ctx) {
     p.alpha = ctx.attrs.f("alpha", 1);
     p.out = ctx.out(0).dtype;
     p.b_value = ctx.constant(3);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target));
 }
 
 /// MatMulIntegerToFloat: A, B, their scales, their zero points, bias.
@@ -78,7 +78,7 @@ inline Lowered lower_to_float(const LowerCtx& ctx) {
     p.a_zero = ctx.has(4) ? 4 : -1, p.b_zero = ctx.has(5) ? 5 : -1, p.bias = ctx.has(6) ? 6 : -1;
     p.out = DType::f32;
     p.b_value = ctx.constant(1);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target));
 }
 
 inline void infer_binary(InferCtx& ctx) {

@@ -30,7 +30,7 @@ inline Lowered lower_matmul_integer(const LowerCtx& ctx) {
     if (ctx.has(2)) p.a_zero = 2;
     if (ctx.has(3)) p.b_zero = 3;
     p.b_value = ctx.constant(1);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target));
 }
 inline void infer_qlinear_matmul(InferCtx& ctx) {
     need_8(ctx, 0);
@@ -47,7 +47,7 @@ inline Lowered lower_qlinear_matmul(const LowerCtx& ctx) {
     p.a_scale = 1, p.a_zero = 2, p.b = 3, p.b_scale = 4, p.b_zero = 5, p.y_scale = 6, p.y_zero = 7;
     p.out = ctx.out(0).dtype;
     p.b_value = ctx.constant(3);
-    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target.isa));
+    return Lowered(std::make_unique<quant::ProductKernel>(p, ctx.target));
 }
 
 /// X at 0, W at `w`, the bias at `bias`.
@@ -93,7 +93,7 @@ inline Lowered lower_conv_integer(const LowerCtx& ctx) {
     if (ctx.has(3)) p.w_zero = 3;
     p.w_value = ctx.constant(1);
     p.w_zero_value = ctx.constant(3);
-    return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target.isa));
+    return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target));
 }
 inline Lowered lower_qlinear_conv(const LowerCtx& ctx) {
     quant::ConvProblem p;
@@ -107,7 +107,7 @@ inline Lowered lower_qlinear_conv(const LowerCtx& ctx) {
     if (ctx.attrs.s("layout", "nchw") == "nhwc") p.layout = conv::Layout::nhwc;
     p.low = static_cast<std::int32_t>(ctx.attrs.i("low", -128));
     p.high = static_cast<std::int32_t>(ctx.attrs.i("high", 255));
-    return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target.isa));
+    return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target));
 }
 
 /// quern::QLinearConv: QLinearConv with layout "nchw" or "nhwc" of X and Y, and bounds low and high of the quantized results.

@@ -41,7 +41,7 @@ inline Lowered choose(const LowerCtx& ctx, matmul::Problem p) {
     p.dtype = ctx.in(0).dtype;
     p.rank_a = ctx.in(0).rank();
     p.rank_b = ctx.in(1).rank();
-    p.b = ctx.constant(1);
+    p.b = ctx.raw_constant(1);
     const std::vector<Dim>& b = ctx.in(1).dims;
     const Dim& k = b.size() == 1 ? b[0] : b[b.size() - (p.trans_b ? 1 : 2)];
     const Dim n = b.size() == 1 ? Dim(1) : b[b.size() - (p.trans_b ? 2 : 1)];

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../graph/graph.hpp"
-#include <quern/kernels/kernel.hpp>
+#include <quern/kernels/packs.hpp>
 
 QUERN_BEGIN
 
@@ -140,8 +140,13 @@ public:
     bool has(int i) const { return i < n_in() && inputs[i] != nullptr; }
     const Fact& in(int i) const { return *inputs[i]; }
     const Fact& out(int o) const { return *outputs[o]; }
-    /// The constant at input i; undefined where it is not constant.
-    Tensor constant(int i) const { return has(i) ? in(i).value : Tensor(); }
+    /// The constant at input i, aligned to its elements; undefined where it is not constant.
+    Tensor constant(int i) const {
+        if (!has(i) || !in(i).is_const()) return Tensor();
+        return target.packs ? target.packs->aligned(in(i).value) : in(i).value.aligned();
+    }
+    /// The same as it lies in the model's bytes: for weights that a kernel packs byte by byte.
+    Tensor raw_constant(int i) const { return has(i) ? in(i).value : Tensor(); }
 };
 struct Lowered {
     std::unique_ptr<Kernel> kernel;

@@ -108,7 +108,7 @@ inline Lowered lower(const LowerCtx& ctx) {
     }
     p.w = ctx.constant(1);
     p.r = ctx.constant(2);
-    return Lowered(std::make_unique<rnn::SequenceKernel>(p, vec::table(ctx.target.isa)));
+    return Lowered(std::make_unique<rnn::SequenceKernel>(p, ctx.target));
 }
 inline void import(ImportCtx& ctx) { ctx.attrs.erase("output_sequence"); }
 

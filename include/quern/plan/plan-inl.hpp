@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
@@ -51,11 +52,13 @@ public:
 private:
     void sources();
     void find_late();
-    void find_needed();
+    std::string pack_name(const Node& n) const;
     void lower(NodeId id);
+    void lower_all();
+    void find_needed();
     void add_step(NodeId id);
     void outputs();
-    void align_constants();
+    void constants();
     void device_constants();
     void find_recordable();
     void liveness();
@@ -67,6 +70,7 @@ private:
     std::vector<char> late_, needed_;
     std::vector<PlanStep> lowered_;  // by node
     Target device_target_;
+    std::vector<std::optional<Error>> failed_;
 };
 
 inline void Planner::sources() {
@@ -140,8 +144,14 @@ inline void Planner::find_late() {
     }
 }
 
+inline std::string Planner::pack_name(const Node& n) const {
+    for (ValueId v : n.out)
+        if (v != no_value) return opt_.path + plan_->graph.values[v].name;
+    return opt_.path;
+}
+
 inline void Planner::lower(NodeId id) {
-    Plan& p = *plan_;
+    const Plan& p = *plan_;
     const Node& n = p.graph.nodes[id];
     PlanStep& s = lowered_[id];
     s.node = id;
@@ -157,9 +167,9 @@ inline void Planner::lower(NodeId id) {
                 if (auto* g = std::get_if<std::shared_ptr<const Graph>>(&a)) {
                     PlanOptions o = opt_;
                     o.depth = opt_.depth + 1;
+                    o.workers = nullptr;
+                    o.path = pack_name(n) + "/" + name + "/";
                     s.branches.push_back(make_plan(**g, o));
-                    p.packed_bytes += s.branches.back()->packed_bytes;
-                    p.packings += s.branches.back()->packings;
                 }
             return;
         }
@@ -175,31 +185,47 @@ inline void Planner::lower(NodeId id) {
         if (s.late_lower) { s.late = true; return; }
         Target target = n.device == Device::cpu ? p.target : device_target_;
         target.refusals = &s.refusals;
+        std::string prefer = n.attrs.has(chosen_kernel) ? n.attrs.s(chosen_kernel, "") : "";
+        target.prefer = prefer;
+        if (opt_.tune) target.accepted = &s.accepted;
+        std::optional<NodePacks> packs;
+        if (opt_.store) target.packs = &packs.emplace(*opt_.store, pack_name(n));
         LowerCtx ctx{n, n.attrs, {}, {}, target};
-        std::vector<Fact> facts(s.in.size());  // constants aligned, for as long as they are packed
-        for (std::size_t i = 0; i < s.in.size(); ++i) {
-            if (s.in[i] < 0) { ctx.inputs.push_back(nullptr); continue; }
-            facts[i] = p.graph.values[s.in[i]].fact;
-            facts[i].value = facts[i].value.aligned();
-            ctx.inputs.push_back(&facts[i]);
-        }
+        for (int v : s.in) ctx.inputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
         for (int v : s.out) ctx.outputs.push_back(v < 0 ? nullptr : &p.graph.values[v].fact);
         Lowered l = lower(ctx);
         s.view_of = l.view_of;
         s.kernel = std::move(l.kernel);
         if (!n.placement.empty()) s.refusals.push_back("on the device: " + n.placement);
         s.late = s.late || (s.kernel && s.kernel->refers);
-        if (s.kernel && s.kernel->packed_bytes()) {
-            p.packed_bytes += s.kernel->packed_bytes();
-            ++p.packings;
+        if (!s.kernel) return;
+        s.stored = packs && packs->count();
+        s.packings = s.stored ? packs->made() : s.kernel->packed_bytes() ? 1 : 0;
+        for (std::size_t i = 0; packs && i < s.in.size(); ++i) {
+            const Tensor& c = s.in[i] < 0 ? Tensor() : p.graph.values[s.in[i]].fact.value;
+            if (c.defined() && (packs->copied(c) || (i < 32 && s.kernel->unread >> i & 1u))) packs->consumed(c.raw(), c.bytes());
         }
     });
+}
+/// Kernels of all nodes that anybody could need, beside each other. What fails is told only if it is needed.
+inline void Planner::lower_all() {
+    const Plan& p = *plan_;
+    lowered_.resize(p.graph.nodes.size());
+    failed_.resize(p.graph.nodes.size());
+    auto one = [&](std::int64_t i) {
+        NodeId id = order_[static_cast<std::size_t>(i)];
+        const auto& out = p.graph.nodes[id].out;
+        if (std::none_of(out.begin(), out.end(), [&](ValueId v) { return v != no_value && p.values[v].home == PlanValue::Home::unused; })) return;
+        if (auto r = guarded([&] { lower(id); }); !r) failed_[id] = r.error();
+    };
+    auto n = static_cast<std::int64_t>(order_.size());
+    if (opt_.workers) opt_.workers->for_each(n, one);
+    else for (std::int64_t i = 0; i < n; ++i) one(i);
 }
 
 inline void Planner::find_needed() {
     Plan& p = *plan_;
     needed_.assign(p.graph.nodes.size(), 0);
-    lowered_.resize(p.graph.nodes.size());
     std::vector<char> want(p.values.size(), 0);
     for (ValueId v : p.graph.outputs) want[v] = 1;
     for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
@@ -208,8 +234,14 @@ inline void Planner::find_needed() {
         for (ValueId v : n.out) need = need || (v != no_value && want[v] && p.values[v].home == PlanValue::Home::unused);
         if (!need) continue;
         needed_[*it] = 1;
-        lower(*it);
+        if (failed_[*it]) raise(std::move(*failed_[*it]));
         const PlanStep& s = lowered_[*it];
+        p.packings += s.packings;
+        if (s.kernel) p.packed_bytes += s.kernel->packed_bytes();
+        for (auto& b : s.branches) {
+            p.packed_bytes += b->packed_bytes;
+            p.packings += b->packings;
+        }
         for (std::size_t i = 0; i < s.in.size(); ++i)
             if (s.in[i] >= 0 && (s.view_of < 0 || s.late || s.view_of == static_cast<int>(i))) want[s.in[i]] = 1;
     }
@@ -273,15 +305,33 @@ inline void Planner::outputs() {
     if (p.segments.empty()) p.segments.push_back(0);
 }
 
-/// Kernels may assume alignment to the element; bytes in a file need not have it. Only what is read is copied.
-inline void Planner::align_constants() {
+/// Kernels may assume alignment to the element; bytes in a file need not have it. Only what is read is copied, and only what is read or
+/// short (sizes and axes, which inference may ask for again) is kept.
+inline void Planner::constants() {
     Plan& p = *plan_;
+    constexpr std::size_t few = 16384;  // bytes
+    enum : char { unused, bytes, elements };
+    std::vector<char> use(p.values.size(), unused);
+    auto flag = [](std::uint32_t bits, std::size_t i) { return i < 32 && (bits >> i & 1u); };
     for (auto& s : p.steps)
         for (std::size_t i = 0; i < s.in.size(); ++i) {
-            if (s.in[i] < 0 || (s.kernel && i < 32 && (s.kernel->unread >> i & 1u)) || s.device != Device::cpu) continue;
-            PlanValue& x = p.values[p.values[s.in[i]].root];
-            if (x.home == PlanValue::Home::constant) x.constant = x.constant.aligned();
+            bool unread = s.kernel && flag(s.kernel->unread, i);
+            if (s.in[i] < 0 || (unread && s.stored)) continue;
+            char& u = use[p.values[s.in[i]].root];
+            u = std::max(u, unread || (s.kernel && (s.device != Device::cpu || flag(s.kernel->bytewise, i))) ? char(bytes) : char(elements));
         }
+    for (std::size_t v = 0; v < p.values.size(); ++v) {
+        PlanValue& x = p.values[v];
+        if (x.home != PlanValue::Home::constant) continue;
+        if (use[v] == elements) {
+            Tensor a = x.constant.aligned();
+            if (a.raw() != x.constant.raw() && opt_.store) NodePacks(*opt_.store, {}).consumed(x.constant.raw(), x.constant.bytes());
+            x.constant = std::move(a);
+        } else if (use[v] == unused && x.constant.bytes() > few) {
+            x.constant = Tensor();
+        }
+        if (v < p.graph.values.size() && x.constant.raw() != p.graph.values[v].fact.value.raw()) p.graph.values[v].fact.value = x.constant;
+    }
 }
 
 /// Device steps read constants from the device, but for those that they read on the host.
@@ -388,14 +438,16 @@ inline std::shared_ptr<const Plan> Planner::make() {
     order_ = plan_->graph.order();
     sources();
     find_late();
+    lower_all();
     find_needed();
     for (NodeId id : order_)
         if (needed_[id]) add_step(id);
     outputs();
-    align_constants();
+    constants();
     if (plan_->device) device_constants(), find_recordable();
     liveness();
     find_checks();
+    if (opt_.store && opt_.depth == 0) plan_->packs = opt_.store->take();
     return plan_;
 }
 

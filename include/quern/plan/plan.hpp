@@ -9,6 +9,7 @@
 
 #include "../graph/graph.hpp"
 #include "../ops/op.hpp"
+#include "packs.hpp"
 
 QUERN_BEGIN
 
@@ -64,9 +65,12 @@ struct PlanStep {
     std::vector<std::shared_ptr<const Plan>> branches;  ///< control: the plan of each subgraph, by attribute name
     NodeId node = -1;
     std::vector<std::string> refusals;
+    std::vector<std::string> accepted;  ///< when tuning: kernels to choose from
     Device device = Device::cpu;
     Transfer transfer = Transfer::none;
     std::unique_ptr<DeviceWeights> weights;
+    std::size_t packings = 0;  ///< weights packed when the kernel was made
+    bool stored = false;       ///< the kernel's packed weights are in the store: sources that it does not read need not be kept
 };
 
 /// Immutable; shared by all sessions of an engine.
@@ -84,6 +88,7 @@ struct Plan {
     Target target;
     std::vector<const Backend*> backends;
     std::size_t packed_bytes = 0, packings = 0;
+    std::vector<PlanPack> packs;  ///< of nested plans too; in the outermost plan
     int depth = 0;
     std::shared_ptr<DeviceApi> device;  ///< null: everything runs on the CPU
     /// [first, past last): steps that only enqueue on the device and depend on nothing but addresses, to be recorded as one.
@@ -119,6 +124,10 @@ struct PlanOptions {
     std::shared_ptr<DeviceApi> device;
     DeviceConstants* constants = nullptr;  ///< with a device
     bool device_io = false;
+    bool tune = false;            ///< notes what kernels accept each node
+    PackStore* store = nullptr;   ///< null: every kernel's packed weights are memory of their own
+    std::string path;             ///< before the names of the nodes in PlanPack: where a nested graph hangs
+    Workers* workers = nullptr;   ///< kernels are made beside each other on these
 };
 /// Schedules the graph and makes every kernel. Raises unsupported for nodes without one.
 QUERN_API std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& options);
@@ -127,6 +136,9 @@ QUERN_API std::shared_ptr<const Plan> make_plan(Graph graph, const PlanOptions& 
 /// inference raises where the inputs do not fit each other or the outputs differ from the plan's. Late and
 /// control steps do this by themselves.
 QUERN_API void verify_step(const Plan& plan, int step, const std::int64_t* slots);
+
+/// The attribute of a node that names its kernel; nothing else knows it.
+inline constexpr std::string_view chosen_kernel = "quern_kernel";
 
 /// The kernel that copies input `from` to output 0, and the same for two views of equal count.
 std::unique_ptr<Kernel> make_copy(int from);

@@ -3,6 +3,7 @@
 #include "../base/cpu_info-inl.hpp"
 #include "../base/error-inl.hpp"
 #include "../base/mapped_file-inl.hpp"
+#include "../base/pages-inl.hpp"
 #include "../base/thread_pool-inl.hpp"
 #include "../tensor/shape-inl.hpp"
 #include "../tensor/tensor-inl.hpp"
@@ -21,10 +22,12 @@
 #include "../import/exporter-inl.hpp"
 #include "../import/importer-inl.hpp"
 #include "../passes/passes-inl.hpp"
+#include "../plan/engine_file-inl.hpp"
+#include "../plan/packs-inl.hpp"
 #include "../plan/plan-inl.hpp"
 #include "control-inl.hpp"
 #include "runner-inl.hpp"
-#include "session-inl.hpp"
+#include "engine-inl.hpp"
 #include <quern/kernels/core_backend-inl.hpp>
 #include <quern/kernels/quant/loops-inl.hpp>
 #include <quern/kernels/vec/table-inl.hpp>

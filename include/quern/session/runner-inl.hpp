@@ -11,11 +11,21 @@ QUERN_BEGIN
 
 QUERN_INLINE bool Arena::reserve(std::size_t n) {
     if (n <= size_) return false;
-    if (size_) n += n / 4;  // shapes that grow step by step do not move the memory each time
-    n = (n + 4095) / 4096 * 4096;
+    if (n <= pages_.size()) {  // untouched pages behind the used ones: shapes that grow step by step stay where they are
+        size_ = std::min((n + 4095) / 4096 * 4096, pages_.size());
+        return false;
+    }
+    if (size_) n += n / 4;
     release();
+    n = (n + 4095) / 4096 * 4096;
     pinned_ = api_ && device_ == Device::cpu && n <= most_pinned;
-    data_ = static_cast<std::byte*>(device_ != Device::cpu ? api_->allocate(n) : pinned_ ? api_->allocate_pinned(n) : ::operator new(n, std::align_val_t(64), std::nothrow));
+    if (device_ != Device::cpu) data_ = static_cast<std::byte*>(api_->allocate(n));
+    else if (pinned_) data_ = static_cast<std::byte*>(api_->allocate_pinned(n));
+    else {
+        pages_ = n <= SIZE_MAX / 8 ? Pages(4 * n) : Pages();
+        if (!pages_.data()) pages_ = Pages(n);
+        data_ = pages_.data();
+    }
     if (!data_) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(n) + " bytes of activations");
     size_ = n;
     return true;
@@ -23,7 +33,7 @@ QUERN_INLINE bool Arena::reserve(std::size_t n) {
 QUERN_INLINE void Arena::release() noexcept {
     if (data_ && device_ != Device::cpu) api_->release(data_);
     else if (data_ && pinned_) api_->release_pinned(data_);
-    else ::operator delete(data_, std::align_val_t(64));
+    pages_.release();
     data_ = nullptr;
     size_ = 0;
 }
@@ -603,6 +613,7 @@ QUERN_INLINE void Runner::run_step(int s) {
     const Plan& p = *plan_;
     Frame& f = *frame_;
     auto now = [] { return std::chrono::steady_clock::now(); };
+    if (shared_.cancelled.load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
     if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
     auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
     const std::size_t listed = shared_.times->size();

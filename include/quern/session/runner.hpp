@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "../base/pages.hpp"
 #include "../plan/plan.hpp"
 #include "../session.hpp"
 #include "../value.hpp"
@@ -18,23 +19,28 @@ class Arena {
 public:
     static constexpr std::size_t most_pinned = std::size_t{256} << 20;
     explicit Arena(DeviceApi* api = nullptr, Device device = Device::cpu) : api_(api), device_(device) {}
-    Arena(Arena&& o) noexcept : api_(o.api_), device_(o.device_), pinned_(o.pinned_), data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
+    Arena(Arena&& o) noexcept
+        : api_(o.api_), device_(o.device_), pinned_(o.pinned_), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)), pages_(std::move(o.pages_)) {}
     Arena(const Arena&) = delete;
     Arena& operator=(Arena&&) = delete;
-    void swap(Arena& o) noexcept { std::swap(api_, o.api_), std::swap(data_, o.data_), std::swap(size_, o.size_); }
+    void swap(Arena& o) noexcept {
+        std::swap(api_, o.api_), std::swap(device_, o.device_), std::swap(pinned_, o.pinned_);
+        std::swap(data_, o.data_), std::swap(size_, o.size_), std::swap(pages_, o.pages_);
+    }
     ~Arena() { release(); }
     /// Makes room for `n` bytes; the contents are lost when it grows. True when the memory moved.
     bool reserve(std::size_t n);
-    void release() noexcept;
     std::byte* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
 
 private:
+    void release() noexcept;
     DeviceApi* api_;  // null: no device
     Device device_;
     bool pinned_ = false;
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
+    Pages pages_;     // of the host
 };
 
 /// What all runners of one session share.
@@ -44,6 +50,7 @@ struct RunShared {
     bool has_deadline = false;
     std::chrono::steady_clock::time_point deadline;
     std::atomic<std::size_t>* packings = nullptr;  ///< weights packed by kernels chosen while running
+    std::atomic<bool> cancelled{false};            ///< by another thread: the run ends at its next step or tile
     bool profile = false;
     std::chrono::steady_clock::time_point profile_start;
     std::vector<StepTime>* times = nullptr;
@@ -99,6 +106,9 @@ public:
     const View& output(std::size_t i) const { return frame_->views[plan_->outputs[i]]; }
     DType output_type(std::size_t i) const { return plan_->values[plan_->outputs[i]].dtype; }
     const Plan& plan() const { return *plan_; }
+    /// After a run: what step `s` read and wrote.
+    std::span<const View> in_views(int s) const { return {frame_->io.data() + io_at_[s], plan_->steps[s].in.size()}; }
+    std::span<const View> out_views(int s) const { return {frame_->io.data() + io_at_[s] + plan_->steps[s].in.size(), plan_->steps[s].out.size()}; }
     std::size_t memory_bytes() const;
     void trim();
 
@@ -127,8 +137,6 @@ private:
     void choose_late(int step);
     void execute(int step);
     const Kernel* kernel_of(int step) const { return plan_->steps[step].kernel ? plan_->steps[step].kernel.get() : frame_->steps[step].kernel.get(); }
-    std::span<const View> in_views(int s) const { return {frame_->io.data() + io_at_[s], plan_->steps[s].in.size()}; }
-    std::span<const View> out_views(int s) const { return {frame_->io.data() + io_at_[s] + plan_->steps[s].in.size(), plan_->steps[s].out.size()}; }
     std::string where(int step) const;
 
     std::shared_ptr<const Plan> plan_;

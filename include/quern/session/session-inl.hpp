@@ -16,6 +16,7 @@
 #include "../session.hpp"
 
 #include "runner.hpp"
+#include "tune-inl.hpp"
 
 QUERN_BEGIN
 
@@ -29,6 +30,7 @@ struct Model::Impl {
     std::vector<PortInfo> inputs, outputs;
     std::vector<Problem> problems;
     mutable DeviceConstants device_constants;
+    std::shared_ptr<PackRegistry> packs = std::make_shared<PackRegistry>();  ///< of all engines of this model
 };
 
 struct Engine::Impl {
@@ -60,7 +62,7 @@ struct Session::Impl {
     void* own_stream = nullptr;
 
     explicit Impl(std::shared_ptr<const Engine::Impl> e)
-        : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get()), runner(engine->plan, (init(), shared)) {
+        : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get(), &shared.cancelled), runner(engine->plan, (init(), shared)) {
         owned.resize(engine->plan->inputs.size());
         bound.resize(owned.size());
         bound_values.resize(owned.size());
@@ -166,7 +168,7 @@ inline Error problem_error(const std::vector<Problem>& problems) {
     if (!p.op.empty()) e.at("node '" + p.node + "' (" + (p.domain.empty() ? "" : p.domain + "::") + p.op + ", opset " + std::to_string(p.opset) + ")");
     return e;
 }
-inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, std::string path, const LoadOptions& o, const CustomOps& custom) {
+inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::shared_ptr<const MappedFile> owner, std::string path, const LoadOptions& o, const CustomOps& custom) {
     auto impl = std::make_shared<Model::Impl>();
     impl->path = std::move(path);
     onnx::ModelProto proto = onnx::parse_model(bytes);
@@ -174,8 +176,17 @@ inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::
     if (!o.external_data_dir.empty()) external.dir = external.real_dir = o.external_data_dir;
     external.resolver = o.resolver;
     if (!custom.empty()) impl->custom = std::make_shared<const CustomTable>(custom);
-    Imported im = import_model(proto, &external, std::move(owner), impl->custom.get());
+    Imported im = import_model(proto, &external, owner, impl->custom.get());
+    impl->packs->stable.push_back(bytes);
+    if (owner) impl->packs->files.push_back(std::move(owner));
+    for (auto& [where, file] : external.files) {
+        impl->packs->stable.push_back(file->bytes());
+        impl->packs->files.push_back(file);
+    }
     impl->graph = std::move(im.graph);
+    for (auto& v : impl->graph.values)  // small constants that lay unaligned were copied: the model keeps the copies
+        if (v.fact.is_const() && v.fact.value.bytes() && !impl->packs->is_stable(v.fact.value))
+            impl->packs->stable.emplace_back(static_cast<const std::byte*>(v.fact.value.raw()), v.fact.value.bytes());
     impl->inputs = std::move(im.inputs);
     impl->outputs = std::move(im.outputs);
     impl->problems = std::move(im.problems);
@@ -208,10 +219,33 @@ inline void add_taps(Graph& g, const std::vector<std::string>& taps) {
         g.output_names.push_back(name);
     }
 }
+/// Weights below this are packed by the calling thread alone: no thread is made before the first run.
+inline constexpr std::size_t parallel_from = std::size_t{4} << 20;
+inline std::size_t weight_bytes(const Graph& g) {
+    std::size_t n = 0;
+    for (auto& v : g.values)
+        if (v.fact.is_const() && v.fact.dtype != DType::string) n += v.fact.value.bytes();
+    return n;
+}
+/// What only concerns running.
+inline void set_running(Engine::Impl& e, const Options& o) {
+    if (o.threads < 0 || o.threads > 1024) raise(ErrorCode::invalid_argument, "threads is " + std::to_string(o.threads) + "; accepted: 0 to 1024");
+    int threads = o.threads ? o.threads : usable_cpus();
+    if (!o.executor && threads > 1) e.pool = std::make_unique<ThreadPool>(threads);
+    e.memory_limit = o.memory_limit;
+    e.deadline = o.deadline;
+    e.executor = o.executor;
+    e.device_graphs = o.device_graphs;
+}
+inline void check_memory(const Engine::Impl& e) {
+    if (e.memory_limit && e.plan->packed_bytes > e.memory_limit)
+        raise(ErrorCode::out_of_memory, "the packed weights take " + std::to_string(e.plan->packed_bytes) + " bytes; memory_limit is " + std::to_string(e.memory_limit));
+}
 inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::Impl> m, const Options& o) {
     return with_place([&] { return m->path.empty() ? std::string("model from bytes") : "model '" + m->path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
         if (!m->problems.empty()) raise(problem_error(m->problems));
-        if (o.threads < 0 || o.threads > 1024) raise(ErrorCode::invalid_argument, "threads is " + std::to_string(o.threads) + "; accepted: 0 to 1024");
+        auto e = std::make_shared<Engine::Impl>();
+        set_running(*e, o);
         auto backends = backends_of(o);
         PlanOptions po;
         po.target = target_of(o, backends);
@@ -224,17 +258,15 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
         PassContext pc{o, po.target};
         run_passes(g, pc, o.stop_after);
         if (!o.stop_after.empty()) promote_types(g, pc);
-        auto e = std::make_shared<Engine::Impl>();
+        std::size_t weights = weight_bytes(g);
+        PackStore store(m->packs, weights);
+        RunWorkers workers(e->pool.get(), o.executor.get());
+        po.store = &store;
+        if (weights >= parallel_from) po.workers = &workers;
+        if (o.tune) tune(g, po, o, workers);
         e->plan = make_plan(std::move(g), po);
-        if (o.memory_limit && e->plan->packed_bytes > o.memory_limit)
-            raise(ErrorCode::out_of_memory, "the packed weights take " + std::to_string(e->plan->packed_bytes) + " bytes; memory_limit is " + std::to_string(o.memory_limit));
-        e->memory_limit = o.memory_limit;
-        e->deadline = o.deadline;
+        check_memory(*e);
         e->device_io = po.device_io;
-        e->device_graphs = o.device_graphs;
-        e->executor = o.executor;
-        int threads = o.threads ? o.threads : usable_cpus();
-        if (!o.executor && threads > 1) e->pool = std::make_unique<ThreadPool>(threads);
         e->taps = o.taps;
         e->outputs = m->outputs;
         e->model = std::move(m);
@@ -437,6 +469,10 @@ QUERN_INLINE void Session::Impl::run() {
     if (shared.has_deadline)
         shared.deadline = shared.profile_start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(engine->deadline));
     RunWorkers::Busy busy(workers);
+    struct Uncancel {
+        std::atomic<bool>& flag;
+        ~Uncancel() { flag.store(false); }
+    } uncancel{shared.cancelled};
     with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { run_plan(); });
     for (std::size_t o = 0; o < outputs.size(); ++o) {
         const View& v = runner.output(o);
@@ -508,6 +544,7 @@ QUERN_INLINE Result<Tensor> Session::try_tap(std::string_view name) const noexce
 }
 QUERN_INLINE void Session::stream(void* stream) noexcept { p_->shared.stream = stream ? stream : p_->own_stream; }
 QUERN_INLINE void* Session::stream() const noexcept { return p_->shared.stream; }
+QUERN_INLINE void Session::cancel() noexcept { p_->shared.cancelled.store(true); }
 QUERN_INLINE void Session::profile(bool on) noexcept { p_->shared.profile = on; }
 QUERN_INLINE std::vector<StepTime> Session::times() const { return p_->times; }
 QUERN_INLINE std::string Session::profile_table() const {

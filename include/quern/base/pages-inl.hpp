@@ -1,0 +1,47 @@
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "pages.hpp"
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+QUERN_BEGIN
+
+QUERN_INLINE Pages::Pages(std::size_t bytes) noexcept {
+    constexpr std::size_t page = 4096;
+    if (bytes == 0 || bytes > PTRDIFF_MAX - page) return;
+    std::size_t n = (bytes + page - 1) / page * page;
+#if defined(__linux__)
+    // Room for the alignment of huge pages, whose unused ends are given back at once.
+    std::size_t align = n >= huge_from ? std::size_t{2} << 20 : page, room = n + (align > page ? align : 0);
+    void* p = ::mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return;
+    auto at = reinterpret_cast<std::uintptr_t>(p);
+    std::size_t before = (align - at % align) % align, after = room - before - n;
+    auto* base = static_cast<std::byte*>(p);
+    if (before) ::munmap(base, before);
+    if (after) ::munmap(base + before + n, after);
+    data_ = base + before;
+    if (align > page) (void)::madvise(data_, n, MADV_HUGEPAGE);
+#else
+    data_ = static_cast<std::byte*>(::operator new(n, std::align_val_t(page), std::nothrow));
+    if (!data_) return;
+    std::memset(data_, 0, n);
+#endif
+    size_ = n;
+}
+QUERN_INLINE void Pages::release() noexcept {
+    if (!data_) return;
+#if defined(__linux__)
+    ::munmap(data_, size_);
+#else
+    ::operator delete(data_, std::align_val_t(4096));
+#endif
+    data_ = nullptr;
+    size_ = 0;
+}
+
+QUERN_END

@@ -1,0 +1,156 @@
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "packs.hpp"
+
+QUERN_BEGIN
+
+QUERN_INLINE bool PackRegistry::is_stable(const Tensor& t) const noexcept {
+    const auto* p = static_cast<const std::byte*>(t.raw());
+    for (auto& s : stable)
+        if (p >= s.data() && p < s.data() + s.size()) return true;
+    return false;
+}
+QUERN_INLINE Tensor PackRegistry::find(const std::string& key) {
+    std::lock_guard<std::mutex> l(lock_);
+    auto it = made_.find(key);
+    auto held = it == made_.end() ? nullptr : it->second.lock();
+    return held ? shared(held) : Tensor();
+}
+QUERN_INLINE Tensor PackRegistry::add(const std::string& key, Tensor made) {
+    std::lock_guard<std::mutex> l(lock_);
+    auto& weak = made_[key];
+    auto held = weak.lock();
+    if (!held) {
+        held = std::make_shared<const Tensor>(std::move(made));
+        weak = held;
+    }
+    return shared(held);
+}
+QUERN_INLINE Tensor PackRegistry::shared(const std::shared_ptr<const Tensor>& held) { return Tensor::share(held->dtype(), held->shape(), held->raw(), held); }
+QUERN_INLINE Tensor PackRegistry::merge(const std::string& layout, Tensor made) {
+    std::lock_guard<std::mutex> l(lock_);
+    auto& list = computed_[layout];
+    std::erase_if(list, [](const Held& h) { return h.expired(); });
+    for (const Held& h : list)
+        if (auto held = h.lock(); held && held->bytes() == made.bytes() && std::memcmp(held->raw(), made.raw(), made.bytes()) == 0) return shared(held);
+    list.push_back({});
+    auto held = std::make_shared<const Tensor>(std::move(made));
+    list.back() = held;
+    return shared(held);
+}
+
+QUERN_INLINE PackStore::PackStore(std::shared_ptr<PackRegistry> registry, std::size_t expected_bytes, const std::vector<PlanPack>* made)
+    : registry_(std::move(registry)), block_bytes_(std::clamp<std::size_t>(expected_bytes, std::size_t{64} << 10, std::size_t{64} << 20)), closed_(made != nullptr) {
+    if (made)
+        for (auto& p : *made) given_[p.node + "#" + std::to_string(p.ordinal)] = {p.layout, p.data};
+}
+QUERN_INLINE std::vector<PlanPack> PackStore::take() {
+    std::sort(packs_.begin(), packs_.end(), [](auto& a, auto& b) { return std::tie(a.node, a.ordinal) < std::tie(b.node, b.ordinal); });
+    return std::move(packs_);
+}
+QUERN_INLINE Tensor PackStore::memory(std::size_t bytes) {
+    std::size_t n = (bytes + 63) / 64 * 64;
+    std::lock_guard<std::mutex> l(lock_);
+    if (!block_ || n > block_->size() - used_) {
+        auto fresh = std::make_shared<const Pages>(std::max(n, block_bytes_));
+        if (!fresh->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes of packed weights");
+        if (n > block_bytes_ / 2) return Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, fresh->data(), fresh);
+        block_ = std::move(fresh);
+        used_ = 0;
+    }
+    Tensor t = Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, block_->data() + used_, block_);
+    used_ += n;
+    return t;
+}
+QUERN_INLINE void PackStore::give_back(const Tensor& t) {
+    std::lock_guard<std::mutex> l(lock_);
+    std::size_t n = (t.bytes() + 63) / 64 * 64;
+    if (block_ && n <= used_ && block_->data() + (used_ - n) == t.raw()) used_ -= n;
+}
+/// Memory of at least `bytes` that nobody uses.
+QUERN_INLINE std::shared_ptr<Pages> PackStore::spare(std::size_t bytes) {
+    {
+        std::lock_guard<std::mutex> l(lock_);
+        for (auto& p : spares_)
+            if (p->size() >= bytes && p->size() / 8 <= bytes) {
+                std::swap(p, spares_.back());
+                auto found = std::move(spares_.back());
+                spares_.pop_back();
+                return found;
+            }
+    }
+    auto fresh = std::make_shared<Pages>(bytes);
+    if (!fresh->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes of weights");
+    return fresh;
+}
+
+QUERN_INLINE NodePacks::~NodePacks() {
+    std::lock_guard<std::mutex> l(store_.lock_);
+    for (Copy& c : copies_) {
+        c.copy = Tensor();
+        if (c.pages && c.pages.use_count() == 1 && store_.spares_.size() < 8) store_.spares_.push_back(std::move(c.pages));
+    }
+}
+QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill) {
+    PlanPack p{node_, count_++, std::string(layout), {}};
+    if (store_.closed_) {
+        auto it = store_.given_.find(p.node + "#" + std::to_string(p.ordinal));
+        if (it == store_.given_.end() || it->second.first != layout || it->second.second.bytes() != bytes)
+            raise(ErrorCode::invalid_model, "the engine file has " + (it == store_.given_.end() ? std::string("no weights") : "weights packed as '" + it->second.first + "' in " + std::to_string(it->second.second.bytes()) + " bytes") +
+                                                " where '" + p.layout + "' in " + std::to_string(bytes) + " bytes is needed: compile the model again");
+        p.data = it->second.second;
+    } else {
+        std::string key;
+        auto original = [&](const Tensor& s) -> const Tensor& {
+            for (auto& c : copies_)
+                if (c.copy.raw() == s.raw()) return c.original;
+            return s;
+        };
+        if (store_.registry_ && std::all_of(sources.begin(), sources.end(), [&](const Tensor& s) { return store_.registry_->is_stable(original(s)); })) {
+            key = p.layout + "#" + std::to_string(bytes);
+            for (const Tensor& s : sources)
+                key += "#" + std::to_string(reinterpret_cast<std::uintptr_t>(original(s).raw())) + dtype_name(s.dtype()) + s.shape().to_string();
+            p.data = store_.registry_->find(key);
+        }
+        if (!p.data.defined()) {
+            p.data = store_.memory(bytes);
+            fill(static_cast<std::byte*>(p.data.raw()));
+            ++made_;
+            if (store_.registry_) {
+                Tensor kept = key.empty() ? store_.registry_->merge(p.layout, p.data) : store_.registry_->add(key, p.data);
+                if (kept.raw() != p.data.raw()) store_.give_back(p.data);
+                p.data = std::move(kept);
+            }
+        }
+    }
+    Tensor data = p.data;
+    std::lock_guard<std::mutex> l(store_.lock_);
+    store_.packs_.push_back(std::move(p));
+    return data;
+}
+QUERN_INLINE Tensor NodePacks::aligned(const Tensor& t) {
+    constexpr std::size_t small = std::size_t{64} << 10;
+    std::size_t element = static_cast<std::size_t>(std::max(8, std::min(dtype_bits(t.dtype()), 64))) / 8;
+    if (t.bytes() < small || t.dtype() == DType::string || reinterpret_cast<std::uintptr_t>(t.raw()) % element == 0) {
+        Tensor a = t.aligned();
+        if (a.raw() != t.raw()) copies_.push_back({a, t, nullptr});
+        return a;
+    }
+    auto pages = store_.spare(t.bytes());
+    std::memcpy(pages->data(), t.raw(), t.bytes());
+    Tensor a = Tensor::share(t.dtype(), t.shape(), pages->data(), pages);
+    copies_.push_back({a, t, std::move(pages)});
+    return a;
+}
+QUERN_INLINE bool NodePacks::copied(const Tensor& t) const noexcept {
+    return std::any_of(copies_.begin(), copies_.end(), [&](auto& c) { return c.original.raw() == t.raw(); });
+}
+QUERN_INLINE void NodePacks::consumed(const void* from, std::size_t bytes) noexcept {
+    if (!store_.registry_) return;
+    for (auto& f : store_.registry_->files) f->forget(from, bytes);
+}
+
+QUERN_END

@@ -1,0 +1,97 @@
+// Packed weights of engines: memory in few large blocks, each weight once for a model.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <quern/kernels/packs.hpp>
+
+#include "../base/mapped_file.hpp"
+#include "../base/pages.hpp"
+
+QUERN_BEGIN
+
+/// What was packed from the bytes of one model, for as long as an engine uses it: engines of the same model find each other's. Thread-safe.
+class QUERN_API PackRegistry {
+public:
+    /// Bytes that stay where they are, unchanged, as long as the registry: only they identify a weight by its address.
+    std::vector<std::span<const std::byte>> stable;
+    std::vector<std::shared_ptr<const MappedFile>> files;
+
+    bool is_stable(const Tensor& t) const noexcept;
+    Tensor find(const std::string& key);
+    /// What is there under the key from now on: `made`, or what another thread put there meanwhile.
+    Tensor add(const std::string& key, Tensor made);
+    /// For weights that the passes computed, anew for each engine: equal bytes that are there in this layout, or `made`.
+    Tensor merge(const std::string& layout, Tensor made);
+
+private:
+    using Held = std::weak_ptr<const Tensor>;
+    static Tensor shared(const std::shared_ptr<const Tensor>& held);
+    std::mutex lock_;
+    std::unordered_map<std::string, Held> made_;
+    std::unordered_map<std::string, std::vector<Held>> computed_;
+};
+
+/// A packed weight of a plan. `node` names the first output of its node, in nested graphs after the names of the nodes around it.
+struct PlanPack {
+    std::string node;
+    int ordinal = 0;  ///< the node's kernel asked for it as the how-manieth
+    std::string layout;
+    Tensor data;
+};
+
+/// Gives out memory for the packed weights of one engine. Thread-safe.
+class QUERN_API PackStore {
+public:
+    /// `made`: weights that need no packing (an engine file's); others are not packed then, for their sources may not be there.
+    explicit PackStore(std::shared_ptr<PackRegistry> registry, std::size_t expected_bytes, const std::vector<PlanPack>* made = nullptr);
+    /// The packs of all nodes, sorted by node and ordinal; the store forgets them.
+    std::vector<PlanPack> take();
+    PackRegistry* registry() const noexcept { return registry_.get(); }
+
+private:
+    friend class NodePacks;
+    Tensor memory(std::size_t bytes);
+    void give_back(const Tensor& t);  ///< where it was the last one taken
+    std::shared_ptr<Pages> spare(std::size_t bytes);
+    std::shared_ptr<PackRegistry> registry_;
+    std::size_t block_bytes_;
+    bool closed_;  ///< nothing new is packed
+    std::mutex lock_;
+    std::shared_ptr<const Pages> block_;
+    std::size_t used_ = 0;
+    std::unordered_map<std::string, std::pair<std::string, Tensor>> given_;  ///< layout and bytes, by node and ordinal
+    std::vector<PlanPack> packs_;
+    std::vector<std::shared_ptr<Pages>> spares_;  ///< for aligned copies, used again and again
+};
+
+/// The Packs of one node.
+class QUERN_API NodePacks final : public Packs {
+public:
+    NodePacks(PackStore& store, std::string node) : store_(store), node_(std::move(node)) {}
+    ~NodePacks();
+    NodePacks(const NodePacks&) = delete;
+    NodePacks& operator=(const NodePacks&) = delete;
+    Tensor get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill) override;
+    Tensor aligned(const Tensor& t) override;
+    void consumed(const void* from, std::size_t bytes) noexcept override;
+    int count() const noexcept { return count_; }  ///< weights asked for
+    int made() const noexcept { return made_; }    ///< of these packed now
+    bool copied(const Tensor& t) const noexcept;   ///< aligned() copied it
+
+private:
+    PackStore& store_;
+    std::string node_;
+    struct Copy {
+        Tensor copy, original;
+        std::shared_ptr<Pages> pages;
+    };
+    std::vector<Copy> copies_;
+    int count_ = 0, made_ = 0;
+};
+
+QUERN_END

@@ -1,0 +1,135 @@
+// Packed weights: one copy for all engines of a model, the same bytes wherever the source lies, memory given back.
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include <quern/base/mapped_file.hpp>
+#include <quern/base/pages.hpp>
+#include <quern/plan/plan.hpp>
+#include <quern/session/runner.hpp>
+
+#include "../support/op_test.hpp"
+
+using namespace quern;
+using namespace quern_test;
+
+namespace {
+
+std::vector<float> numbers(std::int64_t n) {
+    std::vector<float> v(static_cast<std::size_t>(n));
+    std::uint32_t s = 12345;
+    for (float& x : v) {
+        s = s * 1664525u + 1013904223u;
+        x = static_cast<float>(s >> 8) / 8388608.f - 1.f;
+    }
+    return v;
+}
+/// MatMul, MatMul transposed by Gemm, a 3 x 3 convolution: each packs in its own way. `shift`: characters of the graph's name.
+ModelBuilder weights_model(int shift) {
+    ModelBuilder b;
+    b.proto().graph.name = std::string_view("aaaaaaaaaaaaaaaa").substr(0, static_cast<std::size_t>(shift));
+    b.input("x", DType::f32, {"1", "32", "6", "5"});
+    b.constant("w", floats({64, 32, 3, 3}, numbers(64 * 32 * 9)));
+    b.node("Conv", {"x", "w"}, {"c"});
+    b.constant("shape", ints({2}, {64, 12}));
+    b.node("Reshape", {"c", "shape"}, {"r"});
+    b.constant("m", floats({12, 70}, numbers(12 * 70)));
+    b.node("MatMul", {"r", "m"}, {"p"});
+    b.constant("g", floats({45, 70}, numbers(45 * 70)));
+    quern::onnx::Attribute t;
+    t.name = "transB", t.type = 2, t.i = 1;
+    b.node("Gemm", {"p", "g"}, {"y"}, {t});
+    b.output("y");
+    return b;
+}
+
+TEST(Packs, PagesAreZeroAlignedAndWritable) {
+    for (std::size_t n : {std::size_t{1}, std::size_t{4096}, std::size_t{100000}, Pages::huge_from + 5}) {
+        Pages p(n);
+        ASSERT_NE(p.data(), nullptr);
+        EXPECT_GE(p.size(), n);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(p.data()) % (n >= Pages::huge_from ? std::size_t{2} << 20 : 4096), 0u);
+        EXPECT_EQ(p.data()[0], std::byte{0});
+        EXPECT_EQ(p.data()[p.size() - 1], std::byte{0});
+        std::memset(p.data(), 7, p.size());
+    }
+    EXPECT_EQ(Pages(0).data(), nullptr);
+    EXPECT_EQ(Pages(SIZE_MAX / 2).data(), nullptr);
+}
+
+TEST(Packs, ForgottenPagesComeBack) {
+    std::string path = testing::TempDir() + "quern_forget.bin";
+    std::string text(50000, 'x');
+    for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+    std::ofstream(path, std::ios::binary) << text;
+    MappedFile f(path);
+    f.forget(f.bytes().data() + 10, f.size() - 20);
+    f.forget(text.data(), text.size());  // memory of others is left alone
+    EXPECT_EQ(f.text(), text);
+    EXPECT_EQ(text[5], 'f');
+    std::remove(path.c_str());
+}
+
+TEST(Packs, SameBitsWhereverWeightsLie) {
+    Tensor x = floats({1, 32, 6, 5}, numbers(960));
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        Options o;
+        o.threads = 1;
+        o.isa = isa;
+        Tensor first;
+        for (int shift = 0; shift < 8; ++shift) {
+            ModelBuilder b = weights_model(shift);
+            Tensor y = b.run({{"x", x}}, o)[0];
+            if (shift == 0) first = y;
+            ASSERT_EQ(0, std::memcmp(first.raw(), y.raw(), y.bytes())) << "shift " << shift << " " << isa_name(isa);
+        }
+    }
+}
+
+TEST(Packs, EnginesOfAModelShareThem) {
+    ModelBuilder b = weights_model(3);
+    Model m = b.model();
+    Options o;
+    o.threads = 1;
+    Engine one = m.compile(o);
+    EXPECT_EQ(one.packings(), 3u);
+    o.taps = {"p"};  // another plan of the same weights
+    Engine two = m.compile(o);
+    EXPECT_EQ(two.packings(), 0u) << one.describe() << two.describe();
+    EXPECT_EQ(two.packed_bytes(), one.packed_bytes());
+    o.taps.clear();
+    Tensor x = floats({1, 32, 6, 5}, numbers(960));
+    Tensor y1 = one.run({{"x", x}})[0].second, y2 = two.run({{"x", x}})[0].second;
+    EXPECT_EQ(0, std::memcmp(y1.raw(), y2.raw(), y1.bytes()));
+}
+
+TEST(Packs, ThreadsMakeTheSameKernels) {
+    ModelBuilder b;  // 4 MiB of weights and more: made on several threads
+    b.input("x", DType::f32, {"2", "256"});
+    std::string last = "x";
+    for (int i = 0; i < 20; ++i) {
+        std::string w = "w" + std::to_string(i), y = "y" + std::to_string(i);
+        std::vector<float> v = numbers(256 * 256);
+        for (float& f : v) f /= 16;
+        b.constant(w, floats({256, 256}, v));
+        b.node("MatMul", {last, w}, {y});
+        last = y;
+    }
+    b.output(last);
+    Model m = b.model();
+    Options o;
+    Tensor x = floats({2, 256}, numbers(512)), first;
+    std::string plan;
+    for (int threads : {1, 2, 3, 16}) {
+        o.threads = threads;
+        Engine e = b.model().compile(o);
+        if (threads == 1) plan = e.describe();
+        EXPECT_EQ(e.describe(), plan);
+        EXPECT_EQ(e.packings(), 20u);
+        Tensor y = e.run({{"x", x}})[0].second;
+        if (threads == 1) first = y;
+        EXPECT_EQ(0, std::memcmp(first.raw(), y.raw(), y.bytes())) << threads << " threads";
+    }
+}
+
+}  // namespace

@@ -1,0 +1,133 @@
+// Session::cancel from another thread, and what threads may not change: the bits of the answer.
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <quern/base/thread_pool.hpp>
+
+#include "../support/op_test.hpp"
+
+using namespace quern;
+using namespace quern_test;
+
+namespace {
+
+/// `n` products of 64 x 64 with a Tanh between them.
+ModelBuilder chain(int n) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"64", "64"});
+    std::vector<float> w(64 * 64);
+    for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(static_cast<int>(i * 37 % 101) - 50) / 400.f;
+    b.constant("w", floats({64, 64}, w));
+    std::string last = "x";
+    for (int i = 0; i < n; ++i) {
+        std::string m = "m" + std::to_string(i), t = "t" + std::to_string(i);
+        b.node("MatMul", {last, "w"}, {m}).node("Tanh", {m}, {t});
+        last = t;
+    }
+    b.output(last);
+    return b;
+}
+Tensor image() {
+    Tensor x(DType::f32, {64, 64});
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = static_cast<float>(i % 17) / 17.f;
+    return x;
+}
+
+TEST(Cancel, BeforeARun) {
+    for (int threads : {1, 3}) {
+        Session s(chain(3).model().compile({.threads = threads}));
+        s.bind("x", image());
+        s.cancel();
+        auto r = s.try_run();
+        ASSERT_FALSE(r.ok());
+        EXPECT_EQ(r.error().code(), ErrorCode::cancelled);
+        EXPECT_TRUE(s.try_run().ok());  // only one run is cancelled
+    }
+}
+
+TEST(Cancel, DuringRuns) {
+    Engine engine = chain(100).model().compile({.threads = 3});
+    Session s(engine);
+    s.bind("x", image());
+    s.run();
+    Tensor want = s.output("t99").clone();
+    int cancelled = 0;
+    for (int i = 0; i < 200 && cancelled < 5; ++i) {
+        std::atomic<bool> begun{false};
+        std::thread other([&] {
+            while (!begun) {}
+            s.cancel();
+        });
+        begun = true;
+        auto r = s.try_run();
+        other.join();
+        if (!r) {
+            EXPECT_EQ(r.error().code(), ErrorCode::cancelled);
+            ++cancelled;
+        } else {
+            (void)s.try_run();  // takes the cancellation that came too late
+        }
+        ASSERT_TRUE(s.try_run().ok() || s.try_run().ok());
+        Tensor y = s.output("t99");
+        ASSERT_EQ(0, std::memcmp(want.raw(), y.raw(), want.bytes()));
+    }
+    EXPECT_GT(cancelled, 0);
+}
+
+TEST(Threads, SameBitsForAnyNumber) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"1", "32", "40", "40"});
+    auto weights = [](Shape shape, int step) {
+        Tensor t(DType::f32, std::move(shape));
+        for (std::int64_t i = 0; i < t.count(); ++i) t.data<float>()[i] = static_cast<float>(i * step % 103 - 51) / 500.f;
+        return t;
+    };
+    b.constant("a", weights({64, 32, 3, 3}, 31)).constant("d", weights({64, 1, 3, 3}, 7)).constant("p", weights({96, 64, 1, 1}, 13)).constant("m", weights({1600, 50}, 11));
+    b.constant("shape", ints({2}, {96, 1600}));
+    b.node("Conv", {"x", "a"}, {"c1"}, {quern::onnx::attribute_ints("pads", {1, 1, 1, 1})}).node("Relu", {"c1"}, {"r1"});
+    b.node("Conv", {"r1", "d"}, {"c2"}, {quern::onnx::attribute_i("group", 64), quern::onnx::attribute_ints("pads", {1, 1, 1, 1})}).node("Conv", {"c2", "p"}, {"c3"});
+    b.node("GlobalAveragePool", {"c3"}, {"g"}).node("Add", {"c3", "g"}, {"s"}).node("Reshape", {"s", "shape"}, {"f"});
+    b.node("MatMul", {"f", "m"}, {"y1"}).node("Softmax", {"y1"}, {"y2"}).node("ReduceSum", {"y2"}, {"total"}).output("y2").output("total");
+    Tensor x = weights({1, 32, 40, 40}, 17);
+    std::vector<Tensor> first;
+    for (int threads : {1, 2, 3, 16}) {
+        auto y = b.run({{"x", x}}, {.threads = threads});
+        if (first.empty()) first = y;
+        for (std::size_t i = 0; i < y.size(); ++i) EXPECT_EQ(0, std::memcmp(first[i].raw(), y[i].raw(), y[i].bytes())) << threads << " threads, output " << i;
+    }
+}
+
+TEST(Threads, QuotasOfControlGroups) {
+    namespace fs = std::filesystem;
+    fs::path root = fs::path(testing::TempDir()) / "quern_cgroup";
+    fs::remove_all(root);
+    auto file = [&](const char* path, const char* text) {
+        fs::create_directories((root / path).parent_path());
+        std::ofstream(root / path) << text;
+    };
+    auto quota = [&](const char* membership) { return cgroup_quota(membership, root.string()); };
+    EXPECT_EQ(quota("0::/a/b\n"), 0);
+    file("a/cpu.max", "300000 100000\n");  // a group around ours
+    file("a/b/cpu.max", "max 100000\n");
+    EXPECT_EQ(quota("0::/a/b\n"), 3);
+    file("a/b/cpu.max", "150000 100000\n");
+    EXPECT_EQ(quota("0::/a/b\n"), 1.5);
+    EXPECT_EQ(quota("0::/elsewhere\n"), 0);
+    file("cpu.max", "50000 100000\n");  // our group seen as the root
+    EXPECT_EQ(quota("0::/elsewhere\n"), 0.5);
+    EXPECT_EQ(quota("0::/\n"), 0.5);
+    fs::remove(root / "cpu.max");
+    file("cpu,cpuacct/job/cpu.cfs_quota_us", "200000\n");
+    file("cpu,cpuacct/job/cpu.cfs_period_us", "100000\n");
+    EXPECT_EQ(quota("5:memory:/job\n4:cpu,cpuacct:/job/step\n0::/none\n"), 2);
+    file("cpu,cpuacct/job/cpu.cfs_quota_us", "-1\n");
+    EXPECT_EQ(quota("4:cpu,cpuacct:/job\n"), 0);
+    for (const char* odd : {"", ":", "::", "0::", "4:cpu", "4:cpu:../../etc\n", "4:cpuset:/job\n", "0::/\n\n\n"}) EXPECT_EQ(quota(odd), 0) << odd;
+    EXPECT_GE(usable_cpus(), 1);
+    fs::remove_all(root);
+}
+
+}  // namespace
