@@ -125,8 +125,8 @@ private:
         if (value.rfind("t:", 0) == 0) {
             std::string type = value.substr(2, value.find('[') - 2);
             if (auto it = types.find(type); it != types.end()) type = it->second;
-            if (dtype_by(type) == DType::string) return n.attribute.push_back(onnx::attribute_t(key, quern::Tensor::from_strings(std::vector<std::string>{"a"}, {1})));
-            return n.attribute.push_back(onnx::attribute_t(key, quern::Tensor(dtype_by(type), {1})));  // zeros do
+            tensors_.push_back(dtype_by(type) == DType::string ? quern::Tensor::from_strings(std::vector<std::string>{"a"}, {1}) : quern::Tensor(dtype_by(type), {1}));  // zeros do
+            return n.attribute.push_back(onnx::attribute_t(key, tensors_.back()));
         }
         if (value[0] == '\'') return n.attribute.push_back(onnx::attribute_s(key, keep(value.substr(1))));
         if (value[0] != '[') {
@@ -151,6 +151,7 @@ private:
     template <class R>
     std::optional<std::string> attempt(const std::map<std::string, std::string>& types, R&& dims_of) {
         text_.clear();
+        tensors_.clear();
         onnx::ModelProto m;
         m.ir_version = 13;
         m.has_graph = true;
@@ -251,6 +252,7 @@ private:
     std::vector<const Hint*> hints_;
     const Hint* hint_ = nullptr;
     std::deque<std::string> text_;
+    std::deque<quern::Tensor> tensors_;
 };
 
 struct Found {
@@ -300,37 +302,47 @@ Found look(const Schema& s) {
         }
     return f;
 }
+
 std::string joined(const std::vector<std::string>& v) {
     std::string s;
     for (auto& x : v) s += (s.empty() ? "" : " ") + x;
     return s;
 }
-
-/// The backends of each family of kernels, from kernels/<family>/kernels.inc, best first.
-std::map<std::string, std::string> read_families(const std::string& dir) {
-    std::map<std::string, std::string> r;
+/// kernels/<family>/kernels.inc: the backends, best first, and the entries of the portable ones.
+struct Family {
+    std::vector<std::string> backends;
+    std::set<std::string> portable;
+};
+std::map<std::string, Family> read_families(const std::string& dir) {
+    std::map<std::string, Family> r;
     if (dir.empty()) return r;
     for (auto& e : std::filesystem::directory_iterator(dir)) {
         if (!std::filesystem::exists(e.path() / "kernels.inc")) continue;
-        std::string& list = r[e.path().filename().string()];
+        Family& f = r[e.path().filename().string()];
         std::istringstream lines(read_file((e.path() / "kernels.inc").string()));
-        for (std::string line; std::getline(lines, line);)
-            if (line.rfind("QUERN_KERNEL(", 0) == 0) {
-                std::string b = line.substr(13, line.find(',') - 13);
-                if (list.find(b) == std::string::npos) list += (list.empty() ? "" : " ") + b;
-            }
+        for (std::string line; std::getline(lines, line);) {
+            if (line.rfind("QUERN_KERNEL(", 0) != 0) continue;
+            const auto comma = line.find(','), name = line.find_first_not_of(' ', comma + 1);
+            std::string b = line.substr(13, comma - 13);
+            if (!std::count(f.backends.begin(), f.backends.end(), b)) f.backends.push_back(b);
+            if (b == "core") f.portable.insert(line.substr(name, line.find(')') - name));
+        }
     }
     return r;
 }
-std::string backends_of(const std::string& kernels, const std::map<std::string, std::string>& families) {
-    std::string r;
+/// Who else has kernels for what ran in these portable ones: all of the family where the list chooses, some of it where a device has entries of its own.
+std::string backends_of(const std::string& kernels, const std::map<std::string, Family>& families) {
+    std::vector<std::string> all, some;
     for (auto k : split_at(kernels, ',')) {
         k.erase(0, k.find_first_not_of(' '));
         auto f = families.find(k.substr(0, k.find('.')));
-        if (f != families.end()) r += (r.empty() ? "" : "; ") + f->second;
+        if (f == families.end()) continue;
+        std::replace(k.begin(), k.end(), '.', '_');
+        const bool chosen = f->second.portable.count(k), device = f->second.portable.empty();
+        for (auto& b : f->second.backends)
+            if (auto& list = chosen ? all : some; b != "core" && (chosen || device) && !std::count(list.begin(), list.end(), b)) list.push_back(b);
     }
-    if (r.find("core") == std::string::npos) r += r.empty() ? "core" : " core";
-    return r;
+    return joined(all) + (all.empty() ? "core" : " core") + (some.empty() ? "" : " (" + joined(some) + " in part)");
 }
 
 /// Lines "domain;operator;reason" of what is left out on purpose.
@@ -351,8 +363,8 @@ Made by `docs/update.sh`; a test compares. Do not edit.
 *Revisions*: the opsets in which ONNX changed the operator; a model of any of them is made the newest form when it is loaded. *Types* were tried
 one by one, each in a model of one node that was loaded, compiled and run (with zeros): those of ONNX's schema that work, or "all". Types that
 kernels do not compute in (float16, bfloat16, float8, narrow integers) are cast around them. *Kernel*: the portable one that the first of them ran
-in; "view": nothing moves; several: the operator is made of others. *Backends*: who has kernels of that family, best first ("core" is the
-portable one); each may refuse a case, and `quern inspect MODEL --stage plan` says which runs and why the others refused.
+in (empty, with the types, for operators on graphs, sequences and maps, which are not tried); "view": nothing moves; several: the operator is made of others. *Backends*: who has kernels for that, best first ("core" is the portable one; "in
+part": kernels for some operators of the family); each may refuse a case: `quern inspect MODEL --stage plan` says which runs and why others refused.
 )";
 }  // namespace
 
