@@ -112,4 +112,43 @@ TEST(Import, PortsTellDeclaredDimensions) {
     EXPECT_EQ(m.outputs()[0].dims[0].symbol, "N");
 }
 
+TEST(Import, SparseTensorsAndEveryFormOfConstant) {
+    Tensor values = floats({2}, {5, -7}), at = ints({2}, {1, 5}), rows = ints({2, 2}, {0, 1, 1, 2});
+    quern::onnx::SparseTensor flat, by_axis;
+    flat.values = quern::onnx::to_proto(values, "sp");
+    flat.indices = quern::onnx::to_proto(at, "");
+    flat.dims = {2, 3};
+    by_axis.values = quern::onnx::to_proto(values, "");
+    by_axis.indices = quern::onnx::to_proto(rows, "");
+    by_axis.dims = {2, 3};
+    auto sparse = quern::onnx::make_attribute("sparse_value", quern::onnx::AttrType::sparse);
+    sparse.sparse = std::make_shared<quern::onnx::SparseTensor>(by_axis);
+    ModelBuilder b;
+    b.proto().graph.sparse_initializer.push_back(flat);
+    b.input("x", DType::f32, {"2", "3"}).node("Constant", {}, {"c"}, {sparse}).node("Add", {"x", "sp"}, {"y"}).node("Add", {"y", "c"}, {"z"});
+    b.node("Constant", {}, {"s"}, {quern::onnx::attribute_s("value_string", "one")}).node("Constant", {}, {"l"}, {quern::onnx::attribute_strings("value_strings", {"a", "b"})});
+    b.node("Constant", {}, {"f"}, {quern::onnx::attribute_floats("value_floats", {1, 2})}).node("Constant", {}, {"i"}, {quern::onnx::attribute_i("value_int", 3)});
+    b.output("z").output("s").output("l").output("f").output("i");
+    auto out = b.run({{"x", floats({2, 3}, {1, 1, 1, 1, 1, 1})}});
+    expect_near(out[0], floats({2, 3}, {1, 11, 1, 1, 1, -13}));
+    EXPECT_EQ(out[1].shape().rank(), 0u);
+    EXPECT_EQ(out[1].strings()[0], "one");
+    EXPECT_EQ(out[2].strings()[1], "b");
+    expect_near(out[3], floats({2}, {1, 2}));
+    expect_near(out[4], ints({}, {3}));
+    b.proto().graph.sparse_initializer[0].dims = {std::int64_t{1} << 40, std::int64_t{1} << 10};  // a few bytes that declare a petabyte
+    EXPECT_THROW(b.model(), quern::Error);
+}
+TEST(Import, SubgraphsThatAnOperatorMakesPartOfTheGraphHaveDeclaredInputs) {
+    ModelBuilder mod, with, without;
+    mod.input("s", DType::f32, {"B", "H", "L", "S"}).node("Add", {"s", "s"}, {"t"}).output("t");
+    auto x = floats({1, 1, 2, 2}, {1, 2, -3, 0.5f});
+    for (auto* b : {&with, &without}) {
+        b->domain("ai.onnx.preview", 1).input("q", DType::f32, {"1", "1", "2", "2"});
+        std::vector<quern::onnx::Attribute> attrs{quern::onnx::attribute_f("scale", b == &with ? 0.5f : 1.f)};
+        if (b == &with) attrs.push_back(quern::onnx::attribute_g("score_mod", mod.proto().graph));
+        b->node("FlexAttention", {"q", "q", "q"}, {"y"}, attrs, "ai.onnx.preview").output("y");
+    }
+    expect_near(with.run({{"q", x}})[0], without.run({{"q", x}})[0]);
+}
 }  // namespace

@@ -99,6 +99,8 @@ TEST(Loop, CountAndConditionMayBeAbsent) {
     counted(bare).node("Less", {"i", "most"}, {"on"}).output("on").output("i");
     c.input("most", DType::i64, {}).node("Loop", {}, {"ticks"}, {body(bare)}).output("ticks");
     expect_near(c.run({{"most", count(3)}})[0], ints({4}, {0, 1, 2, 3}));
+    c.proto().opset_import[0].version = 9;
+    expect_near(c.run({{"most", count(1)}})[0], ints({2}, {0, 1}));
 }
 TEST(Loop, ShapesAndRanksMayChange) {
     ModelBuilder inner, b;
@@ -339,6 +341,7 @@ TEST(Sequence, GrowsInALoopAndJoins) {
     ASSERT_EQ(kept.size(), 5u);  // a copy of the caller's outlives the runs
     expect_near(kept[4].tensor(), floats({2}, {4, 40}));
     EXPECT_THROW(s.output("list"), quern::Error);
+    EXPECT_THROW(s.bind_output("list", Tensor(DType::f32, {2})), quern::Error);
     EXPECT_FALSE(engine.try_run({{"n", count(1)}, {"x", floats({2}, {1, 1})}}));
     error_of([&] { run_values(b, {{"n", count(0)}, {"x", floats({2}, {1, 10})}}); }, quern::ErrorCode::invalid_argument);
     auto limited = b.model().compile({.threads = 1, .memory_limit = 1 << 20});

@@ -248,6 +248,10 @@ inline void Importer::subgraph(Scope& outer, const onnx::GraphProto& g, Bodies& 
         formals.inputs.push_back(v == no_value ? nullptr : &outer.graph->fact(v));
     }
     if (bodies.op.formals) bodies.op.formals(formals);
+    if (!bodies.op.control) {  // its import makes the subgraph part of the graph, with what is declared
+        formals.facts = said;
+        formals.from.assign(said.size(), -1);
+    }
     if (formals.facts.size() != g.input.size())
         raise(ErrorCode::invalid_model, "the subgraph has " + std::to_string(g.input.size()) + " inputs; accepted: " + std::to_string(formals.facts.size()));
     const std::size_t problems = out_.problems.size(), warnings = out_.warnings.size();

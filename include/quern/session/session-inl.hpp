@@ -90,6 +90,7 @@ struct Session::Impl {
     int index_of(std::string_view name, bool output) const;
     void bind(int i, const Tensor& t);
     void bind(int i, const Value& v);
+    void bind_output(int i, Tensor t);
     Tensor& input(std::string_view name, const Shape* shape);
     void run();
     void run_plan();
@@ -413,6 +414,11 @@ QUERN_INLINE void Session::Impl::bind(int i, const Value& v) {
     if (port.kind == Kind::tensor) return bind(i, v.has_value() ? v.tensor() : Tensor());
     bound_values[i] = v;
 }
+QUERN_INLINE void Session::Impl::bind_output(int i, Tensor t) {
+    const PortInfo& port = engine->outputs[i];
+    if (port.kind != Kind::tensor) raise(ErrorCode::invalid_argument, "output '" + port.name + "' is " + session_detail::type_of(port) + ": output_value() gives it");
+    bound_outputs[i] = std::move(t);
+}
 QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* shape) {
     int i = index_of(name, false);
     const PortInfo& port = engine->model->inputs[i];
@@ -531,7 +537,7 @@ QUERN_INLINE Result<void> Session::try_bind(PortId port, const Tensor& t) noexce
     return guarded([&] { p_->bind(port.output ? -1 : port.index, t); });
 }
 QUERN_INLINE Result<void> Session::try_bind_output(std::string_view name, Tensor t) noexcept {
-    return guarded([&] { p_->bound_outputs[p_->index_of(name, true)] = std::move(t); });
+    return guarded([&] { p_->bind_output(p_->index_of(name, true), std::move(t)); });
 }
 QUERN_INLINE Result<void> Session::try_run() noexcept {
     return guarded([&] { p_->run(); });
@@ -599,7 +605,7 @@ QUERN_INLINE void Session::bind(std::string_view name, const Tensor& t) { p_->bi
 QUERN_INLINE void Session::bind(PortId port, const Tensor& t) { p_->bind(port.output ? -1 : port.index, t); }
 QUERN_INLINE void Session::bind(std::string_view name, const Value& v) { p_->bind(p_->index_of(name, false), v); }
 QUERN_INLINE const Value& Session::output_value(std::string_view name) const& { return p_->output_value(p_->index_of(name, true)); }
-QUERN_INLINE void Session::bind_output(std::string_view name, Tensor t) { p_->bound_outputs[p_->index_of(name, true)] = std::move(t); }
+QUERN_INLINE void Session::bind_output(std::string_view name, Tensor t) { p_->bind_output(p_->index_of(name, true), std::move(t)); }
 QUERN_INLINE void Session::run() { p_->run(); }
 QUERN_INLINE const Tensor& Session::output(std::string_view name) const& { return p_->output(p_->index_of(name, true)); }
 QUERN_INLINE const Tensor& Session::output(PortId port) const& { return p_->output(port.output ? port.index : -1); }
