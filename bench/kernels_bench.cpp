@@ -1,4 +1,4 @@
-// Every kernel of the matmul and conv lists over the shapes of real models: GFLOP/s, and the part of what fused
+// Every kernel of the matmul and conv lists, attention and LSTM over the shapes of real models: GFLOP/s, and the part of what fused
 // multiply-adds reach in the same process on as many threads. QUERN_BENCH_THREADS and QUERN_BENCH_ISA (avx2, baseline).
 #include <benchmark/benchmark.h>
 
@@ -11,8 +11,10 @@
 #include <thread>
 
 #include <quern/base/thread_pool.hpp>
+#include <quern/kernels/attention/fused.hpp>
 #include <quern/kernels/conv/conv.hpp>
 #include <quern/kernels/matmul/matmul.hpp>
+#include <quern/kernels/rnn/rnn.hpp>
 
 QUERN_BEGIN
 std::span<const Backend* const> linked_backends() noexcept;
@@ -129,6 +131,41 @@ int main(int argc, char** argv) {
             auto made = entry.make(p, Target{isa(), linked_backends(), nullptr});
             measure(state, *made, {x.view(), w->view(), bias.view()}, y.view(), 2.0 * static_cast<double>(out * out * m * c / group * kernel * kernel));
         });
+    });
+    lines("attention.txt", [](std::istringstream s) {
+        std::int64_t b, h, q, t, d;
+        s >> b >> h >> q >> t >> d;
+        using attention::Factor;
+        auto rows = [=](std::int64_t role) { return attention::Layout{{0, 0, -1, 0}, {1, role, -1, 0}, {2, 1, h, 0}, {2, Factor::inner, d, 0}}; };
+        attention::FusedProblem p;
+        p.scale = 0.125f;
+        p.q = p.y = rows(Factor::query);
+        p.k = p.v = rows(Factor::key);
+        std::ostringstream name;
+        name << "attention.fused/" << b << "x" << h << "/" << q << "x" << t << "x" << d;
+        benchmark::RegisterBenchmark(name.str().c_str(), [=](benchmark::State& state) {
+            Operand x({b, q, h * d}), k({b, t, h * d}), v({b, t, h * d}), y({b, q, h * d});
+            attention::FusedKernel kernel(p, vec::table(isa()));
+            measure(state, kernel, {x.view(), k.view(), v.view()}, y.view(), 4.0 * static_cast<double>(b * h * q * t * d));
+        })->UseRealTime();
+    });
+    lines("lstm.txt", [](std::istringstream s) {
+        std::int64_t seq, batch, in, hidden, dirs;
+        s >> seq >> batch >> in >> hidden >> dirs;
+        auto w = std::make_shared<Operand>(std::vector<std::int64_t>{dirs, 4 * hidden, in}), r = std::make_shared<Operand>(std::vector<std::int64_t>{dirs, 4 * hidden, hidden});
+        rnn::Problem p;
+        p.hidden = hidden;
+        p.directions = static_cast<int>(dirs);
+        for (std::int64_t i = 0; i < dirs; ++i)
+            for (const char* f : {"sigmoid", "tanh", "tanh"}) p.activations.push_back(rnn::Activation::named(f));
+        p.w = w->tensor(), p.r = r->tensor();
+        std::ostringstream name;
+        name << "rnn.sequence/" << seq << "x" << batch << "x" << in << "->" << hidden << "x" << dirs;
+        benchmark::RegisterBenchmark(name.str().c_str(), [=](benchmark::State& state) {
+            Operand x({seq, batch, in}), y({seq, dirs, batch, hidden});
+            rnn::SequenceKernel kernel(p, vec::table(isa()));
+            measure(state, kernel, {x.view(), w->view(), r->view()}, y.view(), 8.0 * static_cast<double>(seq * batch * dirs * hidden * (in + hidden)));
+        })->UseRealTime();
     });
     benchmark::Initialize(&argc, argv);
     benchmark::RunSpecifiedBenchmarks();
