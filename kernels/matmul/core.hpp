@@ -149,7 +149,9 @@ private:
         const float* residual = p_.has_residual && call.in.size() > 3 ? call.in[3].in<float>() : nullptr;
         if (g.m == 0 || g.n == 0) return;
         call.workers.for_each(q.groups * q.tiles_m * q.tiles_n, [&](std::int64_t t, int worker) {
-            std::int64_t in_ = t % q.tiles_n, im = t / q.tiles_n % q.tiles_m, ig = t / (q.tiles_n * q.tiles_m);
+            // Wide B: all rows go through a piece of it while it is in the cache. Else a thread keeps its rows, as what comes next does.
+            bool by_columns = g.n > 2 * g.m;
+            std::int64_t in_ = by_columns ? t / q.tiles_m % q.tiles_n : t % q.tiles_n, im = by_columns ? t % q.tiles_m : t / q.tiles_n % q.tiles_m, ig = t / (q.tiles_n * q.tiles_m);
             std::int64_t m0 = im * q.tile_m, n0 = in_ * q.tile_n;
             std::int64_t m = std::min(q.tile_m, g.m - m0), n = std::min(q.tile_n, g.n - n0);
             if (m <= 0 || n <= 0) return;
