@@ -68,6 +68,9 @@ run() {
 }
 wants() { [[ " $parts " == *" $1 "* ]]; }
 python=$(command -v python3)
+# cuBLASLt is measured beside our own products where it is found.
+library=$(find /usr/local/cuda*/ /opt /usr/lib -name 'libcublasLt.so.1[23]' 2>/dev/null | head -1)
+library=${library:+--library-dir $(dirname "$library")}
 
 info() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv,noheader
@@ -100,10 +103,10 @@ wants tests && run tests 90 "$dir/bin/cuda_device_test" --gtest_brief=1
 if wants models || wants torch; then
     "$python" -c 'import numpy, onnx' 2>/dev/null || echo "no numpy or onnx: models are left out"
 fi
-wants models && run models "${GPU_MODELS_SECONDS:-150}" "$python" -u "$dir/gpu_models.py" models --bin "$dir/bin/quern" --zoo "$dir/zoo" --work "$work" --out "$out" ${GPU_MODELS:+--only "$GPU_MODELS"}
+wants models && run models "${GPU_MODELS_SECONDS:-150}" "$python" -u "$dir/gpu_models.py" models --bin "$dir/bin/quern" --zoo "$dir/zoo" --work "$work" --out "$out" $library ${GPU_MODELS:+--only "$GPU_MODELS"}
 wants conformance && run conformance 60 bash -c conformance
 wants sanitizer && run sanitizer 45 bash -c sanitizer
-wants kernels && run kernels 40 "$python" -u "$dir/gpu_models.py" kernels --bin "$dir/bin/quern" --work "$work" --out "$out"
+wants kernels && run kernels 40 "$python" -u "$dir/gpu_models.py" kernels --bin "$dir/bin/quern" --work "$work" --out "$out" $library
 wants torch && run torch 120 "$python" -u "$dir/gpu_models.py" torch --zoo "$dir/zoo" --out "$out" ${GPU_MODELS:+--only "$GPU_MODELS"}
 "$python" "$dir/gpu_models.py" report --work "$work" --out "$out"
 rm -rf "$work"

@@ -13,6 +13,7 @@ BIG = {"resnet50": "b8", "mobilenet_v2": "b8", "vit_b_16": "b8", "bert_base": "b
        "convnext_tiny": "b8", "efficientnet_b0": "b8"}
 TORCHVISION = ["squeezenet1_1", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "resnet18", "resnet50", "efficientnet_b0",
                "vgg16", "densenet121", "convnext_tiny", "vit_b_16", "swin_t"]
+PRODUCTS = {"bert_base", "minilm_l6", "vit_b_16", "gpt2_kv", "llama100m_kv", "whisper_tiny_encoder"}  # also by cuBLASLt
 COMPILED = {"resnet50", "bert_base"}  # torch.compile takes most of a minute a model
 
 
@@ -137,6 +138,14 @@ def models(args):
                     print(f"{name} {variant}: {on}{t['median_ms']:.3f} ms (min {t['min_ms']:.3f}, kernels {sum(row['kernels'].values()) / 1e3:.3f}), difference {err:.1e} {what}", flush=True)
                 for r in reasons[:6]:
                     print(f"    host: {r}", flush=True)
+                if args.library_dir and name in PRODUCTS:
+                    out, why = call([args.bin, "bench", path, *feeds, "--device", "cuda", "--library-dir", args.library_dir, "--seconds", "0.5", "--json", "--output-dir", got], 60)
+                    if out is None:
+                        print(f"{name} {variant} with cuBLASLt: {why}", flush=True)
+                    else:
+                        row["library_ms"] = json.loads(out)["median_ms"]
+                        err, what = difference(got, want)
+                        print(f"{name} {variant} with cuBLASLt: {row['library_ms']:.3f} ms, difference {err:.1e} {what}", flush=True)
                 log(args, "models", **row)
 
 
@@ -206,12 +215,17 @@ def kernels(args):
             np.save(f"{work}/{n}.npy", x)
             feeds += ["--input", f"{n}={work}/{n}.npy"]
         out, why = call([args.bin, "bench", path, *feeds, "--device", "cuda", "--strict-device", "--seconds", "0.05", "--json", "--output-dir", f"{work}/got"], 40)
+        library = None
+        if args.library_dir and s["op"] == "MatMul":
+            library, _ = call([args.bin, "bench", path, *feeds, "--device", "cuda", "--library-dir", args.library_dir, "--strict-device", "--seconds", "0.05", "--json"], 40)
         row = dict(name=s["name"], flop=s["flop"], bytes=4 * sum(x.size for x in ins + consts))
         if out is None:
             row["error"] = why
         else:
             row["us"] = sum(json.loads(out).get("kernels", {}).values())
             row["by"] = ", ".join(json.loads(out).get("kernels", {}))
+        if library:
+            row["library_us"] = sum(json.loads(library).get("kernels", {}).values())
         if torch:
             a = [torch.from_numpy(x).cuda() for x in ins + consts]
             at = s["attrs"]
@@ -242,7 +256,7 @@ def kernels(args):
         if "us" in row and row["us"] > 0:
             rate = f"{row['flop'] / row['us'] / 1e6:.2f} TFLOP/s" if row["flop"] else f"{row['bytes'] / row['us'] / 1e3:.0f} GB/s"
             row["rate"] = rate
-        print(f"{s['name']}: ours {row.get('us', float('nan')):.1f} us {row.get('rate', '')} ({row.get('by', row.get('error', ''))}), torch {row.get('torch_us', float('nan')):.1f} us, difference {row.get('difference', float('nan')):.1e}", flush=True)
+        print(f"{s['name']}: ours {row.get('us', float('nan')):.1f} us {row.get('rate', '')} ({row.get('by', row.get('error', ''))}), {'by cuBLASLt %.1f us, ' % row['library_us'] if 'library_us' in row else ''}torch {row.get('torch_us', float('nan')):.1f} us, difference {row.get('difference', float('nan')):.1e}", flush=True)
         log(args, "kernels", **row)
 
 
@@ -352,18 +366,18 @@ def report(args):
         torch.setdefault((r["model"], r["variant"]), {}).update(r)
     ms = lambda v: "" if v is None else f"{v:.3f}"
     lines += ["Latency in ms, inputs and outputs in host memory, f32 without TF32. Difference: largest against the CPU backend, over the largest value.", "",
-              "| model | variant | steps on the device | on the host | difference | quern | in kernels | torch eager | torch in a CUDA graph | torch.compile |", "|---|---|---|---|---|---|---|---|---|---|"]
+              "| model | variant | steps on the device | on the host | difference | quern | in kernels | quern with cuBLASLt | torch eager | torch in a CUDA graph | torch.compile |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows("models"):
         t = torch.get((r["model"], r["variant"]), {})
         d = r.get("error", "")[:160] or (f"{r['difference']:.1e} {r.get('what', '')}")
         lines.append(f"| {r['model']} | {r['variant']} | {r.get('on_device') if r.get('on_device') is not None else ''} | {r.get('on_host') if r.get('on_host') is not None else ''} | {d} | {ms(r.get('ms'))} | "
-                     f"{ms(sum(r['kernels'].values()) / 1e3) if r.get('kernels') else ''} | {ms(t.get('eager_ms'))} | {ms(t.get('graph_ms'))} | {ms(t.get('compiled_ms'))} |")
+                     f"{ms(sum(r['kernels'].values()) / 1e3) if r.get('kernels') else ''} | {ms(r.get('library_ms'))} | {ms(t.get('eager_ms'))} | {ms(t.get('graph_ms'))} | {ms(t.get('compiled_ms'))} |")
     lines += ["", "Kernels, device time in us (events); torch: the same operator in eager mode (cuBLAS, cuDNN, its own).", "",
-              "| shape | quern | kernel | rate | torch | torch / quern | difference |", "|---|---|---|---|---|---|---|"]
+              "| shape | quern | kernel | rate | quern by cuBLASLt | torch | torch / quern | difference |", "|---|---|---|---|---|---|---|---|"]
     for r in rows("kernels"):
         ratio = f"{r['torch_us'] / r['us']:.2f}" if r.get("us") and r.get("torch_us") else ""
-        lines.append(f"| {r['name']} | {ms(r.get('us'))} | {r.get('by', r.get('error', '')[:120])} | {r.get('rate', '')} | {ms(r.get('torch_us'))} | {ratio} | {r['difference']:.1e} |" if "difference" in r else
-                     f"| {r['name']} | {ms(r.get('us'))} | {r.get('by', r.get('error', '')[:120])} | {r.get('rate', '')} | {ms(r.get('torch_us'))} | {ratio} | |")
+        lines.append(f"| {r['name']} | {ms(r.get('us'))} | {r.get('by', r.get('error', '')[:120])} | {r.get('rate', '')} | {ms(r.get('library_us'))} | {ms(r.get('torch_us'))} | {ratio} | {r['difference']:.1e} |" if "difference" in r else
+                     f"| {r['name']} | {ms(r.get('us'))} | {r.get('by', r.get('error', '')[:120])} | {r.get('rate', '')} | {ms(r.get('library_us'))} | {ms(r.get('torch_us'))} | {ratio} | |")
     open(f"{args.out}/gpu-{gpu}.md", "w").write("\n".join(lines) + "\n")
     print("\n".join(lines))
 
@@ -372,6 +386,7 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("part", choices=["models", "kernels", "torch", "report"])
     p.add_argument("--bin"), p.add_argument("--zoo"), p.add_argument("--work"), p.add_argument("--out", required=True), p.add_argument("--only", default="")
+    p.add_argument("--library-dir", default="")
     p.add_argument("--compiled", action="store_true")
     a = p.parse_args()
     {"models": models, "kernels": kernels, "torch": torch_models, "report": report}[a.part](a)

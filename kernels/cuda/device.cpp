@@ -7,6 +7,7 @@
 
 #include <quern/kernels/cuda/check.hpp>
 #include <quern/kernels/cuda/device_cuda.hpp>
+#include <quern/kernels/cuda/libraries.hpp>
 
 QUERN_BEGIN
 namespace cuda {
@@ -209,7 +210,7 @@ private:
     std::map<void*, std::size_t> sizes_;
 };
 
-std::shared_ptr<DeviceApi> open_device(int ordinal, const Options&) {
+std::shared_ptr<DeviceApi> open_device(int ordinal, const Options& options) {
     int count = 0;
     if (cudaError_t e = cudaGetDeviceCount(&count); e != cudaSuccess) {
         (void)cudaGetLastError();
@@ -230,6 +231,7 @@ std::shared_ptr<DeviceApi> open_device(int ordinal, const Options&) {
     const int sm = 10 * major + minor;
     std::string text = std::string(prop.name) + ", sm_" + std::to_string(sm) + ", driver " + version_text(driver) + ", runtime " + version_text(runtime);
     if (sm < kOldest) raise(ErrorCode::unsupported, "device 'cuda:" + std::to_string(ordinal) + "' (" + text + ") is older than sm_" + std::to_string(kOldest));
+    find_libraries(options.library_dirs);
     return std::make_shared<CudaDevice>(ordinal, sm, std::move(text));
 }
 

@@ -24,6 +24,7 @@ quern::Options options(const Args& a) {
     o.strict_device = a.strict_device;
     o.device_graphs = !a.no_device_graphs;
     o.tf32 = a.tf32;
+    o.library_dirs = a.library_dirs;
     o.tune = a.tune;
     for (const std::string& s : a.dims)
         if (std::size_t at = s.rfind('='); at != std::string::npos) o.tune_dims.emplace_back(s.substr(0, at), std::strtoll(s.c_str() + at + 1, nullptr, 10));

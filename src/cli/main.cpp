@@ -30,6 +30,7 @@ void engine_options(CLI::App& c, Args& a) {
     c.add_option("--device", a.device, "cpu, cuda or cuda:N")->capture_default_str();
     c.add_flag("--strict-device", a.strict_device, "Fail rather than run a node on the CPU that was meant for the device");
     c.add_flag("--no-device-graphs", a.no_device_graphs, "Do not record and replay runs of the same shapes on the device");
+    c.add_option("--library-dir", a.library_dirs, "Folder of cuBLASLt, to be used on the device")->type_name("DIR");
     c.add_flag("--tf32", a.tf32, "Products of f32 on the device may be rounded to TF32");
     c.add_flag("--portable", a.portable, "Only the portable kernels, nothing of oneDNN or Highway");
     c.add_flag("--no-optimize", a.no_optimize, "Skip the optimization passes");
