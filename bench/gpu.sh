@@ -4,7 +4,7 @@
 #   bench/gpu.sh --pack [DIR]   on the machine that builds: gathers programs, zoo skeletons and ONNX's cases in DIR (.gpu), under 64 MiB
 #   bench/gpu.sh [DIR]          on the machine with the GPU: runs everything; what comes out is under $OUT (default: DIR/out)
 #
-# GPU_PARTS chooses parts (default: info tests models conformance sanitizer kernels torch); GPU_SECONDS is the time for all of them
+# GPU_PARTS chooses parts (default: info tests models conformance sanitizer kernels torch; also ptxas); GPU_SECONDS is the time for all of them
 # (default 280). A part that fails or takes too long does not stop the next one. Needs there: a driver; python3 with numpy and
 # onnx for models; PyTorch for comparisons; compute-sanitizer for its part. What is missing is said and left out.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,7 +23,8 @@ pack() {
     strip -o "$dir/bin/cuda_device_test" "$build/tests/simt/cuda_device_test"
     ldd "$build/quern" "$build/tests/simt/cuda_device_test" | awk '/=> \// && !/libc\.so|libm\.so|libpthread|libdl\.so|librt\.so|ld-linux/ {print $3}' | sort -u |
         while read -r so; do strip -o "$dir/lib/$(basename "$so")" "$so"; done
-    cp "$here/gpu.sh" "$here/gpu_models.py" "$dir/"
+    cp "$here/gpu.sh" "$here/gpu_models.py" "$here/ptxas.py" "$dir/"
+    tar czf "$dir/sources.tar.gz" -C "$root" $(cd "$root" && find kernels include \( -name '*.hpp' -o -name '*.cu' -o -name '*.inc' \))
     cp -r "$shared/zoo" "$dir/zoo" && chmod -R u+w "$dir/zoo"
     cp -f "$shared/conformance/cases.tar.xz" "$dir/"
     chmod u+w "$dir/cases.tar.xz"
@@ -107,6 +108,9 @@ wants models && run models "${GPU_MODELS_SECONDS:-150}" "$python" -u "$dir/gpu_m
 wants conformance && run conformance 60 bash -c conformance
 wants sanitizer && run sanitizer 45 bash -c sanitizer
 wants kernels && run kernels 40 "$python" -u "$dir/gpu_models.py" kernels --bin "$dir/bin/quern" --work "$work" --out "$out" $library
+if wants ptxas; then
+    mkdir -p "$work/sources" && tar xzf "$dir/sources.tar.gz" -C "$work/sources" && run ptxas 120 "$python" -u "$dir/ptxas.py" --root "$work/sources" --out "$out/ptxas.md"
+fi
 wants torch && run torch 120 "$python" -u "$dir/gpu_models.py" torch --zoo "$dir/zoo" --out "$out" ${GPU_MODELS:+--only "$GPU_MODELS"}
 "$python" "$dir/gpu_models.py" report --work "$work" --out "$out"
 rm -rf "$work"
