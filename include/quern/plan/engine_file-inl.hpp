@@ -239,9 +239,27 @@ QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Wor
         auto k = static_cast<std::size_t>(i);
         wrong[k] = checksum(data.subspan(k * chunk_bytes, std::min<std::size_t>(chunk_bytes, data.size() - k * chunk_bytes))) != sums[k];
     };
+    // What is not packed weights (tables that are read here and there) does not stay in memory for having been checked.
+    std::vector<std::pair<std::size_t, std::size_t>> packed;
+    for (auto& p : h.packs) {
+        auto at = static_cast<std::size_t>(static_cast<const std::byte*>(p.data.raw()) - data.data());
+        packed.emplace_back(at, at + p.data.bytes());
+    }
+    std::sort(packed.begin(), packed.end());
+    auto check = [&](std::int64_t i) {
+        compare(i);
+        std::size_t at = static_cast<std::size_t>(i) * chunk_bytes, end = std::min<std::size_t>(at + chunk_bytes, data.size());
+        for (auto it = std::lower_bound(packed.begin(), packed.end(), std::pair<std::size_t, std::size_t>(at, 0)); at < end; ++it) {
+            if (it != packed.begin()) at = std::max(at, std::min(end, std::prev(it)->second));
+            std::size_t until = it == packed.end() ? end : std::min(end, it->first);
+            if (until > at) file->forget(data.data() + at, until - at);
+            if (it == packed.end()) break;
+            at = std::max(until, std::min(end, it->second));
+        }
+    };
     if (!verify) sums.clear();
-    if (workers) workers->for_each(static_cast<std::int64_t>(sums.size()), compare);
-    else for (std::size_t i = 0; i < sums.size(); ++i) compare(static_cast<std::int64_t>(i));
+    if (workers) workers->for_each(static_cast<std::int64_t>(sums.size()), check);
+    else for (std::size_t i = 0; i < sums.size(); ++i) check(static_cast<std::int64_t>(i));
     if (auto it = std::find(wrong.begin(), wrong.end(), 1); it != wrong.end())
         bad("is damaged: the checksum of its bytes from " + std::to_string(prefix_bytes + static_cast<std::uint64_t>(it - wrong.begin()) * chunk_bytes) + " on differs");
 

@@ -71,6 +71,8 @@ private:
     std::vector<PlanStep> lowered_;  // by node
     Target device_target_;
     std::vector<std::optional<Error>> failed_;
+    std::vector<int> uses_;                  // by value
+    static constexpr std::size_t few = 16384;  // bytes of a constant that is kept though no step reads it
 };
 
 inline void Planner::sources() {
@@ -203,7 +205,13 @@ inline void Planner::lower(NodeId id) {
         s.packings = s.stored ? packs->made() : s.kernel->packed_bytes() ? 1 : 0;
         for (std::size_t i = 0; packs && i < s.in.size(); ++i) {
             const Tensor& c = s.in[i] < 0 ? Tensor() : p.graph.values[s.in[i]].fact.value;
-            if (c.defined() && (packs->copied(c) || (i < 32 && s.kernel->unread >> i & 1u))) packs->consumed(c.raw(), c.bytes());
+            const bool unread = i < 32 && s.kernel->unread >> i & 1u;
+            if (c.defined() && (packs->copied(c) || unread)) packs->consumed(c.raw(), c.bytes());
+            // Weights that passes computed go as soon as they are packed; nobody else looks at a value with one use.
+            if (c.defined() && unread && s.stored && uses_[s.in[i]] == 1 && c.bytes() > few) {
+                plan_->graph.values[s.in[i]].fact.value = Tensor();
+                plan_->values[s.in[i]].constant = Tensor();
+            }
         }
     });
 }
@@ -309,7 +317,6 @@ inline void Planner::outputs() {
 /// short (sizes and axes, which inference may ask for again) is kept.
 inline void Planner::constants() {
     Plan& p = *plan_;
-    constexpr std::size_t few = 16384;  // bytes
     enum : char { unused, bytes, elements };
     std::vector<char> use(p.values.size(), unused);
     auto flag = [](std::uint32_t bits, std::size_t i) { return i < 32 && (bits >> i & 1u); };
@@ -438,6 +445,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     order_ = plan_->graph.order();
     sources();
     find_late();
+    uses_ = plan_->graph.use_counts();
     lower_all();
     find_needed();
     for (NodeId id : order_)
