@@ -92,6 +92,7 @@ struct Target {
     std::vector<std::string>* refusals = nullptr;
     Device device = Device::cpu;
     int sm = 0;         ///< compute capability times ten (90: sm_90); 0 on the CPU
+    bool winograd = true;  ///< Options::winograd
     bool tf32 = false;  ///< products of f32 may be rounded to TF32 on the device
     /// Where packed weights live; null: in memory of their own.
     Packs* packs = nullptr;

@@ -8,6 +8,7 @@
 
 #include <quern/kernels/conv/conv.hpp>
 #include <quern/kernels/kernel.hpp>
+#include <quern/kernels/vec/images.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #include <quern/tensor/dispatch.hpp>
 
@@ -50,7 +51,7 @@ template <class T> constexpr T lowest() {
 
 class WindowKernel final : public Kernel {
 public:
-    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t) {}
+    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), images_(vec::image_table(t.isa)) {}
     const char* name() const noexcept override { return "pool.window"; }
     Booking book(std::span<const View> in, std::span<const View>, int workers) const override {
         Booking b;
@@ -130,6 +131,21 @@ private:
             if (d < 0) return;
         }
     }
+    /// One output pixel in channels last, its taps in registers; false where there are none, or too many.
+    bool pixel(const float* x, const std::vector<Axis>& a, int lead, const Taps* t, std::int64_t length, std::int64_t count, float* y) const {
+        const float* list[64];
+        std::int64_t n = 1, k[8];
+        for (int d = 0; d < lead; ++d) n *= t[d].to - t[d].from, k[d] = t[d].from;
+        if (n < 1 || n > 64 || (p_.op == Op::average && count < 1)) return false;
+        for (std::int64_t i = 0; i < n; ++i) {
+            std::int64_t at = 0;
+            for (int d = 0; d < lead; ++d) at = at * a[d].in + t[d].start + k[d] * a[d].dilation;
+            list[i] = x + at * length;
+            for (int d = lead - 1; d >= 0 && ++k[d] == t[d].to; --d) k[d] = t[d].from;
+        }
+        images_.pool_pixel_f32(p_.op == Op::max, n, list, length, static_cast<float>(count), y);
+        return true;
+    }
     /// y[o] over one output row from the combined input row.
     template <class T>
     void across(const T* row, const Axis& a, std::int64_t count, T* y) const {
@@ -170,6 +186,9 @@ private:
                     count *= t[d].counted;
                 }
                 T* dst = y.out<T>() + r * out_length;
+                if constexpr (std::is_same_v<T, float>) {
+                    if (nhwc && p_.op != Op::lp && pixel(x.in<float>() + r / rows_out * rows_in * length, a, lead, t, length, count, dst)) continue;
+                }
                 rows(x.in<T>() + r / rows_out * rows_in * length, a, lead, t, length, nhwc ? dst : tmp);
                 if (!nhwc) across(tmp, a.back(), count, dst);
                 else if (p_.op != Op::max)
@@ -223,6 +242,7 @@ private:
     }
     Problem p_;
     const vec::Table& t_;
+    const vec::ImageTable& images_;
 };
 
 /// Y [N, C, 1...] from X [N, C, d...]: the maximum, mean or p-norm of each plane; f32 or f64.

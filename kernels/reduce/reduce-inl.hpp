@@ -134,24 +134,24 @@ acc_t<T> run_of(const Source<T>& x, std::int64_t at, std::int64_t n, const vec::
     }
     return a;
 }
-/// acc[j] over the rows of `width` <= 512 columns from element `base`.
+/// acc[j] over the rows [from, to) of `width` <= 512 columns from element `base`.
 template <class T, class F>
-void columns(const Walk& w, const Source<T>& x, std::int64_t base, std::int64_t width, acc_t<T>* acc, const vec::Table& t) {
+void columns(const Walk& w, const Source<T>& x, std::int64_t base, std::int64_t width, std::int64_t from, std::int64_t to, acc_t<T>* acc, const vec::Table& t) {
     T buffer[512];
     std::fill(acc, acc + width, F::template none<acc_t<T>>());
     if constexpr (std::is_same_v<T, float>) {
         if (width >= 16) {
             float part[512];
-            for (std::int64_t r = 0; r < w.each; r += 32) {
+            for (std::int64_t r = from; r < to; r += 32) {
                 std::fill(part, part + width, static_cast<float>(F::template none<double>()));
-                const std::int64_t end = std::min(w.each, r + 32);
+                const std::int64_t end = std::min(to, r + 32);
                 for (std::int64_t i = r; i < end; ++i) t.accumulate_f32[static_cast<int>(F::id)](x.read(base + w.offset(i, true), width, buffer), part, width);
                 for (std::int64_t j = 0; j < width; ++j) acc[j] = F::merge(acc[j], static_cast<double>(part[j]));
             }
             return;
         }
     }
-    for (std::int64_t r = 0; r < w.each; ++r) {
+    for (std::int64_t r = from; r < to; ++r) {
         const T* p = x.read(base + w.offset(r, true), width, buffer);
         for (std::int64_t j = 0; j < width; ++j) acc[j] = F::step(acc[j], p[j]);
     }
@@ -160,13 +160,27 @@ template <class T, class F>
 void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
     using A = acc_t<T>;
     if (w.rank && !w.reduced[0]) {  // whole rows at a time
-        const std::int64_t n = w.dims[0], chunks = (n + 511) / 512;
+        const std::int64_t n = w.dims[0], chunks = (n + 511) / 512, row_parts = ReduceKernel::row_parts(w.each * w.outputs);
+        if (w.outputs / n * chunks < 8 && w.outputs <= ReduceKernel::few_columns && row_parts > 1 && w.each >= 2 * row_parts) {
+            A* part = static_cast<A*>(partial);
+            workers.for_each(w.outputs / n * chunks * row_parts, [&](std::int64_t i) {
+                const std::int64_t p = i % row_parts, c = i / row_parts, outer = c / chunks, at = c % chunks * 512;
+                columns<T, F>(w, x, w.offset(outer, false, 1) + at, std::min<std::int64_t>(512, n - at), w.each * p / row_parts, w.each * (p + 1) / row_parts,
+                              part + p * w.outputs + outer * n + at, t);
+            });
+            for (std::int64_t o = 0; o < w.outputs; ++o) {
+                A a = part[o];
+                for (std::int64_t p = 1; p < row_parts; ++p) a = F::merge(a, part[p * w.outputs + o]);
+                y[o] = finish<T>(op, a, w.each);
+            }
+            return;
+        }
         const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each * std::min<std::int64_t>(n, 512)));
         workers.ranges(w.outputs / n * chunks, per, [&](std::int64_t from, std::int64_t to) {
             A acc[512];
             for (std::int64_t i = from; i < to; ++i) {
                 const std::int64_t outer = i / chunks, at = i % chunks * 512, width = std::min<std::int64_t>(512, n - at);
-                columns<T, F>(w, x, w.offset(outer, false, 1) + at, width, acc, t);
+                columns<T, F>(w, x, w.offset(outer, false, 1) + at, width, 0, w.each, acc, t);
                 for (std::int64_t j = 0; j < width; ++j) y[outer * n + at + j] = finish<T>(op, acc[j], w.each);
             }
         });

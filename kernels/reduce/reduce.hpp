@@ -67,10 +67,14 @@ public:
         return (static_cast<std::size_t>(n) * static_cast<std::size_t>(dtype_bits(w)) / 8 + 63) / 64 * 64;
     }
     static std::size_t partial_bytes(std::int64_t n, std::int64_t outputs) noexcept {
-        if (outputs <= 0 || outputs > 16) return 0;
-        const std::int64_t parts = outputs * ((n / outputs + piece - 1) / piece + 1);
+        if (outputs <= 0) return 0;
+        std::int64_t parts = outputs > 16 ? 0 : outputs * ((n / outputs + piece - 1) / piece + 1);
+        if (outputs <= few_columns) parts = std::max(parts, outputs * row_parts(n));
         return (static_cast<std::size_t>(parts) * 16 + 63) / 64 * 64;
     }
+    /// Few columns of many rows are reduced in parts of the rows: how many for n elements in all.
+    static std::int64_t row_parts(std::int64_t n) noexcept { return std::min<std::int64_t>(32, n / (piece / 2)); }
+    static constexpr std::int64_t few_columns = 2048;
 
 private:
     Op op_;

@@ -1,4 +1,4 @@
-// Rows of depthwise convolutions, and scaling by channel.
+// Rows of depthwise convolutions, pools, and scaling by channel.
 #pragma once
 #include <quern/kernels/vec/conv.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
@@ -102,6 +102,28 @@ QUERN_VEC_FN void depthwise_row_f32(const ConvShape& s, const float* const* rows
     if (!fused) finish(y, s.out_channels, s.out[2], s.channels, e);
 }
 
+template <bool Max>
+QUERN_VEC_FN void pool_pixel(i64 taps, const float* const* x, i64 n, F divisor, float* y) {
+    auto join = [](F a, F b) { return Max ? max_nan(a, b) : a + b; };
+    auto end = [&](F a) { return Max ? a : a / divisor; };
+    i64 c = 0;
+    for (; c + 2 * W <= n; c += 2 * W) {
+        F a = load(x[0] + c), b = load(x[0] + c + W);
+        for (i64 t = 1; t < taps; ++t) a = join(a, load(x[t] + c)), b = join(b, load(x[t] + c + W));
+        store(y + c, end(a));
+        store(y + c + W, end(b));
+    }
+    for (; c < n; c += W) {
+        i64 part = lesser(W, n - c);
+        F a = load_n(x[0] + c, part);
+        for (i64 t = 1; t < taps; ++t) a = join(a, load_n(x[t] + c, part));
+        store_n(y + c, end(a), part);
+    }
+}
+QUERN_VEC_FN void pool_pixel_f32(bool max, i64 taps, const float* const* x, i64 n, float divisor, float* y) {
+    if (max) pool_pixel<true>(taps, x, n, splat(divisor), y);
+    else pool_pixel<false>(taps, x, n, splat(divisor), y);
+}
 QUERN_VEC_FN void scale_shift_f32(i64 rows, i64 n, const float* x, i64 ldx, const float* scale, const float* shift, float* y, i64 ldy, const Epilogue& e) {
     with_post(e, [&](auto f) {
         for (i64 r = 0; r < rows; ++r, x += ldx, y += ldy) {

@@ -19,6 +19,8 @@ struct ImageTable {
     void (*conv_planar_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t r0, std::int64_t r1, std::int64_t n, float* y,
                             const Epilogue&, float* work);
     std::size_t (*planar_work_floats)(const ConvShape&);
+    /// One pixel of a pool, nhwc: y[i] over x[0...taps)[i] for n channels, the largest (`max`; NaN is larger) or the sum / divisor; taps > 0.
+    void (*pool_pixel_f32)(bool max, std::int64_t taps, const float* const* x, std::int64_t n, float divisor, float* y);
     /// y = f(x * scale + shift) over rows of n values, ldx and ldy apart; scale and shift are rows, f is the epilogue's post.
     void (*scale_shift_f32)(std::int64_t rows, std::int64_t n, const float* x, std::int64_t ldx, const float* scale, const float* shift, float* y,
                             std::int64_t ldy, const Epilogue&);

@@ -19,7 +19,7 @@ struct Args {
     int threads = 0;
     double seconds = 2, pause_ms = 0, deadline = 0;
     std::size_t memory_limit_mb = 0;
-    bool portable = false, no_optimize = false, verbose = false;
+    bool no_winograd = false, portable = false, no_optimize = false, verbose = false;
     std::string device = "cpu";
     bool strict_device = false, no_device_graphs = false, tf32 = false;
     std::string schemas, reasons, kernels;

@@ -15,6 +15,7 @@ quern::Options options(const Args& a) {
     quern::Options o;
     o.threads = a.threads;
     o.accelerated = !a.portable;
+    o.winograd = !a.no_winograd;
     o.optimize = !a.no_optimize;
     o.stop_after = a.stop_after;
     o.deadline = a.deadline;

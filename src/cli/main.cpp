@@ -32,6 +32,7 @@ void engine_options(CLI::App& c, Args& a) {
     c.add_flag("--no-device-graphs", a.no_device_graphs, "Do not record and replay runs of the same shapes on the device");
     c.add_option("--library-dir", a.library_dirs, "Folder of cuBLASLt, to be used on the device")->type_name("DIR");
     c.add_flag("--tf32", a.tf32, "Products of f32 on the device may be rounded to TF32");
+    c.add_flag("--no-winograd", a.no_winograd, "3 x 3 convolutions as direct sums");
     c.add_flag("--portable", a.portable, "Only the portable kernels, nothing of oneDNN or Highway");
     c.add_flag("--no-optimize", a.no_optimize, "Skip the optimization passes");
     c.add_option("--stop-after", a.stop_after, "Stop after this optimization pass (for bisection)")->type_name("PASS");

@@ -262,4 +262,14 @@ TEST(Layout, AConcatenationThatOthersReadStays) {
     same_answer(b, image, 1e-3);
 }
 
+TEST(Options, WinogradCanBeForbidden) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    ModelBuilder b;
+    b.input("x", DType::f32, {"1", "32", "9", "9"}).constant("w", ramp({32, 32, 3, 3}, 0.02f, -0.2f)).node("Conv", {"x", "w"}, {"y"}, {attribute_ints("pads", {1, 1, 1, 1})}).output("y");
+    EXPECT_NE(b.model().compile({.threads = 1}).describe().find("by conv.winograd"), std::string::npos);
+    auto text = b.model().compile({.threads = 1, .winograd = false}).describe();
+    EXPECT_EQ(text.find("by conv.winograd"), std::string::npos) << text;
+    EXPECT_NE(text.find("Options::winograd is off"), std::string::npos) << text;
+}
+
 }  // namespace

@@ -1,5 +1,7 @@
 // Reductions, normalizations and quantization where ONNX's own cases do not look.
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "support/op_test.hpp"
@@ -18,6 +20,33 @@ Tensor ramp(quern::Shape s) {
     Tensor x(DType::f32, s);
     for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = float(i * 37 % 101) / 10 - 5;
     return x;
+}
+/// Few columns of many rows are reduced in parts: the same bits whatever the number of threads.
+TEST(Reduce, FewColumnsOfManyRows) {
+    for (std::int64_t channels : {5, 40, 600}) {
+        const std::int64_t rows = 150 * 40;
+        Tensor x = ramp({2, 150, 40, channels});
+        Tensor mean(DType::f32, {2, 1, 1, channels}), largest(DType::f32, {2, 1, 1, channels});
+        for (std::int64_t n = 0; n < 2; ++n)
+            for (std::int64_t c = 0; c < channels; ++c) {
+                double sum = 0;
+                float most = -inf;
+                for (std::int64_t r = 0; r < rows; ++r) {
+                    float v = x.data<float>()[(n * rows + r) * channels + c];
+                    sum += double(v), most = std::max(most, v);
+                }
+                mean.data<float>()[n * channels + c] = float(sum / double(rows));
+                largest.data<float>()[n * channels + c] = most;
+            }
+        std::vector<Tensor> first;
+        for (int threads : {1, 2, 3}) {
+            auto a = run_op("ReduceMean", {x, ints({2}, {1, 2})}, {}, 20, 1, {1}, {.threads = threads})[0];
+            expect_near(a, mean, 1e-5, 1e-5);
+            expect_near(run_op("ReduceMax", {x, ints({2}, {1, 2})}, {}, 20, 1, {1}, {.threads = threads})[0], largest, 0, 0);
+            first.push_back(a);
+            EXPECT_EQ(0, std::memcmp(first[0].raw(), a.raw(), a.bytes()));
+        }
+    }
 }
 /// Every set of axes of a tensor of rank 4, against sums in double.
 TEST(Reduce, EverySetOfAxes) {
