@@ -12,6 +12,7 @@
 
 #include <quern/base/thread_pool.hpp>
 #include <quern/kernels/attention/fused.hpp>
+#include <quern/kernels/conv/chain.hpp>
 #include <quern/kernels/conv/conv.hpp>
 #include <quern/kernels/matmul/matmul.hpp>
 #include <quern/kernels/rnn/rnn.hpp>
@@ -165,6 +166,29 @@ int main(int argc, char** argv) {
             Operand x({seq, batch, in}), y({seq, dirs, batch, hidden});
             rnn::SequenceKernel kernel(p, vec::table(isa()));
             measure(state, kernel, {x.view(), w->view(), r->view()}, y.view(), 8.0 * static_cast<double>(seq * batch * dirs * hidden * (in + hidden)));
+        })->UseRealTime();
+    });
+    lines("chain.txt", [](std::istringstream s) {
+        std::int64_t size, c, d, m, kernel, stride;
+        s >> size >> c >> d >> m >> kernel >> stride;
+        std::int64_t out = (size + kernel / 2 * 2 - kernel) / stride + 1;
+        auto we = std::make_shared<Operand>(std::vector<std::int64_t>{d, c, 1, 1}), wd = std::make_shared<Operand>(std::vector<std::int64_t>{d, 1, kernel, kernel}),
+             wp = std::make_shared<Operand>(std::vector<std::int64_t>{m, d, 1, 1});
+        std::ostringstream name;
+        name << "conv.chain/" << size << "x" << size << "x" << c << "->" << d << "->" << m << "/k" << kernel << "s" << stride;
+        benchmark::RegisterBenchmark(name.str().c_str(), [=](benchmark::State& state) {
+            conv::ChainProblem p;
+            std::int64_t pad = kernel / 2;
+            p.window = {{kernel, kernel}, {stride, stride}, {pad, pad, pad, pad}, {1, 1}, conv::AutoPad::notset};
+            if (c) p.expand.w = we->tensor(), p.expand.post = vec::Post::relu;
+            p.depthwise.w = wd->tensor(), p.depthwise.post = vec::Post::relu;
+            if (m) p.project.w = wp->tensor();
+            Target target{isa(), linked_backends(), nullptr};
+            if (!conv::refuse_chain(p, target).empty()) return state.SkipWithError("refused");
+            Operand x({1, size, size, c ? c : d}), y({1, out, out, m ? m : d});
+            conv::ChainKernel made(p, target);
+            double work = static_cast<double>(size * size * c * d + out * out * d * (kernel * kernel + m));
+            measure(state, made, {x.view(), View{}, View{}, wd->view(), View{}, View{}, View{}}, y.view(), 2.0 * work);
         })->UseRealTime();
     });
     benchmark::Initialize(&argc, argv);

@@ -121,6 +121,7 @@ private:
             q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
             q.tile_p = up(pixels, q.tiles_p);
             std::int64_t tn = std::max<std::int64_t>(target / 3 / (q.tile_p * k), g.s.taps() == 1 ? t_.panel : 128);
+            if (g.images * pixels < 16) tn = std::min(tn, std::max(t_.panel, (32 << 10) / k));  // reading the weights is what takes the time
             q.tiles_n = up(m, tn);
             q.tile_n = up(up(m, q.tiles_n), t_.panel) * t_.panel;
             q.tiles_n = up(m, q.tile_n);

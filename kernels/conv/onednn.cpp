@@ -167,6 +167,7 @@ private:
         s.y_image = g.y_image();
         std::int64_t rows = g.s.out[first], row_x = g.s.in_channels, row_y = g.s.out_channels, size = g.s.in[first];
         if (g.s.in_channels == 0 || size == 0) return false;
+        if (g.images * g.s.pixels_out() <= 4) return false;  // gates of one pixel: a primitive takes longer to call than they take
         for (int d = first + 1; d < 3; ++d) row_x *= g.s.in[d], row_y *= g.s.out[d];
         // A tile is worth some 10 us of arithmetic and memory traffic; where rows overlap it has at least 4.
         std::int64_t work = g.s.pixels_out() * g.s.out_channels * g.k() + 4 * (g.x_image() + g.y_image()), least = p_.window.kernel[0] > p_.window.strides[0] ? 4 : 2;
