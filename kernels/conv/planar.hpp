@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <quern/kernels/conv/geometry.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
 
 QUERN_BEGIN
@@ -17,8 +18,9 @@ public:
         unread = 1u << 1;
         m_ = p_.w.shape()[0];
         std::int64_t k = p_.w.count() / m_;
-        packed_ = Tensor::uninitialized(DType::f32, Shape{static_cast<std::int64_t>(t_.packed_floats(m_, k))});
-        t_.pack_b_f32(m_, k, static_cast<const float*>(p_.w.raw()), k, true, 1.f, static_cast<float*>(packed_.raw()));
+        packed_ = packed_weights(target, std::string("conv.planar ") + t_.name, {p_.w}, t_.packed_floats(m_, k) * sizeof(float), [&](std::byte* to) {
+            t_.pack_b_f32(m_, k, static_cast<const float*>(p_.w.raw()), k, true, 1.f, reinterpret_cast<float*>(to));
+        });
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.planar"; }

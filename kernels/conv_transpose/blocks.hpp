@@ -1,9 +1,11 @@
 // Transposed convolutions whose blocks do not overlap (kernel = stride), channels last: a product for each row of the kernel.
 #pragma once
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include <quern/kernels/conv_transpose/conv_transpose.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/tensor.hpp>
 
 QUERN_BEGIN
@@ -13,20 +15,22 @@ namespace conv_transpose {
 /// Row i of the kernel is a matrix [C, kw * M]: a row of pixels times it is a row of Y as it lies in memory.
 class Blocks final : public Kernel {
 public:
-    Blocks(const Problem& p, const Tensor& w, const vec::Table& t) : t_(t), has_bias_(p.has_bias) {
+    Blocks(const Problem& p, const Tensor& w, const Target& target) : t_(vec::table(target.isa)), has_bias_(p.has_bias) {
         unread = 1u << 1;
         c_ = w.shape()[0], m_ = w.shape()[1], kh_ = w.shape()[2], kw_ = w.shape()[3];
         std::int64_t n = kw_ * m_;
         each_ = static_cast<std::int64_t>((t_.packed_floats(n, c_) + 15) / 16 * 16);
-        packed_ = Tensor::uninitialized(DType::f32, Shape{each_ * kh_});
-        const auto* from = static_cast<const float*>(w.raw());
-        std::vector<float> rows(static_cast<std::size_t>(c_ * n));
-        for (std::int64_t i = 0; i < kh_; ++i) {
-            for (std::int64_t c = 0; c < c_; ++c)
-                for (std::int64_t j = 0; j < kw_; ++j)
-                    for (std::int64_t m = 0; m < m_; ++m) rows[static_cast<std::size_t>(c * n + j * m_ + m)] = from[((c * m_ + m) * kh_ + i) * kw_ + j];
-            t_.pack_b_f32(n, c_, rows.data(), n, false, 1.f, static_cast<float*>(packed_.raw()) + i * each_);
-        }
+        packed_ = packed_weights(target, std::string("conv_transpose.blocks ") + t_.name, {w}, static_cast<std::size_t>(each_ * kh_) * sizeof(float), [&](std::byte* to) {
+            const auto* from = static_cast<const float*>(w.raw());
+            std::memset(to, 0, static_cast<std::size_t>(each_ * kh_) * sizeof(float));
+            std::vector<float> rows(static_cast<std::size_t>(c_ * n));
+            for (std::int64_t i = 0; i < kh_; ++i) {
+                for (std::int64_t c = 0; c < c_; ++c)
+                    for (std::int64_t j = 0; j < kw_; ++j)
+                        for (std::int64_t m = 0; m < m_; ++m) rows[static_cast<std::size_t>(c * n + j * m_ + m)] = from[((c * m_ + m) * kh_ + i) * kw_ + j];
+                t_.pack_b_f32(n, c_, rows.data(), n, false, 1.f, reinterpret_cast<float*>(to) + i * each_);
+            }
+        });
     }
     const char* name() const noexcept override { return "conv_transpose.blocks"; }
     std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }

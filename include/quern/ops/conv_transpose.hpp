@@ -79,7 +79,7 @@ inline void infer_last(InferCtx& ctx) {
 inline Lowered lower_last(const LowerCtx& ctx) {
     conv_transpose::Problem p = problem_of(ctx.attrs, ctx.in(1));
     p.has_bias = ctx.has(2);
-    return Lowered(std::make_unique<conv_transpose::Blocks>(p, ctx.constant(1), vec::table(ctx.target.isa)));
+    return Lowered(std::make_unique<conv_transpose::Blocks>(p, ctx.constant(1), ctx.target));
 }
 inline Lowered lower(const LowerCtx& ctx) {
     conv_transpose::Problem p = problem_of(ctx.attrs, ctx.in(1));
