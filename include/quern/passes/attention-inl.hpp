@@ -546,8 +546,7 @@ private:
     bool closed_is_zero_ = false;
 };
 
-inline bool attention_blocks(Graph& g, const PassContext& ctx) {
-    if (ctx.target.device != Device::cpu) return false;  // devices have kernels for the parts, none for the whole
+inline bool attention_blocks(Graph& g, const PassContext&) {
     bool changed = false;
     Matcher m(g);
     std::map<ValueId, ValueId> closed;
