@@ -403,6 +403,27 @@ TEST(Sequence, SavedModelsKeepKindsAndTypes) {
         EXPECT_EQ(out[1].second.size(), 2u);
         EXPECT_FALSE(out[2].second.has_value());
     }
+    // An engine file tells the kinds too.
+    path = std::string(QUERN_BINARY_DIR) + "/saved_kinds.engine";
+    m.compile({.threads = 1}).save(path);
+    auto engine = quern::Engine::load(path, {.threads = 1});
+    EXPECT_EQ(engine.inputs()[0].kind, Kind::optional);
+    EXPECT_EQ(engine.outputs()[1].kind, Kind::sequence);
+    auto out = engine.run_values({{"x", floats({1}, {4})}});
+    EXPECT_FALSE(out[0].second.tensor().data<bool>()[0]);
+    EXPECT_EQ(out[1].second.size(), 2u);
+}
+TEST(Loop, EngineFilesKeepTheirBodies) {
+    Sums s;
+    auto engine = s.b.model().compile({.threads = 1});
+    std::string path = std::string(QUERN_BINARY_DIR) + "/saved_loop.engine";
+    engine.save(path);
+    auto again = quern::Engine::load(path, {.threads = 1});
+    for (std::int64_t n : {4, 0}) {
+        std::vector<quern::NamedTensor> in{{"n", count(n)}, {"c", flag(true)}, {"x", floats({2}, {1, 2})}, {"first", floats({2}, {0, 3})}};
+        auto want = engine.run(in), got = again.run(in);
+        for (std::size_t o = 0; o < want.size(); ++o) expect_near(got[o].second, want[o].second, 0, 0);
+    }
 }
 TEST(Sequence, TensorsWhereSequencesBelongAndBack) {
     auto model = [](const char* op, const char* in) {
