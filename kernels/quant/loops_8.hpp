@@ -64,6 +64,18 @@ QUERN_VEC_INL void store_bytes(std::uint8_t* p, I v) {
     *reinterpret_cast<B8u*>(p) = __builtin_convertvector(v, B8);
 #endif
 }
+/// To the nearest integer, ties to even, for |x| < 2^22.
+QUERN_VEC_INL I nearest_8(F x) {
+#if QUERN_VEC_BYTES == 64
+    return (I)_mm512_maskz_cvtps_epi32(0xffff, (__m512)x);
+#elif QUERN_VEC_BYTES == 32
+    return (I)_mm256_cvtps_epi32((__m256)x);
+#elif defined(__SSE2__)
+    return (I)_mm_cvtps_epi32((__m128)x);
+#else
+    return to_int(round_small(x));
+#endif
+}
 /// In each lane the sum of two products of signed halves.
 QUERN_VEC_INL I pair_products(I a, I b) {
 #if QUERN_VEC_BYTES == 64
@@ -119,7 +131,7 @@ QUERN_VEC_INL void finish_8(I s, const quant::Finish& f, i64 r, i64 j, i64 n) {
         return;
     }
     x = min2(max2(x, splat(static_cast<float>(f.low - f.zero))), splat(static_cast<float>(f.high - f.zero)));
-    I q = to_int(round_small(x)) + f.zero;
+    I q = nearest_8(x) + f.zero;
     std::uint8_t* to = static_cast<std::uint8_t*>(f.out) + at;
     if (left == W) return store_bytes(to, q);
     alignas(64) std::uint8_t bytes[W];
@@ -267,7 +279,7 @@ QUERN_VEC_FN void pairwise_of_8(const quant::Pairwise& k, const std::uint8_t* a,
         if constexpr (product) x = (u - za) * (v - zb) * ka;
         else x = fma(u, ka, fma(v, kb, k0));
         x = min2(max2(x, lo), hi);
-        I q = to_int(round_small(x)) + k.zero;
+        I q = nearest_8(x) + k.zero;
         store_bytes(left == W ? y + i : result, q);
         for (i64 l = 0; left < W && l < left; ++l) y[i + l] = result[l];
     }

@@ -104,6 +104,35 @@ TEST(Contrib, AttentionRunsWithSymbolicSizes) {
             for (int d = 0; d < 4; ++d) EXPECT_NEAR(y.data<float>()[16 + h * 4 + d], v.data<float>()[8 + h / 2 * 4 + d], 1e-6);
     }
 }
+TEST(Contrib, RowsOfBlocksAreGathered) {
+    // 4 bits, two rows of 32, blocks of 16: the low half of a byte comes first.
+    Tensor data(DType::u8, {2, 16}), scales = floats({2, 2}, {1, 2, 3, 4}), zeros = t<std::uint8_t>({2, 1}, {0x21, 0x43});
+    for (int i = 0; i < 32; ++i) data.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 17 + 3);
+    auto got = contrib("GatherBlockQuantized", {data, ints({3}, {1, -2, 1}), scales, zeros}, {attribute_i("block_size", 16), attribute_i("bits", 4)}, 1, {0, 2, 3})[0];
+    ASSERT_EQ(got.shape(), quern::Shape({3, 32}));
+    for (int r = 0; r < 3; ++r)
+        for (int j = 0; j < 32; ++j) {
+            int row = r == 1 ? 0 : 1, byte = data.data<std::uint8_t>()[row * 16 + j / 2], q = j % 2 ? byte >> 4 : byte & 15, z = zeros.data<std::uint8_t>()[row] >> (j / 16 * 4) & 15;
+            EXPECT_EQ(got.data<float>()[r * 32 + j], float(q - z) * scales.data<float>()[row * 2 + j / 16]);
+        }
+    EXPECT_THROW(contrib("GatherBlockQuantized", {data, ints({1}, {2}), scales}, {attribute_i("block_size", 16)}, 1, {0, 2}), quern::Error);
+    EXPECT_THROW(contrib("GatherBlockQuantized", {data, ints({1}, {0}), floats({2, 3}, {1, 2, 3, 4, 5, 6})}, {attribute_i("block_size", 16)}, 1, {0, 2}), quern::Error);
+}
+TEST(Contrib, FewBitProductsRefuseWhatDoesNotFit) {
+    Tensor a = noise({1, 32}, 1), q(DType::u8, {2, 1, 16}), scales = floats({2}, {1, 1});
+    auto run = [&](std::int64_t k, std::int64_t bits, std::int64_t block, std::vector<Tensor> in) {
+        return contrib("MatMulNBits", in, {attribute_i("K", k), attribute_i("N", 2), attribute_i("bits", bits), attribute_i("block_size", block)}, 1, {1, 2, 3, 4});
+    };
+    EXPECT_NO_THROW(run(32, 4, 32, {a, q, scales}));
+    EXPECT_THROW(run(32, 4, 24, {a, q, scales}), quern::Error);             // no power of 2
+    EXPECT_THROW(run(32, 3, 32, {a, q, scales}), quern::Error);
+    EXPECT_THROW(run(64, 4, 32, {a, q, scales}), quern::Error);             // B too small
+    EXPECT_THROW(run(32, 4, 32, {a, q, floats({3}, {1, 1, 1})}), quern::Error);
+    EXPECT_THROW(run(32, 4, 32, {noise({1, 31}, 1), q, scales}), quern::Error);
+    Tensor order(DType::i32, {32});
+    order.data<std::int32_t>()[5] = 7;  // there is one block
+    EXPECT_THROW(run(32, 4, 32, {a, q, scales, Tensor(), order}), quern::Error);
+}
 TEST(Contrib, BadInputIsRefused) {
     Tensor x = noise({2, 3, 8}, 1);
     EXPECT_THROW(contrib("MultiHeadAttention", {x, x, x}), quern::Error);                                        // no num_heads
