@@ -123,6 +123,7 @@ private:
     struct Tile {
         std::int64_t image, group, p0, count, n0, cols;
     };
+    static constexpr std::int64_t slack = 32;
     static void check_zero(const View* z, std::int64_t m) { need_single_or(z, m, "the weights' zero point"); }
 
     Weights weights(const View& w) const {
@@ -195,7 +196,7 @@ private:
         q.column_bytes = up(static_cast<std::size_t>(q.groups * q.w.padded_m * 3) * 4);
         q.border_bytes = up(static_cast<std::size_t>(q.gather ? s.kernel[2] * s.channels : q.w.depthwise ? s.in_channels : s.channels));
         q.worker_bytes = up(static_cast<std::size_t>(q.tile_p * (q.gather ? 1 : s.taps())) * 8) + up(static_cast<std::size_t>(q.tile_p) * 4) +
-                         (q.gather ? up(static_cast<std::size_t>(q.tile_p * padded(depth, 4))) : 0);
+                         (q.gather ? up(static_cast<std::size_t>(q.tile_p * padded(depth, 4)) + slack) : 0);
         return q;
     }
     /// What is added to the sums of each output channel, its zero point and its scale.
@@ -267,6 +268,7 @@ private:
     void gather(const Job& j, const std::uint8_t* image, const Tile& t, std::uint8_t flip, std::uint8_t* copy, const std::uint8_t** pointers) const {
         const auto& s = j.q.g.s;
         std::int64_t depth = j.q.g.k(), width = padded(depth, 4), row_bytes = s.kernel[2] * s.channels;
+        const std::uint8_t* end = j.x + j.q.g.images * j.q.g.x_image();
         for (std::int64_t p = 0; p < t.count; ++p, copy += width) {
             std::int64_t at = t.p0 + p, ow = at % s.out[2], oh = at / s.out[2] % s.out[1], od = at / (s.out[2] * s.out[1]);
             std::uint8_t* to = copy;
@@ -279,7 +281,10 @@ private:
                     }
                     const std::uint8_t* row = image + ((d * s.in[1] + h) * s.in[2]) * s.in_channels;
                     if (w >= 0 && w + s.kernel[2] <= s.in[2] && s.dilation[2] == 1 && s.channels == s.in_channels) {
-                        std::memcpy(to, row + w * s.in_channels, static_cast<std::size_t>(row_bytes));
+                        const std::uint8_t* src = row + w * s.in_channels;
+                        // A copy of known length; what it writes too much is written again.
+                        if (row_bytes <= slack && end - src >= slack) std::memcpy(to, src, slack);
+                        else std::memcpy(to, src, static_cast<std::size_t>(row_bytes));
                         continue;
                     }
                     for (std::int64_t c = 0; c < s.kernel[2]; ++c, w += s.dilation[2])

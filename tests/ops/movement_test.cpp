@@ -260,4 +260,39 @@ TEST(ArgMax, ColumnsTakeTheFirstOrLastAndNaN) {
     }
 }
 
+TEST(Movement, ElementsUnderEightBits) {
+    struct Kind { DType t; float lo, hi; };
+    for (Kind k : {Kind{DType::i4, -8, 7}, {DType::u4, 0, 15}, {DType::i2, -2, 1}, {DType::u2, 0, 3}, {DType::f4e2m1, -6, 6}}) {
+        SCOPED_TRACE(quern::dtype_name(k.t));
+        Tensor x(DType::f32, {3, 5});
+        const float fours[] = {-6, -4, -3, -2, -1.5f, -1, -0.5f, 0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+        for (int i = 0; i < 15; ++i) x.data<float>()[i] = k.t == DType::f4e2m1 ? fours[i * 4 % 15] : k.lo + float(i * 7 % int(k.hi - k.lo + 1));
+        auto start = [&] {
+            ModelBuilder b(25);
+            b.input("x", DType::f32, {"3", "5"}).node("Cast", {"x"}, {"q"}, {attribute_i("to", int(k.t))});
+            return b;
+        };
+        auto end = [&](ModelBuilder& b) { return b.node("Cast", {"r"}, {"y"}, {attribute_i("to", 1)}).output("y").run({{"x", x}})[0]; };
+        auto b = start();
+        Tensor y = end(b.node("Transpose", {"q"}, {"r"}, {attribute_ints("perm", {1, 0})}));
+        for (int i = 0; i < 3; ++i)
+            for (int j = 0; j < 5; ++j) EXPECT_EQ(y.data<float>()[j * 3 + i], x.data<float>()[i * 5 + j]);
+        b = start();
+        y = end(b.constant("pads", ints({4}, {1, 0, 0, 2})).node("Pad", {"q", "pads"}, {"r"}));
+        ASSERT_EQ(y.shape(), quern::Shape({4, 7}));
+        for (int i = 0; i < 4; ++i)
+            for (int j = 0; j < 7; ++j) EXPECT_EQ(y.data<float>()[i * 7 + j], i > 0 && j < 5 ? x.data<float>()[(i - 1) * 5 + j] : 0.f);
+        b = start();
+        y = end(b.constant("s", ints({2}, {5, 3})).node("Reshape", {"q", "s"}, {"r"}));
+        for (int i = 0; i < 15; ++i) EXPECT_EQ(y.data<float>()[i], x.data<float>()[i]);
+        Tensor one(k.t, {1});
+        static_cast<std::uint8_t*>(one.raw())[0] = 1;  // 1, or 0.5 as float4e2m1
+        b = start();
+        b.node("Shape", {"q"}, {"d"}).node("ConstantOfShape", {"d"}, {"r"}, {quern::onnx::attribute_t("value", one)});
+        y = end(b);
+        ASSERT_EQ(y.shape(), quern::Shape({3, 5}));
+        for (float v : y.data<float>()) EXPECT_EQ(v, k.t == DType::f4e2m1 ? 0.5f : 1.f);
+    }
+}
+
 }  // namespace

@@ -54,7 +54,8 @@ inline bool inference(bool has_mode, const Fact* mode, const Fact* ratio) {
     return !has_mode || (mode->is_const() && !truth(mode->value)) || (ratio && ratio->is_const() && zero(ratio->value));
 }
 inline void infer_dropout(InferCtx& c) {
-    ops_elementwise::need(c, 0, ops_elementwise::Types::real);
+    const DType t = c.in(0).dtype;
+    if (!is_float(t) || dtype_bits(t) != 8 || t == DType::f8e8m0) ops_elementwise::need(c, 0, ops_elementwise::Types::real);
     if (c.has(2) && c.in(2).is_const() && !inference(true, &c.in(2), c.has(1) ? &c.in(1) : nullptr) && truth(c.in(2).value) &&
         (!c.has(1) || c.in(1).is_const()))
         c.unsupported("Dropout in training mode; accepted: training_mode false, or ratio 0");

@@ -15,7 +15,10 @@ inline movement::PadMode mode_of(const Attrs& a) {
     raise(ErrorCode::invalid_model, "mode '" + m + "'; accepted: constant, reflect, edge, wrap");
 }
 QUERN_INLINE void import(ImportCtx& ctx) {
-    if (ctx.opset >= 11) return;
+    if (ctx.opset >= 11) {
+        ops_util::import_through_bytes(ctx, "Pad");
+        return;
+    }
     if (ctx.opset < 2 && ctx.attrs.has("paddings")) {
         auto p = ctx.attrs.ints("paddings");
         ctx.attrs.erase("paddings");

@@ -89,6 +89,18 @@ QUERN_INLINE Lowered lower_eye(const LowerCtx& ctx) {
     return ops_util::kernel<generate::Eye>(ops_util::scalar(ctx.out(0).dtype, 1), ctx.attrs.i("k", 0));
 }
 
+/// A value under 8 bits is expanded in whole bytes.
+inline void import_fill(ImportCtx& ctx) {
+    const Tensor v = ctx.attrs.tensor("value");
+    const DType wide = v.defined() ? ops_util::whole_bytes(v.dtype()) : DType::undefined;
+    if (wide == DType::undefined || v.count() != 1) return;
+    Attrs to, back;
+    to.set("to", static_cast<std::int64_t>(wide));
+    back.set("to", static_cast<std::int64_t>(v.dtype()));
+    ValueId x = ctx.add("Cast", {ctx.constant(v.reshaped({}))}, std::move(to))[0];
+    ctx.finish("Cast", {ctx.add("Expand", {x, ctx.in[0]})[0]}, std::move(back));
+}
+
 }  // namespace ops_range
 
 QUERN_INLINE const OpDef& op_Range() {
@@ -96,7 +108,7 @@ QUERN_INLINE const OpDef& op_Range() {
     return def;
 }
 QUERN_INLINE const OpDef& op_ConstantOfShape() {
-    static constexpr OpDef def{.name = "ConstantOfShape", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_range::infer_fill, .lower = ops_range::lower_fill, .lower_device = ops_range::lower_fill};
+    static constexpr OpDef def{.name = "ConstantOfShape", .min_in = 1, .max_in = 1, .newest = 25, .import = ops_range::import_fill, .infer = ops_range::infer_fill, .lower = ops_range::lower_fill, .lower_device = ops_range::lower_fill};
     return def;
 }
 QUERN_INLINE const OpDef& op_EyeLike() {

@@ -22,6 +22,7 @@ inline void check_reduction(const InferCtx& ctx) {
         ctx.unsupported(std::string("a reduction of type ") + dtype_name(t));
 }
 QUERN_INLINE void import_scatter(ImportCtx& ctx) { ctx.finish("ScatterElements", ctx.in, ctx.attrs); }
+QUERN_INLINE void import_cache(ImportCtx& ctx) { ops_util::import_through_bytes(ctx, "TensorScatter"); }
 QUERN_INLINE void infer_elements(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
     check_reduction(ctx);
@@ -101,7 +102,7 @@ QUERN_INLINE const OpDef& op_ScatterND() {
     return def;
 }
 QUERN_INLINE const OpDef& op_TensorScatter() {
-    static constexpr OpDef def{.name = "TensorScatter", .min_in = 2, .max_in = 3, .newest = 24, .infer = ops_scatter::infer_cache, .lower = ops_scatter::lower_cache};
+    static constexpr OpDef def{.name = "TensorScatter", .min_in = 2, .max_in = 3, .newest = 24, .import = ops_scatter::import_cache, .infer = ops_scatter::infer_cache, .lower = ops_scatter::lower_cache};
     return def;
 }
 QUERN_END

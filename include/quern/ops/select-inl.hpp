@@ -93,6 +93,13 @@ QUERN_INLINE Lowered lower_top_k(const LowerCtx& ctx) {
     return ops_util::kernel<selection::TopK>(movement::norm_axis(ctx.attrs.i("axis", -1), ctx.in(0).rank()), ctx.attrs.i("largest", 1) != 0, ctx.attrs.i("sorted", 1) != 0);
 }
 
+/// Indices of 16-bit floats are read as f32.
+QUERN_INLINE void import_one_hot(ImportCtx& ctx) {
+    if (!ctx.has(0) || (ctx.fact(0).dtype != DType::f16 && ctx.fact(0).dtype != DType::bf16)) return;
+    Attrs to;
+    to.set("to", static_cast<std::int64_t>(DType::f32));
+    ctx.in[0] = ctx.add("Cast", {ctx.in[0]}, std::move(to))[0];
+}
 QUERN_INLINE void infer_one_hot(InferCtx& ctx) {
     const Fact &i = ctx.in(0), &v = ctx.in(2);
     if (!is_integer(i.dtype) && i.dtype != DType::f32 && i.dtype != DType::f64) ctx.unsupported(std::string("indices of type ") + dtype_name(i.dtype));
@@ -191,7 +198,7 @@ QUERN_INLINE const OpDef& op_TopK() {
     return def;
 }
 QUERN_INLINE const OpDef& op_OneHot() {
-    static constexpr OpDef def{.name = "OneHot", .min_in = 3, .max_in = 3, .newest = 28, .infer = ops_select::infer_one_hot, .lower = ops_select::lower_one_hot};
+    static constexpr OpDef def{.name = "OneHot", .min_in = 3, .max_in = 3, .newest = 28, .import = ops_select::import_one_hot, .infer = ops_select::infer_one_hot, .lower = ops_select::lower_one_hot};
     return def;
 }
 QUERN_INLINE const OpDef& op_Trilu() {

@@ -88,6 +88,24 @@ inline double value_at(const Tensor& t, std::int64_t i) {
 }
 /// What lower() returns for a kernel of type K.
 template <class K, class... A> Lowered kernel(A&&... a) { return std::unique_ptr<Kernel>(std::make_unique<K>(std::forward<A>(a)...)); }
+/// A type of at least 8 bits that holds what elements of under 8 bits do; undefined for other types.
+constexpr DType whole_bytes(DType t) {
+    if (dtype_bits(t) == 0 || dtype_bits(t) >= 8) return DType::undefined;
+    return is_float(t) ? DType::f16 : t == DType::i4 || t == DType::i2 ? DType::i8 : DType::u8;
+}
+/// Movement of elements under 8 bits goes through whole bytes: casts the inputs of input 0's type, finishes with the operator and a cast
+/// back. False, and nothing done, for other types.
+inline bool import_through_bytes(ImportCtx& c, std::string_view op) {
+    if (!c.has(0)) return false;
+    const DType t = c.fact(0).dtype, wide = whole_bytes(t);
+    if (wide == DType::undefined) return false;
+    auto to = [](DType d) { Attrs a; a.set("to", static_cast<std::int64_t>(d)); return a; };
+    std::vector<ValueId> in = c.in;
+    for (ValueId& v : in)
+        if (v != no_value && c.graph.fact(v).dtype == t) v = c.add("Cast", {v}, to(wide))[0];
+    c.finish("Cast", {c.add(op, std::move(in), c.attrs)[0]}, to(t));
+    return true;
+}
 /// Axes made non-negative and checked to be distinct.
 inline std::vector<int> axes_of(const InferCtx& ctx, const std::vector<std::int64_t>& axes, int rank) {
     std::vector<int> r;

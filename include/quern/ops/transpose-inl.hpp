@@ -70,10 +70,12 @@ QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
     return ops_util::kernel<movement::Transpose>(std::move(perm));
 }
 
+inline void import(ImportCtx& ctx) { ops_util::import_through_bytes(ctx, "Transpose"); }
+
 }  // namespace ops_transpose
 
 QUERN_INLINE const OpDef& op_Transpose() {
-    static constexpr OpDef def{.name = "Transpose", .min_in = 1, .max_in = 1, .newest = 25, .infer = ops_transpose::infer, .simplify = ops_transpose::simplify, .lower = ops_transpose::lower, .lower_device = ops_transpose::lower};
+    static constexpr OpDef def{.name = "Transpose", .min_in = 1, .max_in = 1, .newest = 25, .import = ops_transpose::import, .infer = ops_transpose::infer, .simplify = ops_transpose::simplify, .lower = ops_transpose::lower, .lower_device = ops_transpose::lower};
     return def;
 }
 QUERN_END
