@@ -106,8 +106,10 @@ private:
         float most = std::max(std::max(-low, high), 0.f);
         scale = most / 127.f;
         std::int32_t total = 0;
+        bool lost = false;
+        for (std::int64_t j = 0; j < n; ++j) lost |= x[j] != x[j];
         // Without numbers (NaN, infinity) nothing finite comes of the block.
-        if (!(most > 0) || !std::isfinite(most)) {
+        if (lost || !(most > 0) || !std::isfinite(most)) {
             bool zero = true;
             for (std::int64_t j = 0; j < n; ++j) zero = zero && x[j] == 0;
             if (!zero) scale = std::numeric_limits<float>::quiet_NaN();
