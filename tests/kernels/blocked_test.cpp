@@ -107,7 +107,9 @@ TEST(Product8, AgreesAtEveryWidth) {
                     p.a_zero = 2, p.b_zero = 3;
                     if (fixed) p.b_value = b.tensor();
                     for (Isa isa : isas) {
-                        ProductKernel kernel(p, isa);
+                        Target target;
+                        target.isa = isa;
+                        ProductKernel kernel(p, target);
                         quern_test::run_kernel(kernel, {a.view(), b.view(), az.view(), bz.view()}, y);
                         for (std::int64_t i = 0; i < m; ++i)
                             for (std::int64_t j = 0; j < n; ++j) {
@@ -139,7 +141,9 @@ TEST(Conv8, AgreesAtEveryWidth) {
                         for (bool fixed : {true, false}) {
                             p.w_value = fixed ? w.tensor() : Tensor();
                             p.w_zero_value = fixed ? wz.tensor() : Tensor();
-                            ConvKernel kernel(p, isa);
+                            Target target;
+                            target.isa = isa;
+                            ConvKernel kernel(p, target);
                             quern_test::run_kernel(kernel, {x.view(), w.view(), xz.view(), wz.view()}, y);
                             for (std::int64_t n = 0; n < 2; ++n)
                                 for (std::int64_t m = 0; m < s.m; ++m)
