@@ -152,3 +152,10 @@ TEST(Import, SubgraphsThatAnOperatorMakesPartOfTheGraphHaveDeclaredInputs) {
     expect_near(with.run({{"q", x}})[0], without.run({{"q", x}})[0]);
 }
 }  // namespace
+
+// What only such an input reaches is left out of the graph: without a problem the outputs had no producer (found by fuzzing).
+TEST(Import, AnOptionalInputWithoutElementTypeIsAProblem) {
+    auto problems = quern::check(QUERN_SOURCE_DIR "/tests/fuzz/corpus/optional_of_no_type.onnx").value();
+    ASSERT_EQ(problems.size(), 1u);
+    EXPECT_NE(problems[0].reason.find("input 'o' has no element type"), std::string::npos) << problems[0].reason;
+}

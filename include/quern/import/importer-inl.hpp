@@ -442,7 +442,9 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, const std::vecto
         if (!formals && s.initializers.count(i.name)) continue;
         if (s.names.count(i.name)) raise(ErrorCode::invalid_model, "two graph inputs are named '" + std::string(i.name) + "'");
         Fact f = formals ? (*formals)[at] : declared(i.type, "input '" + std::string(i.name) + "'");
-        if (!formals && f.dtype == DType::undefined && f.kind == Kind::tensor)
+        const Fact* innermost = &f;
+        while (innermost->elem) innermost = innermost->elem.get();
+        if (!formals && innermost->dtype == DType::undefined)
             out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' has no element type; accepted: 1 to 26"});
         ValueId v = s.graph->add_value(unique(*s.graph, i.name), std::move(f));
         s.names[i.name] = v;
