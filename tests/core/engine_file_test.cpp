@@ -124,6 +124,25 @@ TEST(EngineFile, Taps) {
     EXPECT_EQ(s.tap("a").shape(), (Shape{7, 70}));
 }
 
+TEST(EngineFile, KeepsWhatTuningChose) {
+    for (std::string name : model_names) {
+        SCOPED_TRACE(name);
+        ModelBuilder builder = model_named(name);
+        Options o;
+        o.threads = 2;
+        Engine plain = builder.model().compile(o);
+        o.tune = true;
+        o.tune_dims = {{"N", 2}, {"H", 9}, {"S", 6}};
+        Engine tuned = builder.model().compile(o);
+        auto want = plain.run(feeds(name)), got = tuned.run(feeds(name));
+        ASSERT_EQ(got.size(), want.size());
+        for (std::size_t i = 0; i < got.size(); ++i) expect_near(got[i].second, want[i].second, 1e-4, 1e-4);
+        Removed file{scratch_path("tuned")};
+        tuned.save(file.path);
+        expect_same(Engine::load(file.path, {.threads = 2}).run(feeds(name)), got);
+    }
+}
+
 TEST(EngineFile, RefusesWhatItIsNotFor) {
     ModelBuilder builder = model_named("product");
     Engine engine = builder.model().compile({.threads = 1});

@@ -81,7 +81,9 @@ inline void tune(Graph& g, PlanOptions po, const Options& o, Workers& workers) {
     if (po.device) raise(ErrorCode::unsupported, "Options::tune is for the CPU");
     auto plan = make_plan(g.clone(), po);
     RunShared shared;
+    std::vector<StepTime> times;
     shared.workers = &workers;
+    shared.times = &times;
     shared.memory_limit = po.memory_limit;
     Runner runner(plan, shared);
     std::vector<Tensor> inputs;
