@@ -37,7 +37,7 @@ struct Options {
     bool tf32 = false;
     /// With a device: repeated runs of a shape are recorded once and replayed as a whole.
     bool device_graphs = true;
-    /// Folders in which optional libraries of a device (cuBLASLt, cuDNN) are looked for before the usual places.
+    /// Folders of optional libraries of a device (cuBLASLt), used where they are found there; "": the system's own search.
     std::vector<std::string> library_dirs;
     /// Threads of the engine's own pool, the calling one included; 0: as many as the process may use
     /// (cgroup and affinity respected); 1: no thread is ever made. Ignored with an executor.
