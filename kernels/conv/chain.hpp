@@ -68,7 +68,7 @@ public:
         const Plan& q = *static_cast<const Plan*>(call.state);
         if (call.out[0].count() == 0) return;
         std::memset(call.scratch, 0, q.zeros);
-        if (q.whole) return run_tiles(call, q, 0);
+        if (q.apart) return run_tiles(call, q, 0);
         for (std::int64_t image = 0; image < q.images; ++image) {
             run_tiles(call, q, image);
             if (project_.defined()) run_project(call, q, image);
@@ -86,7 +86,7 @@ private:
         std::int64_t bands, groups, each;   ///< each: channels of a group
         std::int64_t tiles_p, tile_p, tiles_n, tile_n;  ///< of the projection
         std::int64_t made;  ///< floats from pixel to pixel of what the projection reads: cores share no line of it
-        bool whole;
+        bool whole, apart;  ///< apart: no image waits for another, for none shares `middle`
         std::size_t zeros, middle, rows, band, work;  ///< bytes
     };
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -111,6 +111,7 @@ private:
         std::int64_t wanted = up(workers, std::max<std::int64_t>(1, q.images));
         q.bands = ho >= 4 * wanted * least ? 2 * wanted : ho >= wanted * least ? wanted : 1;
         q.whole = project_.defined() && q.bands >= wanted;
+        q.apart = q.whole || !project_.defined();
         std::int64_t work = q.h * q.w * q.c * d_ * (expands ? 1 : 0) + ho * wo * taps_ * d_ * 2;
         q.groups = q.bands >= wanted ? 1 : std::clamp<std::int64_t>(work / q.bands >> 20, 1, up(d_, t_.panel));
         q.each = up(up(d_, q.groups), t_.panel) * t_.panel;
@@ -138,8 +139,8 @@ private:
         return e;
     }
     void run_tiles(const Call& call, const Plan& q, std::int64_t image) const {
-        call.workers.for_each((q.whole ? q.images : 1) * q.bands * q.groups, [&](std::int64_t t, int worker) {
-            std::int64_t group = t % q.groups, band = t / q.groups % q.bands, i = q.whole ? t / (q.groups * q.bands) : image;
+        call.workers.for_each((q.apart ? q.images : 1) * q.bands * q.groups, [&](std::int64_t t, int worker) {
+            std::int64_t group = t % q.groups, band = t / q.groups % q.bands, i = q.apart ? t / (q.groups * q.bands) : image;
             std::int64_t ho = q.s.out[1];
             tile(call, q, i, ho * band / q.bands, ho * (band + 1) / q.bands, group * q.each, std::min(d_, (group + 1) * q.each), worker);
         });
