@@ -37,19 +37,7 @@ inline bool load_cublaslt(CublasLt& lt, const std::string& path) {
         if (!f && !missing) missing = name;
     };
 #define QUERN_CUBLASLT(f) get(made.f, "cublasLt" #f);
-    QUERN_CUBLASLT(GetVersion)
-    QUERN_CUBLASLT(Create)
-    QUERN_CUBLASLT(Matmul)
-    QUERN_CUBLASLT(MatmulDescCreate)
-    QUERN_CUBLASLT(MatmulDescDestroy)
-    QUERN_CUBLASLT(MatmulDescSetAttribute)
-    QUERN_CUBLASLT(MatrixLayoutCreate)
-    QUERN_CUBLASLT(MatrixLayoutDestroy)
-    QUERN_CUBLASLT(MatrixLayoutSetAttribute)
-    QUERN_CUBLASLT(MatmulPreferenceCreate)
-    QUERN_CUBLASLT(MatmulPreferenceDestroy)
-    QUERN_CUBLASLT(MatmulPreferenceSetAttribute)
-    QUERN_CUBLASLT(MatmulAlgoGetHeuristic)
+#include "cublaslt.inc"
 #undef QUERN_CUBLASLT
     if (missing) {
         lt.refusal = "'" + path + "' has no " + missing;

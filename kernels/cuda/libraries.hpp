@@ -19,19 +19,7 @@ struct CublasLt {
     std::string refusal = "cuBLASLt is used where Options::library_dirs names its folder";
     void* library = nullptr;
 #define QUERN_CUBLASLT(f) decltype(&::cublasLt##f) f = nullptr;
-    QUERN_CUBLASLT(GetVersion)
-    QUERN_CUBLASLT(Create)
-    QUERN_CUBLASLT(Matmul)
-    QUERN_CUBLASLT(MatmulDescCreate)
-    QUERN_CUBLASLT(MatmulDescDestroy)
-    QUERN_CUBLASLT(MatmulDescSetAttribute)
-    QUERN_CUBLASLT(MatrixLayoutCreate)
-    QUERN_CUBLASLT(MatrixLayoutDestroy)
-    QUERN_CUBLASLT(MatrixLayoutSetAttribute)
-    QUERN_CUBLASLT(MatmulPreferenceCreate)
-    QUERN_CUBLASLT(MatmulPreferenceDestroy)
-    QUERN_CUBLASLT(MatmulPreferenceSetAttribute)
-    QUERN_CUBLASLT(MatmulAlgoGetHeuristic)
+#include "cublaslt.inc"
 #undef QUERN_CUBLASLT
     /// The calling thread's device's handle, made once and kept for the life of the process.
     cublasLtHandle_t handle() const;

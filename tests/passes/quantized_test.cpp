@@ -2,7 +2,7 @@
 #include <cmath>
 #include <random>
 
-#include "support/op_test.hpp"
+#include "support/pass_test.hpp"
 
 using namespace quern_test;
 using quern::onnx::attribute_f;
@@ -11,11 +11,6 @@ using quern::onnx::attribute_ints;
 
 namespace {
 
-int count(const std::string& text, const std::string& what) {
-    int n = 0;
-    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
-    return n;
-}
 template <class T>
 Tensor bytes(quern::Shape shape, unsigned seed) {
     std::mt19937 g(seed);
