@@ -34,7 +34,10 @@ for (domain, name), versions in sorted(since.items()):
     kind = "deprecated" if s.deprecated else "function" if s.has_function or s.has_context_dependent_function else ""
     lines.append(";".join([domain or "ai.onnx", name, ",".join(map(str, sorted(versions))), ports[0], ports[1], constraints, needed, kind]))
 print(f"# onnx {onnx.__version__}; made by make_schemas.py; facts of the onnx package, Apache-2.0")
-print("# types: name;types   then   domain;operator;revisions;inputs;outputs;type variables;required attributes;deprecated or function")
+print("# element types: datatype;number;name   types: name;types   then   domain;operator;revisions;inputs;outputs;type variables;required attributes;deprecated or function")
+for name, number in sorted(onnx.TensorProto.DataType.items(), key=lambda i: i[1]):
+    if number:
+        print(f"datatype;{number};{({'FLOAT': 'float', 'DOUBLE': 'double', 'BOOL': 'bool'}).get(name, name.lower())}")
 for key, n in sets.items():
     print(f"{n};{key}")
 print("\n".join(lines))

@@ -132,6 +132,10 @@ quern::LoadOptions load_options(const quern_load_options* given) {
     quern::LoadOptions l;
     if (o.external_data_dir) l.external_data_dir = o.external_data_dir;
     l.memory_limit = o.memory_limit;
+    for (std::size_t i = 0; i < o.function_count; ++i) {
+        const quern_function& f = (&need(o.functions, "functions"))[i];
+        l.functions.push_back({std::string(&need(static_cast<const char*>(f.bytes), "functions[].bytes"), f.size), f.since});
+    }
     return l;
 }
 quern::CustomOps custom_ops(const quern_load_options* given) {

@@ -61,6 +61,10 @@ TEST(Npy, PackedTypesAreUnpacked) {
     Tensor back = round_trip(packed);
     EXPECT_EQ(back.dtype(), DType::i8);
     EXPECT_EQ(std::memcmp(back.raw(), bytes.raw(), 3), 0);
+    for (DType six : {DType::f6e2m3, DType::f6e3m2}) {
+        Tensor codes = Tensor::from<std::uint8_t>(std::vector<std::uint8_t>{0x3f, 0x01, 0x20, 0x15, 0x2a, 0, 0x3e}, {7});
+        EXPECT_EQ(std::memcmp(round_trip(cli::pack(six, codes)).raw(), codes.raw(), 7), 0);
+    }
 }
 TEST(Npy, RefusesWithAReason) {
     EXPECT_NE(refusal("", 0, "no numpy").find("not an .npy file"), std::string::npos);
@@ -95,6 +99,10 @@ TEST(Elements, SmallFloats) {
     EXPECT_EQ(value(DType::f8e8m0, 127), 1.0);
     EXPECT_EQ(value(DType::f4e2m1, 7), 6.0);
     EXPECT_EQ(value(DType::f4e2m1, 9), -0.5);
+    EXPECT_EQ(value(DType::f6e2m3, 0x1f), 7.5);
+    EXPECT_EQ(value(DType::f6e2m3, 0x21), -0.125);
+    EXPECT_EQ(value(DType::f6e3m2, 0x1f), 28.0);
+    EXPECT_EQ(value(DType::f6e3m2, 0x01), 0.0625);
 }
 TEST(Elements, Difference) {
     auto f = [](std::vector<float> v) { return Tensor::from<float>(v, {std::int64_t(v.size())}); };

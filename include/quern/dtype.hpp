@@ -37,8 +37,10 @@ enum class DType : std::uint8_t {
     f8e8m0 = 24,
     u2 = 25,
     i2 = 26,
+    f6e2m3 = 27,
+    f6e3m2 = 28,
 };
-inline constexpr int dtype_count = 27;
+inline constexpr int dtype_count = 29;
 
 /// What a value is made of. All but tensors are a `Value` (value.hpp) when a model runs.
 enum class Kind : std::uint8_t { tensor, sequence, optional, map };
@@ -47,13 +49,14 @@ enum class Kind : std::uint8_t { tensor, sequence, optional, map };
 QUERN_API const char* dtype_name(DType) noexcept;
 
 /// Bits of one element; 0 for undefined and string. Types under 8 bits are stored packed, first
-/// element in the low bits, as in ONNX's raw_data.
+/// element in the low bits, as in ONNX's raw_data: 6-bit elements are a stream of bits, four in three bytes.
 constexpr int dtype_bits(DType t) noexcept {
     switch (t) {
         case DType::f64: case DType::i64: case DType::u64: case DType::c64: return 64;
         case DType::c128: return 128;
         case DType::f32: case DType::i32: case DType::u32: return 32;
         case DType::f16: case DType::bf16: case DType::i16: case DType::u16: return 16;
+        case DType::f6e2m3: case DType::f6e3m2: return 6;
         case DType::u4: case DType::i4: case DType::f4e2m1: return 4;
         case DType::u2: case DType::i2: return 2;
         case DType::undefined: case DType::string: return 0;
@@ -64,7 +67,7 @@ constexpr bool is_float(DType t) noexcept {
     switch (t) {
         case DType::f32: case DType::f64: case DType::f16: case DType::bf16: case DType::f8e4m3fn:
         case DType::f8e4m3fnuz: case DType::f8e5m2: case DType::f8e5m2fnuz: case DType::f4e2m1:
-        case DType::f8e8m0: return true;
+        case DType::f8e8m0: case DType::f6e2m3: case DType::f6e3m2: return true;
         default: return false;
     }
 }

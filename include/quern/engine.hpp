@@ -29,16 +29,17 @@ public:
     std::vector<NamedValue> run_values(const std::vector<NamedValue>& inputs) const;
     PortId input(std::string_view name) const;
     PortId output(std::string_view name) const;
-    /// Writes the engine to a file: the graph after all passes, packed weights, choices of kernels. Raises io, and unsupported for
-    /// an engine of a device.
+    /// Writes the engine to a file: the graph after all passes, packed weights, choices of kernels; of operators of the application their
+    /// names. Raises io, and unsupported for an engine of a device.
     void save(const std::string& path) const;
     /// An engine from a file that save() wrote. The file is mapped and must not change while the engine lives. Of the options only those that
-    /// concern running count (threads, executor, memory_limit, deadline); isa and backends must allow what the file was made for. Raises
-    /// io; invalid_model where the file is damaged; unsupported where this quern or this machine is another than the file's.
-    static Engine load(const std::string& path, const Options& options = {});
+    /// concern running count (threads, executor, memory_limit, deadline); isa and backends must allow what the file was made for. `custom`
+    /// must hold the operators of the application that the model was loaded with (others are not looked at). Raises
+    /// io; invalid_model where the file is damaged; unsupported where this quern or this machine is another than the file's, or an operator is missing.
+    static Engine load(const std::string& path, const Options& options = {}, const CustomOps& custom = {});
 #endif
     Result<void> try_save(const std::string& path) const noexcept;
-    static Result<Engine> try_load(const std::string& path, const Options& options = {}) noexcept;
+    static Result<Engine> try_load(const std::string& path, const Options& options = {}, const CustomOps& custom = {}) noexcept;
     Result<std::vector<NamedTensor>> try_run(const std::vector<NamedTensor>& inputs) const noexcept;
     Result<std::vector<NamedValue>> try_run_values(const std::vector<NamedValue>& inputs) const noexcept;
     Result<PortId> try_input(std::string_view name) const noexcept;

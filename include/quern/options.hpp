@@ -69,6 +69,14 @@ struct Options {
     LogCallback log;
 };
 
+/// An ONNX function as the meaning of an operator, as `onnx.defs.get_schema(name).function_body` and model files hold them.
+struct FunctionBody {
+    std::string bytes;  ///< a serialized FunctionProto, which names its domain and operator; copied
+    /// The opset of the operator's domain from which on this is its meaning. Models of an older opset do not use it; of several bodies that apply the
+    /// newest counts.
+    std::int64_t since = 0;
+};
+
 /// Limits on what a model file may make the loader do; all sizes are also bounded by the bytes present.
 struct LoadOptions {
     /// Folder for external data; default: the model file's. Names may not leave it.
@@ -78,6 +86,8 @@ struct LoadOptions {
     std::function<std::string_view(std::string_view location)> resolver;
     std::size_t memory_limit = 0;
     LogCallback log;
+    /// For operators that neither the model nor quern has, and for those that quern has in an older revision only than `since`.
+    std::vector<FunctionBody> functions;
 };
 
 QUERN_END

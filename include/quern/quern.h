@@ -40,7 +40,9 @@ typedef enum quern_status {
 /* ONNX's numbers of element types. */
 typedef enum quern_dtype {
     QUERN_UNDEFINED = 0, QUERN_FLOAT = 1, QUERN_UINT8 = 2, QUERN_INT8 = 3, QUERN_UINT16 = 4, QUERN_INT16 = 5, QUERN_INT32 = 6, QUERN_INT64 = 7,
-    QUERN_STRING = 8, QUERN_BOOL = 9, QUERN_FLOAT16 = 10, QUERN_DOUBLE = 11, QUERN_UINT32 = 12, QUERN_UINT64 = 13, QUERN_BFLOAT16 = 16
+    QUERN_STRING = 8, QUERN_BOOL = 9, QUERN_FLOAT16 = 10, QUERN_DOUBLE = 11, QUERN_UINT32 = 12, QUERN_UINT64 = 13, QUERN_COMPLEX64 = 14, QUERN_COMPLEX128 = 15,
+    QUERN_BFLOAT16 = 16, QUERN_FLOAT8E4M3FN = 17, QUERN_FLOAT8E4M3FNUZ = 18, QUERN_FLOAT8E5M2 = 19, QUERN_FLOAT8E5M2FNUZ = 20,
+    QUERN_UINT4 = 21, QUERN_INT4 = 22, QUERN_FLOAT4E2M1 = 23, QUERN_FLOAT8E8M0 = 24, QUERN_UINT2 = 25, QUERN_INT2 = 26, QUERN_FLOAT6E2M3 = 27, QUERN_FLOAT6E3M2 = 28
 } quern_dtype;
 
 typedef struct quern_error quern_error;
@@ -75,6 +77,13 @@ typedef struct quern_options {
     double deadline;       /* seconds of one run; 0: none */
 } quern_options;
 
+/* An ONNX function as the meaning of an operator: a serialized FunctionProto, in force from opset `since` of its domain on. */
+typedef struct quern_function {
+    const void* bytes;
+    size_t size;
+    int64_t since;
+} quern_function;
+
 struct quern_custom_op;
 typedef struct quern_load_options {
     size_t size;
@@ -82,6 +91,8 @@ typedef struct quern_load_options {
     size_t memory_limit;
     const struct quern_custom_op* const* custom_ops;     /* copied */
     size_t custom_op_count;
+    const quern_function* functions;                     /* for operators that quern lacks or has in an older revision; copied */
+    size_t function_count;
 } quern_load_options;
 
 /* 10000 * major + 100 * minor + patch */

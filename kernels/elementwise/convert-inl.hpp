@@ -47,16 +47,24 @@ inline void load_brain(const void* src, float* out, std::int64_t n) noexcept {
     auto* p = static_cast<const BFloat16*>(src);
     for (std::int64_t i = 0; i < n; ++i) out[i] = to_float(p[i]);
 }
-/// f(bits of an element); whole bytes first.
+/// Packed elements stand in groups of whole bytes: so many of them in so many bytes.
+template <int bits> struct Group {
+    static constexpr int bytes = bits == 6 ? 3 : 1, elements = 8 * bytes / bits;
+    static constexpr unsigned mask = (1u << bits) - 1;
+};
+/// f(bits of an element); whole groups first.
 template <int bits, class F, class W>
 void load_bits(const void* src, W* out, std::int64_t n, F f) noexcept {
+    using G = Group<bits>;
     auto* p = static_cast<const std::uint8_t*>(src);
-    constexpr int per = 8 / bits;
-    constexpr unsigned mask = (1u << bits) - 1;
+    auto group = [&](std::int64_t count) {
+        unsigned v = 0;
+        for (std::int64_t b = 0; b * 8 < count * bits; ++b) v |= static_cast<unsigned>(*p++) << (8 * b);
+        for (std::int64_t j = 0; j < count; ++j) *out++ = f((v >> (bits * j)) & G::mask);
+    };
     std::int64_t i = 0;
-    for (; i + per <= n; i += per, ++p)
-        for (int j = 0; j < per; ++j) out[i + j] = f((*p >> (bits * j)) & mask);
-    for (int j = 0; i < n; ++i, ++j) out[i] = f((*p >> (bits * j)) & mask);
+    for (; i + G::elements <= n; i += G::elements) group(G::elements);
+    if (i < n) group(n - i);
 }
 template <class M>
 void load_mini(const void* src, float* out, std::int64_t n) noexcept {
@@ -81,7 +89,9 @@ inline void load_wide(DType t, const void* src, void* out, std::int64_t n) {
         case DType::f8e8m0:
             for (std::int64_t i = 0; i < n; ++i) f[i] = e8m0_to_float(static_cast<const std::uint8_t*>(src)[i]);
             return;
-        case DType::f4e2m1: return load_bits<4>(src, f, n, [](unsigned v) { return e2m1_to_float(v); });
+        case DType::f6e2m3: return load_bits<6>(src, f, n, [](unsigned v) { return E2M3::to_float(v); });
+        case DType::f6e3m2: return load_bits<6>(src, f, n, [](unsigned v) { return E3M2::to_float(v); });
+        case DType::f4e2m1: return load_bits<4>(src, f, n, [](unsigned v) { return E2M1::to_float(v); });
         case DType::u4: return load_bits<4>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v); });
         case DType::i4: return load_bits<4>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v ^ 8u) - 8; });
         case DType::u2: return load_bits<2>(src, w, n, [](unsigned v) { return static_cast<std::int32_t>(v); });
@@ -103,15 +113,15 @@ void store_loop(const W* p, void* dst, std::int64_t n) noexcept {
     auto* q = static_cast<D*>(dst);
     for (std::int64_t i = 0; i < n; ++i) q[i] = number_cast<D>(p[i]);
 }
-template <class W, class F>
-void store_bits(const W* p, int bits, void* dst, std::int64_t n, F f) noexcept {
+template <int bits, class W, class F>
+void store_bits(const W* p, void* dst, std::int64_t n, F f) noexcept {
+    using G = Group<bits>;
     auto* q = static_cast<std::uint8_t*>(dst);
-    const int per = 8 / bits;
-    const unsigned mask = (1u << bits) - 1;
-    for (std::int64_t i = 0; i < n; i += per) {
+    for (std::int64_t i = 0; i < n; i += G::elements) {
+        const std::int64_t count = std::min<std::int64_t>(G::elements, n - i);
         unsigned v = 0;
-        for (int j = 0; j < per && i + j < n; ++j) v |= (f(p[i + j]) & mask) << (bits * j);
-        q[i / per] = static_cast<std::uint8_t>(v);
+        for (std::int64_t j = 0; j < count; ++j) v |= (f(p[i + j]) & G::mask) << (bits * j);
+        for (std::int64_t b = 0; b * 8 < count * bits; ++b) *q++ = static_cast<std::uint8_t>(v >> (8 * b));
     }
 }
 template <class W, class F>
@@ -143,11 +153,13 @@ void store_wide(const W* p, DType d, void* dst, std::int64_t n, Rounding r) {
         case DType::f8e5m2: return store_bytes(p, dst, n, [=](float f) { return E5M2::from_float(f, r.saturate); });
         case DType::f8e5m2fnuz: return store_bytes(p, dst, n, [=](float f) { return E5M2FNUZ::from_float(f, r.saturate); });
         case DType::f8e8m0: return store_bytes(p, dst, n, [=](float f) { return e8m0_from_float(f, r); });
-        case DType::f4e2m1: return store_bits(p, 4, dst, n, [](W v) { return e2m1_from_float(static_cast<float>(v)); });
+        case DType::f6e2m3: return store_bits<6>(p, dst, n, [](W v) { return static_cast<unsigned>(E2M3::from_float(static_cast<float>(v), true)); });
+        case DType::f6e3m2: return store_bits<6>(p, dst, n, [](W v) { return static_cast<unsigned>(E3M2::from_float(static_cast<float>(v), true)); });
+        case DType::f4e2m1: return store_bits<4>(p, dst, n, [](W v) { return static_cast<unsigned>(E2M1::from_float(static_cast<float>(v), true)); });
         case DType::u4: case DType::i4:
-            return store_bits(p, 4, dst, n, [](W v) { return static_cast<unsigned>(number_cast<std::int32_t>(v)); });
+            return store_bits<4>(p, dst, n, [](W v) { return static_cast<unsigned>(number_cast<std::int32_t>(v)); });
         case DType::u2: case DType::i2:
-            return store_bits(p, 2, dst, n, [](W v) { return static_cast<unsigned>(number_cast<std::int32_t>(v)); });
+            return store_bits<2>(p, dst, n, [](W v) { return static_cast<unsigned>(number_cast<std::int32_t>(v)); });
         default: raise(ErrorCode::internal, std::string("conversion to type ") + dtype_name(d));
     }
 }

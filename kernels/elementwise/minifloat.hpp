@@ -18,31 +18,38 @@ struct Rounding {
     ScaleRound mode = ScaleRound::up;
 };
 
-/// E exponent bits, M mantissa bits, exponent bias B. `fnuz`: no infinity, no negative zero, NaN is 0x80.
-/// `ieee`: the highest exponent holds infinity and NaN. Neither: only the all-ones code is NaN (e4m3fn).
-template <int E, int M, int B, bool fnuz, bool ieee>
+/// Which codes of a narrow float are no finite numbers.
+enum class Codes : std::uint8_t {
+    ieee,    ///< the highest exponent holds infinity and NaN
+    fn,      ///< only the all-ones code is NaN
+    fnuz,    ///< no infinity, no negative zero, whose code is NaN
+    finite,  ///< none: overflow always gives the largest number, NaN gives -0, as ONNX's reference does
+};
+/// E exponent bits, M mantissa bits, exponent bias B.
+template <int E, int M, int B, Codes codes>
 struct Mini {
     static constexpr int bits = 1 + E + M;
+    static constexpr bool ieee = codes == Codes::ieee, fnuz = codes == Codes::fnuz, finite = codes == Codes::finite;
     static constexpr std::uint32_t sign = 1u << (E + M), mask = sign - 1;
     static constexpr std::uint32_t inf = ((1u << E) - 1) << M;
-    static constexpr std::uint32_t largest = ieee ? inf - 1 : fnuz ? mask : mask - 1;
-    static constexpr std::uint32_t nan = fnuz ? sign : mask;
+    static constexpr std::uint32_t largest = ieee ? inf - 1 : fnuz || finite ? mask : mask - 1;
+    static constexpr std::uint32_t nan = fnuz || finite ? sign : mask;
 
     static float to_float(std::uint32_t v) noexcept {
         if (fnuz && v == sign) return std::numeric_limits<float>::quiet_NaN();
         std::uint32_t a = v & mask, e = a >> M, m = a & ((1u << M) - 1);
         float s = v & sign ? -1.0f : 1.0f;
         if (ieee && a >= inf) return a == inf ? s * std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
-        if (!ieee && !fnuz && a == mask) return std::numeric_limits<float>::quiet_NaN();
+        if (codes == Codes::fn && a == mask) return std::numeric_limits<float>::quiet_NaN();
         if (e == 0) return s * std::ldexp(static_cast<float>(m), 1 - B - M);
         return s * std::ldexp(static_cast<float>(m | (1u << M)), static_cast<int>(e) - B - M);
     }
     /// Round to nearest even.
     static std::uint8_t from_float(float f, bool saturate) noexcept {
         std::uint32_t u = std::bit_cast<std::uint32_t>(f), s = (u >> 31) << (E + M), a = u & 0x7fffffffu;
-        if (a > 0x7f800000u) return static_cast<std::uint8_t>(fnuz ? sign : s | mask);
+        if (a > 0x7f800000u) return static_cast<std::uint8_t>(fnuz || finite ? nan : s | mask);
         std::uint32_t r = a == 0x7f800000u ? largest + 1 : round(std::bit_cast<float>(a));
-        if (r > largest) r = saturate ? largest : fnuz ? nan : ieee ? inf : mask;
+        if (r > largest) r = saturate || finite ? largest : fnuz ? nan : ieee ? inf : mask;
         else if (fnuz && r == 0) return 0;
         if (fnuz && r == nan) return static_cast<std::uint8_t>(nan);
         return static_cast<std::uint8_t>(s | r);
@@ -59,27 +66,14 @@ private:
         return (a >> (23 - M)) - (static_cast<std::uint32_t>(127 - B) << M);
     }
 };
-using E4M3FN = Mini<4, 3, 7, false, false>;
-using E4M3FNUZ = Mini<4, 3, 8, true, false>;
-using E5M2 = Mini<5, 2, 15, false, true>;
-using E5M2FNUZ = Mini<5, 2, 16, true, false>;
+using E4M3FN = Mini<4, 3, 7, Codes::fn>;
+using E4M3FNUZ = Mini<4, 3, 8, Codes::fnuz>;
+using E5M2 = Mini<5, 2, 15, Codes::ieee>;
+using E5M2FNUZ = Mini<5, 2, 16, Codes::fnuz>;
+using E3M2 = Mini<3, 2, 3, Codes::finite>;  ///< up to 28
+using E2M3 = Mini<2, 3, 1, Codes::finite>;  ///< up to 7.5
+using E2M1 = Mini<2, 1, 1, Codes::finite>;  ///< 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives
 
-/// float4e2m1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives; no infinity, no NaN.
-inline float e2m1_to_float(std::uint32_t v) noexcept {
-    constexpr float t[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-    return v & 8 ? -t[v & 7] : t[v & 7];
-}
-/// Round to nearest even, saturating; NaN gives -0, as ONNX's reference does.
-inline std::uint32_t e2m1_from_float(float f) noexcept {
-    float a = std::fabs(f);
-    std::uint32_t s = std::signbit(f) ? 8u : 0u;
-    if (a != a) return 8u;
-    if (a >= 5.0f) return (a == 5.0f ? 6u : 7u) | s;
-    constexpr float mid[6] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f};
-    std::uint32_t r = 0;
-    while (r < 6 && (a > mid[r] || (a == mid[r] && (r & 1)))) ++r;
-    return s | r;
-}
 /// float8e8m0: 2^(v - 127), 255 is NaN.
 inline float e8m0_to_float(std::uint32_t v) noexcept {
     if (v == 255) return std::numeric_limits<float>::quiet_NaN();

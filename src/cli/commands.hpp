@@ -12,6 +12,7 @@ struct Args {
     std::vector<std::string> inputs;  ///< NAME=FILE
     std::vector<std::string> dims;    ///< SYMBOL=N, for inputs that are made up
     std::vector<std::string> taps;
+    std::vector<std::string> functions;  ///< FILE or FILE@OPSET
     std::vector<std::string> case_dirs, library_dirs;
     std::string output_dir, out_dir, engine;
     std::string stage, save, trace, stop_after, external_data_dir;

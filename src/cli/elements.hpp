@@ -9,7 +9,7 @@
 namespace cli {
 
 /// A small float: `exp` and `man` bits below the sign. The fnuz forms have no negative zero (its code is
-/// the only NaN) and no infinity; `fn` forms have no infinity.
+/// the only NaN) and no infinity; `fn` forms have no infinity, and below 8 bits no NaN.
 struct MiniFloat {
     int exp, man, bias;
     bool fnuz, fn;
@@ -51,6 +51,8 @@ inline double element(const Tensor& t, std::int64_t i) {
         case DType::f8e5m2: return decode({5, 2, 15, false, false}, u8());
         case DType::f8e5m2fnuz: return decode({5, 2, 16, true, false}, u8());
         case DType::f8e8m0: return u8() == 255 ? std::nan("") : std::ldexp(1.0, int(u8()) - 127);
+        case DType::f6e2m3: return decode({2, 3, 1, false, true}, unsigned(packed_at(t, i)));
+        case DType::f6e3m2: return decode({3, 2, 3, false, true}, unsigned(packed_at(t, i)));
         case DType::f4e2m1: return decode({2, 1, 1, false, true}, unsigned(packed_at(t, i)));
         case DType::u4: case DType::i4: case DType::u2: case DType::i2: return packed_at(t, i);
         default: return std::nan("");

@@ -43,6 +43,11 @@ quern::LoadOptions load_options(const Args& a) {
     quern::LoadOptions o;
     o.external_data_dir = a.external_data_dir;
     o.log = options(a).log;
+    for (const std::string& f : a.functions) {
+        std::size_t at = f.rfind('@');
+        if (at != std::string::npos && f.find_first_not_of("0123456789", at + 1) != std::string::npos) at = std::string::npos;
+        o.functions.push_back({read_file(f.substr(0, at)), at == std::string::npos ? 0 : std::strtoll(f.c_str() + at + 1, nullptr, 10)});
+    }
     return o;
 }
 

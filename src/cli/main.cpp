@@ -23,6 +23,8 @@ Exit codes: 0 done (test: passed); 1 failed: bad input, bad model, an answer tha
 void model_options(CLI::App& c, Args& a, bool engines = false) {
     c.add_option("model", a.model, engines ? "The ONNX file, or an engine file of `quern compile`" : "The ONNX file")->required()->type_name("MODEL");
     c.add_option("--external-data-dir", a.external_data_dir, "Folder of external weights (default: the model's)")->type_name("DIR");
+    c.add_option("--function", a.functions, "A serialized ONNX FunctionProto as the meaning of an operator that quern has not, or has as it was before OPSET; may be repeated")
+        ->type_name("FILE[@OPSET]");
 }
 void engine_options(CLI::App& c, Args& a) {
     c.add_option("--threads", a.threads, "Threads; 0: as many as this process may use")->check(CLI::Range(0, 4096))->capture_default_str();

@@ -65,24 +65,28 @@ inline std::string npy_descr(DType t) {
 /// True where npy_descr() stands for the bits and not for the values.
 inline bool npy_raw(DType t) {
     return t == DType::bf16 || t == DType::f8e4m3fn || t == DType::f8e4m3fnuz || t == DType::f8e5m2 ||
-           t == DType::f8e5m2fnuz || t == DType::f8e8m0 || t == DType::f4e2m1;
+           t == DType::f8e5m2fnuz || t == DType::f8e8m0 || t == DType::f4e2m1 || t == DType::f6e2m3 || t == DType::f6e3m2;
 }
 
 /// Element `i` of a packed type (under 8 bits), sign extended where the type is signed.
 inline int packed_at(const Tensor& t, std::int64_t i) {
-    int bits = quern::dtype_bits(t.dtype()), per = 8 / bits, mask = (1 << bits) - 1;
-    int v = (static_cast<const std::uint8_t*>(t.raw())[i / per] >> (i % per * bits)) & mask;
+    int bits = quern::dtype_bits(t.dtype()), mask = (1 << bits) - 1, shift = static_cast<int>(i * bits % 8);
+    auto p = static_cast<const std::uint8_t*>(t.raw()) + i * bits / 8;
+    int v = ((*p | (shift + bits > 8 ? p[1] << 8 : 0)) >> shift) & mask;
     bool is_signed = t.dtype() == DType::i4 || t.dtype() == DType::i2;
     return is_signed && v >> (bits - 1) ? v - mask - 1 : v;
 }
 /// One byte an element to a packed type.
 inline Tensor pack(DType t, const Tensor& bytes) {
     Tensor out(t, bytes.shape());
-    int bits = quern::dtype_bits(t), per = 8 / bits, mask = (1 << bits) - 1;
+    int bits = quern::dtype_bits(t), mask = (1 << bits) - 1;
     auto from = static_cast<const std::uint8_t*>(bytes.raw());
-    auto to = static_cast<std::uint8_t*>(out.raw());
-    for (std::int64_t i = 0; i < bytes.count(); ++i)
-        to[i / per] = static_cast<std::uint8_t>(to[i / per] | (from[i] & mask) << (i % per * bits));
+    for (std::int64_t i = 0; i < bytes.count(); ++i) {
+        int shift = static_cast<int>(i * bits % 8), v = (from[i] & mask) << shift;
+        auto to = static_cast<std::uint8_t*>(out.raw()) + i * bits / 8;
+        *to = static_cast<std::uint8_t>(*to | v);
+        if (v > 255) to[1] = static_cast<std::uint8_t>(v >> 8);
+    }
     return out;
 }
 

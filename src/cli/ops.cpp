@@ -34,6 +34,13 @@ struct Schema {
     std::map<std::string, std::vector<std::string>> types;  ///< of each type variable
     std::vector<std::pair<std::string, std::string>> needed;  ///< attributes: name, kind
 };
+DType dtype_by(const std::string& name) {  // as ONNX spells it
+    if (name == "complex64") return DType::c64;
+    if (name == "complex128") return DType::c128;
+    for (int t = 1; t < quern::dtype_count; ++t)
+        if (name == quern::dtype_name(static_cast<DType>(t))) return static_cast<DType>(t);
+    return DType::undefined;
+}
 std::vector<Schema> read_schemas(const std::string& path) {
     std::map<std::string, std::vector<std::string>> sets;
     std::vector<Schema> all;
@@ -43,6 +50,11 @@ std::vector<Schema> read_schemas(const std::string& path) {
         auto f = split_at(line, ';');
         if (f.size() == 2) {
             sets[f[0]] = split_at(f[1], ',');
+            continue;
+        }
+        if (f.size() == 3 && f[0] == "datatype") {  // ONNX's element types are quern's, by number and name
+            const int n = std::stoi(f[1]);
+            if (n >= quern::dtype_count || dtype_by(f[2]) != static_cast<DType>(n)) quern::raise(quern::ErrorCode::unsupported, "element type " + f[1] + " of ONNX, " + f[2] + ", is not one of quern's");
             continue;
         }
         if (f.size() < 7) quern::raise(quern::ErrorCode::invalid_argument, "'" + path + "' has a line that is no schema: " + line);
@@ -63,13 +75,6 @@ std::vector<Schema> read_schemas(const std::string& path) {
         all.push_back(std::move(s));
     }
     return all;
-}
-DType dtype_by(const std::string& name) {  // as ONNX spells it
-    if (name == "complex64") return DType::c64;
-    if (name == "complex128") return DType::c128;
-    for (int t = 1; t < quern::dtype_count; ++t)
-        if (name == quern::dtype_name(static_cast<DType>(t))) return static_cast<DType>(t);
-    return DType::undefined;
 }
 
 /// What trying needs to know where a schema does not say it. Inputs: a rank (of dimensions 2), "=2x3" its dimensions, or "-" where absent. Several

@@ -188,6 +188,34 @@ TEST(CustomOps, PureOnesFold) {
         EXPECT_EQ(runs, pure ? 1 : 3);
     }
 }
+/// The file names the operators that the graph still has; they are given again, others do not matter.
+TEST(CustomOps, EngineFilesAskForThemAgain) {
+    CustomOp relu = scale();
+    relu.domain = "", relu.name = "Relu", relu.replaces_builtin = true;
+    relu.run = [](const CustomRun& n) { std::copy_n(n.input<float>(0).begin(), n.output<float>(0).size(), n.output<float>(0).begin()); };
+    auto b = scale_model();
+    b.node("Relu", {"y"}, {"r"}).output("r");
+    std::string bytes;
+    const std::string path = testing::TempDir() + "quern_custom.engine";
+    load(b, bytes, with({scale(), relu})).compile({.threads = 1}).save(path);
+    auto engine = quern::Engine::load(path, {.threads = 1}, with({positives(), relu, scale()}));
+    auto got = engine.run({{"x", floats({1, 3}, {0, 1, -2})}});
+    expect_near(got[0].second, floats({1, 3}, {1, 5, -7}));
+    expect_near(got[1].second, floats({1, 3}, {1, 5, -7}));  // not ONNX's Relu
+    for (auto& [given, missing] : std::vector<std::pair<quern::CustomOps, std::string>>{{{}, "test.domain::Scale"}, {with({scale()}), "::Relu"}, {with({positives(), relu}), "test.domain::Scale"}}) {
+        auto r = quern::Engine::try_load(path, {.threads = 1}, given);
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
+        EXPECT_NE(std::string(r.error().what()).find("custom operator '" + missing + "'"), std::string::npos) << r.error().what();
+    }
+    std::remove(path.c_str());
+    // Operators that the graph does not need are not asked for, nor do they take the place of quern's own.
+    ModelBuilder plain;
+    plain.input("x", DType::f32, {"2"}).node("Relu", {"x"}, {"y"}).output("y");
+    load(plain, bytes, with({scale()})).compile({.threads = 1}).save(path);
+    expect_near(quern::Engine::load(path, {.threads = 1}, with({relu})).run({{"x", floats({2}, {-1, 1})}})[0].second, floats({2}, {0, 1}));
+    std::remove(path.c_str());
+}
 TEST(CustomOps, ScratchStringsAndAbsentPorts) {
     CustomOp op;
     op.domain = "test.domain", op.name = "Join";

@@ -56,6 +56,106 @@ TEST(Import, LocalFunctionsAreInlinedWithTheirAttributes) {
     expect_near(out[0], floats({2}, {1, -4}));
     expect_near(out[1], floats({2}, {-1, 1}));
 }
+/// The bytes of a function y = op(x) with an attribute "by" (default 2): x * by.
+std::string times(std::string_view domain, std::string_view name, std::int64_t factor_in_body = 0) {
+    quern::onnx::FunctionProto f;
+    f.domain = domain, f.name = name;
+    f.input = {"v"}, f.output = {"w"};
+    f.attribute_proto = {attribute_f("by", 2)};
+    f.opset_import.push_back({"", 20});
+    quern::onnx::NodeProto n;
+    n.op_type = "Constant", n.output = {"c"};
+    auto a = attribute_f("value_float", float(factor_in_body));
+    if (!factor_in_body) a.ref_attr_name = "by";
+    n.attribute = {a};
+    f.node.push_back(n);
+    n = {};
+    n.op_type = "Mul", n.input = {"v", "c"}, n.output = {"w"};
+    f.node.push_back(n);
+    quern::onnx::Writer w;
+    write_function(w, 1, f);
+    const std::string message = w.take();  // the field's tag and length before it
+    std::size_t at = 1;
+    while (message[at++] & 0x80) {}
+    return message.substr(at);
+}
+quern::Result<quern::Model> load_with(const std::string& bytes, std::vector<quern::FunctionBody> functions) {
+    quern::LoadOptions o;
+    o.functions = std::move(functions);
+    return quern::Model::try_from_bytes(std::as_bytes(std::span<const char>(bytes)), o);
+}
+TEST(Import, OperatorsRunThroughBodiesThatTheCallerGives) {
+    ModelBuilder b(28);
+    b.domain("new.domain", 3).input("x", DType::f32, {"N"});
+    b.node("Times", {"x"}, {"y"}, {}, "new.domain").node("Times", {"y"}, {"z"}, {attribute_f("by", 5)}, "new.domain").node("SomeDay", {"z"}, {"u"}, {}, "ai.onnx").output("u");
+    const std::string bytes = b.bytes();
+    auto model = load_with(bytes, {{times("new.domain", "Times")}, {times("", "SomeDay", 3)}});
+    ASSERT_TRUE(model) << model.error().what();
+    expect_near(model->compile({.threads = 1}).run({{"x", floats({2}, {1, -2})}})[0].second, floats({2}, {30, -60}));
+    auto none = load_with(bytes, {{times("new.domain", "Times")}});
+    ASSERT_FALSE(none);
+    EXPECT_EQ(none.error().code(), quern::ErrorCode::unsupported);
+    EXPECT_NE(std::string(none.error().what()).find("SomeDay is not implemented; accepted: a custom operator or a function body"), std::string::npos) << none.error().what();
+}
+TEST(Import, BodiesCountFromTheirOpsetOn) {
+    auto run = [](std::int64_t opset, std::vector<quern::FunctionBody> functions) {
+        ModelBuilder b(opset);
+        b.input("x", DType::f32, {"N"}).node("Neg", {"x"}, {"y"}).output("y");
+        const std::string bytes = b.bytes();
+        return load_with(bytes, std::move(functions)).value().compile({.threads = 1}).run({{"x", floats({1}, {1})}})[0].second.data<float>()[0];
+    };
+    const quern::FunctionBody early{times("", "Neg", 7), 13}, later{times("", "Neg", 8), 99}, latest{times("", "Neg", 9), 101};
+    EXPECT_EQ(run(100, {early}), -1);  // quern's own is of 13
+    EXPECT_EQ(run(20, {early, later}), -1);
+    EXPECT_EQ(run(100, {early, later, latest}), 8);
+    EXPECT_EQ(run(101, {early, later, latest}), 9);
+    ModelBuilder b(20);
+    b.domain("new.domain", 3).input("x", DType::f32, {"N"}).node("Times", {"x"}, {"y"}, {}, "new.domain").output("y");
+    const std::string bytes = b.bytes();
+    auto too_new = load_with(bytes, {{times("new.domain", "Times"), 4}});
+    ASSERT_FALSE(too_new);
+    EXPECT_NE(std::string(too_new.error().what()).find("since opset 4 of its domain; the model imports opset 3"), std::string::npos) << too_new.error().what();
+    EXPECT_TRUE(load_with(bytes, {{times("new.domain", "Times"), 3}}));
+}
+TEST(Import, BodiesAreChecked) {
+    ModelBuilder b(20);
+    b.domain("new.domain", 1).input("x", DType::f32, {"N"}).node("Times", {"x", "x"}, {"y"}, {}, "new.domain").output("y");
+    const std::string bytes = b.bytes();
+    auto says = [&](std::vector<quern::FunctionBody> f, quern::ErrorCode code, const char* what) {
+        auto r = load_with(bytes, std::move(f));
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code(), code);
+        EXPECT_NE(std::string(r.error().what()).find(what), std::string::npos) << r.error().what();
+    };
+    says({{""}}, quern::ErrorCode::invalid_argument, "function 0 of LoadOptions::functions");
+    says({{times("d", "F")}, {times("d", "F")}}, quern::ErrorCode::invalid_argument, "given twice");
+    says({{"\xff\xff"}}, quern::ErrorCode::invalid_model, "function 0 of LoadOptions::functions");
+    says({{times("new.domain", "Times")}}, quern::ErrorCode::invalid_model, "2 inputs and 1 outputs; its function accepts up to 1 and 1");
+    // A body that stands for itself ends somewhere.
+    quern::onnx::FunctionProto f;
+    f.domain = "new.domain", f.name = "Times", f.input = {"a", "b"}, f.output = {"w"};
+    f.opset_import.push_back({"new.domain", 1});
+    quern::onnx::NodeProto n;
+    n.op_type = "Times", n.domain = "new.domain", n.input = {"a", "b"}, n.output = {"w"};
+    f.node.push_back(n);
+    quern::onnx::Writer w;
+    write_function(w, 1, f);
+    says({{w.take().substr(2)}}, quern::ErrorCode::invalid_model, "64 deep");
+}
+TEST(Import, AnOpsetOfTheFutureIsAWarning) {
+    auto warnings = [](std::int64_t opset) {
+        ModelBuilder b(opset);
+        b.input("x", DType::f32, {"N"}).node("Neg", {"x"}, {"y"}).output("y");
+        const std::string bytes = b.bytes();
+        std::string said;
+        quern::LoadOptions o;
+        o.log = [&](quern::LogLevel, std::string_view line) { said += line; };
+        (void)quern::Model::from_bytes(std::as_bytes(std::span<const char>(bytes)), o);
+        return said;
+    };
+    EXPECT_EQ(warnings(28), "");
+    EXPECT_NE(warnings(2000).find("opset 2000"), std::string::npos);
+}
 TEST(Import, FunctionsThatCallThemselvesAreRefused) {
     ModelBuilder b;
     b.domain("local", 1).input("x", DType::f32, {"N"});

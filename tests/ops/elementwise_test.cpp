@@ -174,6 +174,53 @@ TEST(Cast, Float8RoundTrip) {
         }
     }
 }
+/// A narrow float without infinity and NaN by the definition of its fields.
+double narrow(unsigned code, int exponent_bits, int mantissa_bits, int bias) {
+    const int exponent = int(code >> mantissa_bits) & ((1 << exponent_bits) - 1), mantissa = int(code) & ((1 << mantissa_bits) - 1);
+    const double v = exponent ? std::ldexp(1 + std::ldexp(mantissa, -mantissa_bits), exponent - bias) : std::ldexp(mantissa, 1 - bias - mantissa_bits);
+    return code >> (exponent_bits + mantissa_bits) ? -v : v;
+}
+/// Every code of the floats under 8 bits; then numbers between, which go to the nearest one, ties to the even code, and out of range to the largest.
+TEST(Cast, FloatsUnderEightBits) {
+    struct Kind { DType t; int exponent, mantissa, bias; };
+    for (Kind k : {Kind{DType::f6e2m3, 2, 3, 1}, {DType::f6e3m2, 3, 2, 3}, {DType::f4e2m1, 2, 1, 1}}) {
+        SCOPED_TRACE(quern::dtype_name(k.t));
+        const int bits = quern::dtype_bits(k.t), codes = 1 << bits;
+        auto to = [&](const Tensor& x, DType t) { return run_op("Cast", {x}, {attribute_i("to", static_cast<std::int64_t>(t))}, 28)[0]; };
+        auto code = [&](const Tensor& t, std::int64_t i) {
+            auto* p = static_cast<const std::uint8_t*>(t.raw()) + i * bits / 8;
+            const unsigned v = unsigned(*p) | (i * bits % 8 + bits > 8 ? unsigned(p[1]) << 8 : 0);
+            return (v >> (i * bits % 8)) & unsigned(codes - 1);
+        };
+        for (int n : {1, 2, 3, 4, 5, 6, 7, 8, codes}) {  // ends in each place of a group
+            Tensor x(DType::f32, {n});
+            for (int i = 0; i < n; ++i) x.data<float>()[i] = static_cast<float>(narrow(unsigned(codes - 1 - i), k.exponent, k.mantissa, k.bias));
+            const Tensor narrowed = to(x, k.t);
+            ASSERT_EQ(narrowed.bytes(), std::size_t(n * bits + 7) / 8);
+            for (int i = 0; i < n; ++i) EXPECT_EQ(code(narrowed, i), unsigned(codes - 1 - i));
+            expect_near(to(narrowed, DType::f32), x, 0, 0);
+        }
+        Tensor x(DType::f32, {20001});
+        for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = static_cast<float>(i - 10000) / 256.f;  // -39 to 39, among them every tie
+        const Tensor y = to(x, k.t);
+        for (std::int64_t i = 0; i < x.count(); ++i) {
+            const double v = static_cast<double>(x.data<float>()[i]);
+            unsigned best = 0;
+            for (unsigned c = 0; c < unsigned(codes) / 2; ++c) {
+                const double d = std::fabs(narrow(c, k.exponent, k.mantissa, k.bias) - std::fabs(v)), b = std::fabs(narrow(best, k.exponent, k.mantissa, k.bias) - std::fabs(v));
+                if (d < b || (d == b && c % 2 == 0)) best = c;
+            }
+            ASSERT_EQ(code(y, i), v < 0 ? best + unsigned(codes) / 2 : best) << v;
+        }
+        const Tensor special = to(floats({5}, {inf, -inf, 1e30f, nan, -0.0f}), k.t);
+        const unsigned most = unsigned(codes) / 2 - 1, zero = unsigned(codes) / 2;
+        EXPECT_EQ(code(special, 0), most);
+        EXPECT_EQ(code(special, 1), most + zero);
+        EXPECT_EQ(code(special, 2), most);
+        EXPECT_EQ(code(special, 3), zero);
+        EXPECT_EQ(code(special, 4), zero);
+    }
+}
 TEST(Cast, PackedTypesOfOddLength) {
     Tensor x = one<std::int32_t>({-8, 7, 3, -1, 0, 5, -2});
     Tensor i4 = run_op("Cast", {x}, {attribute_i("to", 22)}, 25)[0];
@@ -211,6 +258,65 @@ TEST(Content, SizesGoThroughArithmetic) {
     ASSERT_EQ(model.outputs()[0].dims.size(), 2u);
     EXPECT_EQ(model.outputs()[0].dims[0].symbol, "N");
     EXPECT_EQ(model.outputs()[0].dims[1].value, 6);
+}
+/// The first numbers of NumPy's RandomState(0), which ONNX's reference implementation draws from: np.random.RandomState(0).rand(5), .randn(5), .binomial(1, p).
+TEST(Random, SeedsGiveTheNumbersOfOnnxsReference) {
+    auto seeded = [](const char* op, const Tensor& x, float seed) { return run_op(op, {x}, {attribute_f("seed", seed), attribute_i("dtype", 11)}, 22)[0]; };
+    const Tensor x(DType::f32, {5});
+    expect_near(seeded("RandomUniformLike", x, 0), one<double>({0.5488135039273248, 0.7151893663724195, 0.6027633760716439, 0.5448831829968969, 0.4236547993389047}), 1e-15, 0);
+    expect_near(seeded("RandomUniformLike", x, 42), one<double>({0.3745401188473625, 0.9507143064099162, 0.7319939418114051, 0.5986584841970366, 0.15601864044243652}), 1e-15, 0);
+    expect_near(seeded("RandomNormalLike", x, 0), one<double>({1.764052345967664, 0.4001572083672233, 0.9787379841057392, 2.240893199201458, 1.8675579901499675}), 1e-14, 0);
+    expect_near(seeded("Bernoulli", floats({5}, {0.5f, 0.7f, 0.4f, 0.4f, 0.6f}), 0), one<double>({1, 0, 1, 0, 1}));
+    Tensor far(DType::f32, {1000});  // the generator's state is renewed every 312 numbers
+    const Tensor y = seeded("RandomUniformLike", far, 0);
+    EXPECT_NEAR(y.data<double>()[999], 0.6771411441114241, 1e-16);
+}
+TEST(Dropout, TrainingModeDropsAndScales) {
+    Tensor x(DType::f32, {100000});
+    for (float& v : x.data<float>()) v = 3;
+    const Tensor yes = Tensor::from<bool>(std::array{true}, {}), no = Tensor::from<bool>(std::array{false}, {});
+    auto drop = [&](float ratio, const Tensor& training, std::vector<quern::onnx::Attribute> attrs, int threads = 1, std::vector<int> fixed = {}) {
+        return run_op("Dropout", {x, floats({}, {ratio}), training}, std::move(attrs), 22, 2, std::move(fixed), {.threads = threads});
+    };
+    for (bool seeded : {true, false}) {
+        auto r = drop(0.25f, yes, seeded ? std::vector{attribute_i("seed", 7)} : std::vector<quern::onnx::Attribute>{}, 2);
+        std::int64_t kept = 0;
+        for (std::int64_t i = 0; i < x.count(); ++i) {
+            const bool m = r[1].data<bool>()[i];
+            kept += m;
+            ASSERT_EQ(r[0].data<float>()[i], m ? 4.0f : 0.0f);
+        }
+        EXPECT_NEAR(double(kept), 75000, 700);  // five deviations
+    }
+    auto a = drop(0.5f, yes, {attribute_i("seed", 7)}, 1), b = drop(0.5f, yes, {attribute_i("seed", 7)}, 2), c = drop(0.5f, yes, {attribute_i("seed", 8)}, 1);
+    EXPECT_EQ(0, std::memcmp(a[0].raw(), b[0].raw(), a[0].bytes()));
+    EXPECT_NE(0, std::memcmp(a[0].raw(), c[0].raw(), a[0].bytes()));
+    auto u = drop(0.5f, yes, {}), v = drop(0.5f, yes, {});
+    EXPECT_NE(0, std::memcmp(u[1].raw(), v[1].raw(), u[1].bytes()));
+    for (std::vector<int> fixed : {std::vector<int>{}, {1, 2}}) {
+        for (auto& [ratio, training] : {std::pair(0.5f, no), std::pair(0.0f, yes)}) {
+            auto r = drop(ratio, training, {}, 2, fixed);
+            expect_near(r[0], x);
+            for (bool m : r[1].data<bool>()) ASSERT_TRUE(m);
+        }
+        auto all = drop(1.0f, yes, {}, 1, fixed);
+        for (float f : all[0].data<float>()) ASSERT_EQ(f, 0);
+        EXPECT_THROW(drop(1.5f, yes, {}, 1, fixed), quern::Error);
+        EXPECT_THROW(drop(-0.1f, yes, {}, 1, fixed), quern::Error);
+        EXPECT_THROW(drop(nan, yes, {}, 1, fixed), quern::Error);
+    }
+}
+/// Two equal nodes draw different numbers; neither is computed when compiling.
+TEST(Dropout, EqualNodesStayApart) {
+    ModelBuilder b(22);
+    Tensor x(DType::f32, {1000});
+    for (float& v : x.data<float>()) v = 1;
+    b.constant("x", x).constant("r", floats({}, {0.5f})).constant("t", Tensor::from<bool>(std::array{true}, {})).input("z", DType::f32, {"1"});
+    b.node("Dropout", {"x", "r", "t"}, {"a"}).node("Dropout", {"x", "r", "t"}, {"b"}).node("Add", {"a", "z"}, {"c"}).node("Add", {"b", "z"}, {"d"}).output("c").output("d");
+    auto engine = b.model().compile({.threads = 1});
+    auto once = engine.run({{"z", floats({1}, {0})}}), again = engine.run({{"z", floats({1}, {0})}});
+    EXPECT_NE(0, std::memcmp(once[0].second.raw(), once[1].second.raw(), 4000));
+    EXPECT_NE(0, std::memcmp(once[0].second.raw(), again[0].second.raw(), 4000));
 }
 TEST(Random, SeedsDecideAndThreadsDoNot) {
     Tensor x(DType::f32, {50000});

@@ -262,7 +262,7 @@ TEST(ArgMax, ColumnsTakeTheFirstOrLastAndNaN) {
 
 TEST(Movement, ElementsUnderEightBits) {
     struct Kind { DType t; float lo, hi; };
-    for (Kind k : {Kind{DType::i4, -8, 7}, {DType::u4, 0, 15}, {DType::i2, -2, 1}, {DType::u2, 0, 3}, {DType::f4e2m1, -6, 6}}) {
+    for (Kind k : {Kind{DType::i4, -8, 7}, {DType::u4, 0, 15}, {DType::i2, -2, 1}, {DType::u2, 0, 3}, {DType::f4e2m1, -6, 6}, {DType::f6e2m3, -7, 7}, {DType::f6e3m2, -7, 7}}) {
         SCOPED_TRACE(quern::dtype_name(k.t));
         Tensor x(DType::f32, {3, 5});
         const float fours[] = {-6, -4, -3, -2, -1.5f, -1, -0.5f, 0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
@@ -286,12 +286,12 @@ TEST(Movement, ElementsUnderEightBits) {
         y = end(b.constant("s", ints({2}, {5, 3})).node("Reshape", {"q", "s"}, {"r"}));
         for (int i = 0; i < 15; ++i) EXPECT_EQ(y.data<float>()[i], x.data<float>()[i]);
         Tensor one(k.t, {1});
-        static_cast<std::uint8_t*>(one.raw())[0] = 1;  // 1, or 0.5 as float4e2m1
+        static_cast<std::uint8_t*>(one.raw())[0] = 1;  // 1, or the smallest number of a float
         b = start();
         b.node("Shape", {"q"}, {"d"}).node("ConstantOfShape", {"d"}, {"r"}, {quern::onnx::attribute_t("value", one)});
         y = end(b);
         ASSERT_EQ(y.shape(), quern::Shape({3, 5}));
-        for (float v : y.data<float>()) EXPECT_EQ(v, k.t == DType::f4e2m1 ? 0.5f : 1.f);
+        for (float v : y.data<float>()) EXPECT_EQ(v, k.t == DType::f4e2m1 ? 0.5f : k.t == DType::f6e2m3 ? 0.125f : k.t == DType::f6e3m2 ? 0.0625f : 1.f);
     }
 }
 

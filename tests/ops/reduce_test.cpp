@@ -156,6 +156,20 @@ TEST(Quantize, BlocksAlongEachAxis) {
     EXPECT_EQ(q0.data<std::int16_t>()[4], 1);
     EXPECT_EQ(q0.data<std::int16_t>()[5], -4);
 }
+/// To floats of 4 and 6 bits and back, in blocks; ONNX's microscaling formats.
+TEST(Quantize, FloatsUnderEightBits) {
+    Tensor x = floats({2, 8}, {0.5f, -1, 3, 7.9f, 100, -100, 0.2f, 0, 2, 4, -6, 8, 1, 1.1f, 1.3f, -1.4f});
+    Tensor s = floats({2, 2}, {1, 4, 2, 0.5f});
+    struct Kind { int type; std::vector<float> want; };
+    for (auto& k : std::vector<Kind>{{27, {0.5f, -1, 3, 7.5f, 30, -30, 0, 0, 2, 4, -6, 8, 1, 1.125f, 1.25f, -1.375f}},
+                                     {28, {0.5f, -1, 3, 8, 96, -96, 0.25f, 0, 2, 4, -6, 8, 1, 1, 1.25f, -1.5f}},
+                                     {23, {0.5f, -1, 3, 6, 24, -24, 0, 0, 2, 4, -6, 8, 1, 1, 1.5f, -1.5f}}}) {
+        SCOPED_TRACE(k.type);
+        auto q = run_op("QuantizeLinear", {x, s}, {attribute_i("axis", 1), attribute_i("block_size", 4), attribute_i("output_dtype", k.type)}, 28)[0];
+        EXPECT_EQ(static_cast<int>(q.dtype()), k.type);
+        expect_near(run_op("DequantizeLinear", {q, s}, {attribute_i("axis", 1), attribute_i("block_size", 4)}, 28)[0], floats({2, 8}, k.want));
+    }
+}
 TEST(Quantize, RefusesScalesThatDoNotFit) {
     Tensor x = ramp({2, 5});
     EXPECT_THROW(run_op("QuantizeLinear", {x, floats({4}, {1, 1, 1, 1})}, {attribute_i("axis", 1)}, 21), quern::Error);

@@ -46,8 +46,8 @@ struct Bodies {
 
 class Importer {
 public:
-    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner, const CustomTable* custom)
-        : model_(m), external_(e), owner_(std::move(owner)), custom_(custom), opsets_(opsets_of(m.opset_import)) {
+    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner, const CustomTable* custom, std::span<const GivenFunction> given)
+        : model_(m), external_(e), owner_(std::move(owner)), custom_(custom), given_(given), opsets_(opsets_of(m.opset_import)) {
         node_budget_ = 200000 + 50 * m.graph.node.size();
         for (auto& f : m.functions) functions_[std::string(f.domain) + "::" + std::string(f.name) + "::" + std::string(f.overload)] = &f;
     }
@@ -57,6 +57,8 @@ public:
     ValueId find(Scope& s, std::string_view name);
     void node(Scope& s, const onnx::NodeProto& n);
     void nodes(Scope& s, const std::vector<onnx::NodeProto>& list);
+    const onnx::FunctionProto* function_for(const onnx::NodeProto& n, const OpDef* op, std::int64_t opset) const;
+    std::string why_unknown(const onnx::NodeProto& n, std::int64_t opset) const;
     void call_function(Scope& s, const onnx::NodeProto& n, const onnx::FunctionProto& f);
     void standard_node(Scope& s, const onnx::NodeProto& n, const OpDef& op, std::int64_t opset);
     Attrs attributes(Scope& s, Bodies& bodies);
@@ -72,6 +74,7 @@ public:
     onnx::External* external_;
     std::shared_ptr<const void> owner_;
     const CustomTable* custom_;
+    std::span<const GivenFunction> given_;
     Opsets opsets_;
     std::unordered_map<std::string, const onnx::FunctionProto*> functions_;
     Imported out_;
@@ -161,7 +164,7 @@ inline ValueId Importer::find(Scope& s, std::string_view name) {
 inline Fact Importer::declared(const onnx::TypeProto& t, const std::string& who) {
     using K = onnx::TypeProto;
     auto type = [&](std::int32_t n) {
-        if (n < 0 || n >= dtype_count) raise(ErrorCode::invalid_model, who + " has element type " + std::to_string(n) + "; accepted: 1 to 26");
+        if (n < 0 || n >= dtype_count) raise(ErrorCode::invalid_model, who + " has element type " + std::to_string(n) + "; accepted: 1 to " + std::to_string(dtype_count - 1));
         return static_cast<DType>(n);
     };
     if (t.kind == K::sequence || t.kind == K::optional || t.kind == K::map) {
@@ -320,6 +323,31 @@ inline void Importer::nodes(Scope& s, const std::vector<onnx::NodeProto>& list) 
     raise(ErrorCode::invalid_model, "the graph has a cycle through node '" + std::string(list[n].name.empty() ? list[n].op_type : list[n].name) + "'");
 }
 
+inline std::string_view plain(std::string_view domain) { return domain == "ai.onnx" ? std::string_view() : domain; }
+inline bool is_body_of(const onnx::FunctionProto& f, const onnx::NodeProto& n) {
+    return f.name == n.op_type && f.overload == n.overload && plain(f.domain) == plain(n.domain);
+}
+/// The body that a node stands for: the model's own function of an operator outside of ai.onnx or unknown, else the newest that the caller gave for
+/// the node's opset, where that is newer than quern's own operator. Null: none.
+inline const onnx::FunctionProto* Importer::function_for(const onnx::NodeProto& n, const OpDef* op, std::int64_t opset) const {
+    if (functions_.empty() && given_.empty()) return nullptr;
+    std::string key = std::string(n.domain) + "::" + std::string(n.op_type) + "::" + std::string(n.overload);
+    if (auto f = functions_.find(key); f != functions_.end() && (!op || !plain(n.domain).empty())) return f->second;
+    const GivenFunction* best = nullptr;
+    for (auto& g : given_)
+        if (is_body_of(g.body, n) && g.since <= opset && (!op || g.since > op->newest) && (!best || g.since > best->since)) best = &g;
+    return best ? &best->body : nullptr;
+}
+inline std::string Importer::why_unknown(const onnx::NodeProto& n, std::int64_t opset) const {
+    std::string who = "operator " + (n.domain.empty() ? std::string() : std::string(n.domain) + "::") + std::string(n.op_type);
+    for (auto& g : given_)
+        if (is_body_of(g.body, n))
+            return who + " has a function body since opset " + std::to_string(g.since) + " of its domain; the model " +
+                   (opset ? "imports opset " + std::to_string(opset) : std::string("does not import that domain"));
+    if (opset == 0) return who + " is unknown and its domain is not imported by the model";
+    return who + " is not implemented; accepted: a custom operator or a function body (LoadOptions::functions) given when loading";
+}
+
 inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
     if (node_budget_ == 0) raise(ErrorCode::invalid_model, "inlined functions make more nodes than 200000 and 50 for each in the graph");
     --node_budget_;
@@ -331,14 +359,12 @@ inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
             if (!i.empty() && find(s, i) == no_value) raise(ErrorCode::invalid_model, "input '" + std::string(i) + "' is made by no node, initializer or graph input");
         const OpDef* custom = custom_ ? custom_->find(domain, n.op_type) : nullptr;
         const OpDef* op = custom ? custom : find_op(domain, n.op_type);
-        std::string key = std::string(n.domain) + "::" + std::string(n.op_type) + "::" + std::string(n.overload);
-        if (auto f = functions_.find(key); f != functions_.end() && !custom && (!op || !domain.empty())) return call_function(s, n, *f->second);
+        if (const onnx::FunctionProto* f = custom ? nullptr : function_for(n, op, opset)) return call_function(s, n, *f);
         if (opset == 0 && !(domain.empty() && s.opsets->empty())) {
-            if (domain.empty() || op == nullptr) raise(ErrorCode::unsupported, "operator " + std::string(n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + " is unknown and its domain is not imported by the model");
+            if (domain.empty() || op == nullptr) raise(ErrorCode::unsupported, why_unknown(n, 0));
             opset = 1;
         }
-        if (!op)
-            raise(ErrorCode::unsupported, "operator " + std::string(n.domain.empty() ? "" : std::string(n.domain) + "::") + std::string(n.op_type) + " is not implemented");
+        if (!op) raise(ErrorCode::unsupported, why_unknown(n, opset));
         for (auto& i : n.input) {
             if (i.empty()) continue;
             const Fact& f = s.graph->fact(find(s, i));
@@ -389,6 +415,9 @@ inline void Importer::standard_node(Scope& s, const onnx::NodeProto& n, const Op
 
 inline void Importer::call_function(Scope& s, const onnx::NodeProto& n, const onnx::FunctionProto& f) {
     if (s.depth > 64) raise(ErrorCode::invalid_model, "functions call each other more than 64 deep");
+    if (n.input.size() > f.input.size() || n.output.size() > f.output.size())
+        raise(ErrorCode::invalid_model, std::to_string(n.input.size()) + " inputs and " + std::to_string(n.output.size()) + " outputs; its function accepts up to " +
+                                            std::to_string(f.input.size()) + " and " + std::to_string(f.output.size()));
     // Attributes of the call that refer to the caller's own attributes are resolved by substitution here.
     onnx::NodeProto call = n;
     for (auto& a : call.attribute) {
@@ -445,7 +474,7 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, const std::vecto
         const Fact* innermost = &f;
         while (innermost->elem) innermost = innermost->elem.get();
         if (!formals && innermost->dtype == DType::undefined)
-            out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' has no element type; accepted: 1 to 26"});
+            out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' has no element type; accepted: 1 to " + std::to_string(dtype_count - 1)});
         ValueId v = s.graph->add_value(unique(*s.graph, i.name), std::move(f));
         s.names[i.name] = v;
         s.graph->inputs.push_back(v);
@@ -483,6 +512,11 @@ inline PortInfo port_of(const std::string& name, const Fact& f) {
 
 inline Imported Importer::run() {
     if (!model_.has_graph) raise(ErrorCode::invalid_model, "the model has no graph (is this an ONNX file?)");
+    int newest = 0;
+    for (const OpDef* op : all_ops())
+        if (!*op->domain) newest = std::max(newest, op->newest);
+    if (auto o = opsets_.find(""); o != opsets_.end() && o->second > newest)
+        out_.warnings.push_back("the model is of opset " + std::to_string(o->second) + "; operators are known as they are up to opset " + std::to_string(newest));
     Scope s{&out_.graph};
     s.opsets = &opsets_;
     fill(s, model_.graph, nullptr);
@@ -497,8 +531,23 @@ inline Imported Importer::run() {
 
 }  // namespace import_detail
 
-QUERN_INLINE Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner, const CustomTable* custom) {
-    return import_detail::Importer(model, external, std::move(owner), custom).run();
+QUERN_INLINE std::vector<GivenFunction> parse_functions(const std::vector<FunctionBody>& given) {
+    std::vector<GivenFunction> all;
+    for (auto& f : given)
+        with_place([&] { return "function " + std::to_string(all.size()) + " of LoadOptions::functions"; }, [&] {
+            GivenFunction g{onnx::parse_function(std::as_bytes(std::span<const char>(f.bytes))), f.since};
+            if (g.body.name.empty() || g.body.node.empty()) raise(ErrorCode::invalid_argument, "the bytes are no function with a name and nodes; accepted: a serialized FunctionProto");
+            for (auto& o : all)
+                if (o.since == g.since && o.body.name == g.body.name && o.body.overload == g.body.overload && import_detail::plain(o.body.domain) == import_detail::plain(g.body.domain))
+                    raise(ErrorCode::invalid_argument, "the body of '" + std::string(g.body.name) + "' since opset " + std::to_string(g.since) + " is given twice");
+            all.push_back(std::move(g));
+        });
+    return all;
+}
+
+QUERN_INLINE Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner, const CustomTable* custom,
+                                   std::span<const GivenFunction> functions) {
+    return import_detail::Importer(model, external, std::move(owner), custom, functions).run();
 }
 
 QUERN_END

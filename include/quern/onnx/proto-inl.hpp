@@ -337,6 +337,14 @@ QUERN_INLINE ModelProto parse_model(std::span<const std::byte> bytes, const Pars
     while (r.next()) parse::model_field(r, m);
     return m;
 }
+QUERN_INLINE FunctionProto parse_function(std::span<const std::byte> bytes, const ParseLimits& limits) {
+    FunctionProto f;
+    WireContext c = parse::context(bytes.size(), bytes.data(), limits);
+    Scope root;
+    Reader r({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, c, root);
+    while (r.next()) parse::function(r, f);
+    return f;
+}
 
 }  // namespace onnx
 QUERN_END

@@ -139,6 +139,9 @@ struct ParseLimits {
 /// Raises invalid_model with the byte offset and the field ("graph.node[3].attribute[0]"), out_of_memory.
 QUERN_API ModelProto parse_model(std::span<const std::byte> bytes, const ParseLimits& limits = {});
 
+/// Reads a serialized FunctionProto, in the same way.
+QUERN_API FunctionProto parse_function(std::span<const std::byte> bytes, const ParseLimits& limits = {});
+
 /// The tensor's elements. A view of raw_data or of the mapped external data, keeping `owner` (null: the
 /// caller's bytes, which must outlive it) or the mapping alive, where these are aligned to the element
 /// or take 64 KiB and more (Tensor::aligned() copies those when they must be read); otherwise a copy. Typed data is decoded. Booleans are 0 or 1 afterwards.

@@ -32,10 +32,7 @@ QUERN_INLINE std::string dims_text(std::span<const std::int64_t> d) {
 
 QUERN_INLINE DType dtype_of(const TensorProto& t) {
     if (t.data_type > 0 && t.data_type < dtype_count) return static_cast<DType>(t.data_type);
-    std::string n = std::to_string(t.data_type);
-    if (t.data_type == 27 || t.data_type == 28)
-        raise(ErrorCode::unsupported, "tensor " + describe(t) + " has 6-bit floats (data_type " + n + "); types up to 26 are read");
-    fail(t, "data_type " + n + " does not exist; 1 to 26 do");
+    fail(t, "data_type " + std::to_string(t.data_type) + " does not exist; 1 to " + std::to_string(dtype_count - 1) + " do");
 }
 
 /// The number of elements. Refuses negative dims and sizes whose bits do not fit into 63 bits, zeros left
@@ -109,7 +106,8 @@ QUERN_INLINE Typed typed_of(DType type, std::int64_t count) noexcept {
         case DType::f64: return {10, "double_data", n};
         case DType::c128: return {10, "double_data", n * 2};
         case DType::u32: case DType::u64: return {11, "uint64_data", n};
-        default: return {5, "int32_data", dtype_bits(type) < 8 ? storage_bytes(type, count) : n};
+        // One number for each element of 6 bits and more; smaller ones stand in bytes.
+        default: return {5, "int32_data", dtype_bits(type) < 6 ? storage_bytes(type, count) : n};
     }
 }
 
@@ -185,11 +183,17 @@ QUERN_INLINE Tensor from_varints(const TensorProto& t, DType type, Shape shape, 
     Tensor out(type, std::move(shape));
     auto* to = static_cast<unsigned char*>(out.raw());
     auto step = static_cast<std::size_t>(std::max(dtype_bits(type), 8) / 8);
+    const bool six = dtype_bits(type) == 6;
+    std::size_t bit = 0;
     typed_fields(t, f.field, [&](Reader& r) {
         r.varints([&](std::uint64_t v) {
-            if (!put_integer(type, v, to))
+            if (six ? v > 63 : !put_integer(type, v, to))
                 fail(t, std::string(f.name) + " holds " + std::to_string(static_cast<std::int64_t>(v)) + ", which its type has not");
-            to += step;
+            if (!six) return void(to += step);
+            const auto shifted = static_cast<unsigned>(v << bit % 8);
+            to[bit / 8] = static_cast<unsigned char>(to[bit / 8] | shifted);
+            if (shifted > 255) to[bit / 8 + 1] = static_cast<unsigned char>(shifted >> 8);
+            bit += 6;
         });
     });
     return out;

@@ -11,7 +11,7 @@ namespace ops_cast {
 inline DType target(const Attrs& a) {
     const std::int64_t to = a.i("to", 0);
     if (to < 1 || to >= dtype_count)
-        raise(to > 26 ? ErrorCode::unsupported : ErrorCode::invalid_model, "to is " + std::to_string(to) + "; accepted: 1 to 26");
+        raise(to >= dtype_count ? ErrorCode::unsupported : ErrorCode::invalid_model, "to is " + std::to_string(to) + "; accepted: 1 to " + std::to_string(dtype_count - 1));
     return static_cast<DType>(to);
 }
 inline ew::Rounding rounding(const Attrs& a) {

@@ -1,8 +1,6 @@
-// Identity and Dropout (inference): https://onnx.ai/onnx/operators/onnx__Dropout.html
+// Identity and Dropout: https://onnx.ai/onnx/operators/onnx__Dropout.html
 #pragma once
-#include <cstring>
-
-#include <quern/kernels/elementwise/cast.hpp>
+#include <quern/kernels/elementwise/random.hpp>
 
 #include "elementwise.hpp"
 
@@ -25,26 +23,6 @@ inline bool zero(const Tensor& t) {
     ew::convert(t.dtype(), t.raw(), 0, DType::f64, &v, 0, 1);
     return v == 0;
 }
-/// Output 0 = input 0; output 1 (the mask) is all true, or ones of `mask_dtype`.
-class DropoutKernel final : public Kernel {
-public:
-    const char* name() const noexcept override { return "elementwise.dropout"; }
-    void run(const Call& c) const override {
-        if (c.in.size() > 2 && c.in[2].present() && c.in[2].count() == 1 && *c.in[2].in<std::uint8_t>()) {
-            double ratio = 0.5;
-            if (c.in[1].present() && c.in[1].count() == 1) ew::convert(c.in[1].dtype, c.in[1].data, 0, DType::f64, &ratio, 0, 1);
-            if (ratio != 0) raise(ErrorCode::unsupported, "Dropout in training mode; accepted: training_mode false, or ratio 0");
-        }
-        const View &x = c.in[0], &y = c.out[0];
-        if (std::size_t n = y.present() ? storage_bytes(x.dtype, x.count()) : 0) std::memcpy(y.data, x.data, n);
-        if (c.out.size() < 2 || !c.out[1].present()) return;
-        const View& mask = c.out[1];
-        for (std::int64_t i = 0; i < mask.count(); ++i) {
-            const std::int32_t one = 1;
-            ew::convert(DType::i32, &one, 0, mask.dtype, static_cast<std::byte*>(mask.data) + i * dtype_bits(mask.dtype) / 8, 0, 1);
-        }
-    }
-};
 /// Ratios and modes as attributes do not matter at inference; the mask had the data's type before opset 10.
 inline void import_dropout(ImportCtx& c) {
     for (const char* name : {"consumed_inputs", "is_test", "ratio"}) c.attrs.erase(name);
@@ -56,9 +34,6 @@ inline bool inference(bool has_mode, const Fact* mode, const Fact* ratio) {
 inline void infer_dropout(InferCtx& c) {
     const DType t = c.in(0).dtype;
     if (!is_float(t) || dtype_bits(t) != 8 || t == DType::f8e8m0) ops_elementwise::need(c, 0, ops_elementwise::Types::real);
-    if (c.has(2) && c.in(2).is_const() && !inference(true, &c.in(2), c.has(1) ? &c.in(1) : nullptr) && truth(c.in(2).value) &&
-        (!c.has(1) || c.in(1).is_const()))
-        c.unsupported("Dropout in training mode; accepted: training_mode false, or ratio 0");
     const DType mask = static_cast<DType>(c.attrs.i("mask_dtype", static_cast<std::int64_t>(DType::boolean)));
     ops_elementwise::like(c, c.in(0).dtype);
     if (c.ranked(0)) c.set(1, mask, c.in(0).dims);
@@ -72,7 +47,9 @@ inline void simplify_dropout(PatchCtx& p) {
 }
 inline Lowered lower_dropout(const LowerCtx& c) {
     if (c.outputs.size() < 2 && inference(c.has(2), c.has(2) ? &c.in(2) : nullptr, c.has(1) ? &c.in(1) : nullptr)) return Lowered::view(0);
-    return Lowered(std::make_unique<DropoutKernel>());
+    std::optional<std::uint32_t> seed;
+    if (c.attrs.has("seed")) seed = static_cast<std::uint32_t>(c.attrs.i("seed", 0));
+    return Lowered(std::make_unique<ew::DropoutKernel>(seed));
 }
 
 }  // namespace ops_identity
@@ -85,7 +62,7 @@ QUERN_INLINE const OpDef& op_Identity() {
 QUERN_INLINE const OpDef& op_Dropout() {
     static constexpr OpDef def{.name = "Dropout", .min_in = 1, .max_in = 3, .max_out = 2, .newest = 22,
                                .import = ops_identity::import_dropout, .infer = ops_identity::infer_dropout,
-                               .simplify = ops_identity::simplify_dropout, .lower = ops_identity::lower_dropout};
+                               .simplify = ops_identity::simplify_dropout, .lower = ops_identity::lower_dropout, .pure = false};
     return def;
 }
 QUERN_END

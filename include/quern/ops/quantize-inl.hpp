@@ -11,7 +11,7 @@ inline bool is_wide(DType t) { return t == DType::f32 || t == DType::f16 || t ==
 inline bool is_quantized(DType t) {
     switch (t) {
         case DType::u8: case DType::i8: case DType::u16: case DType::i16: case DType::u4: case DType::i4: case DType::u2: case DType::i2:
-        case DType::f8e4m3fn: case DType::f8e4m3fnuz: case DType::f8e5m2: case DType::f8e5m2fnuz: case DType::f4e2m1: return true;
+        case DType::f8e4m3fn: case DType::f8e4m3fnuz: case DType::f8e5m2: case DType::f8e5m2fnuz: case DType::f4e2m1: case DType::f6e2m3: case DType::f6e3m2: return true;
         default: return false;
     }
 }
@@ -21,7 +21,7 @@ inline bool is_quantized(DType t) {
 inline DType attr_type(const Attrs& a, const char* name) {
     const std::int64_t t = a.i(name, 0);
     if (t < 0 || t >= dtype_count)
-        raise(t > 26 ? ErrorCode::unsupported : ErrorCode::invalid_model, std::string(name) + " is " + std::to_string(t) + "; accepted: 0 to 26");
+        raise(t >= dtype_count ? ErrorCode::unsupported : ErrorCode::invalid_model, std::string(name) + " is " + std::to_string(t) + "; accepted: 0 to " + std::to_string(dtype_count - 1));
     return static_cast<DType>(t);
 }
 /// Scale and zero point against the data, as far as facts tell.
@@ -46,7 +46,7 @@ inline void infer_quantize(InferCtx& c) {
     if (!is_wide(x) && x != DType::i32) bad(0, x, "float, float16, bfloat16, int32");
     if (!is_wide(s) && s != DType::i32 && s != DType::f8e8m0) bad(1, s, "float, float16, bfloat16, int32, float8e8m0");
     DType y = c.has(2) ? c.in(2).dtype : wanted != DType::undefined ? wanted : DType::u8;
-    if (!is_quantized(y)) raise(ErrorCode::invalid_model, std::string("the quantized type is ") + dtype_name(y) + "; accepted: integers of 2 to 16 bits, float8, float4e2m1");
+    if (!is_quantized(y)) raise(ErrorCode::invalid_model, std::string("the quantized type is ") + dtype_name(y) + "; accepted: integers of 2 to 16 bits, float8, float6, float4e2m1");
     if (c.has(2) && wanted != DType::undefined && wanted != y)
         raise(ErrorCode::invalid_model, std::string("output_dtype is ") + dtype_name(wanted) + " but the zero point is " + dtype_name(y));
     attr_type(c.attrs, "precision");
@@ -55,7 +55,7 @@ inline void infer_quantize(InferCtx& c) {
 }
 inline void infer_dequantize(InferCtx& c) {
     const DType x = c.in(0).dtype, s = c.in(1).dtype, wanted = attr_type(c.attrs, "output_dtype");
-    if (!is_quantized(x) && x != DType::i32) bad(0, x, "int32, integers of 2 to 16 bits, float8, float4e2m1");
+    if (!is_quantized(x) && x != DType::i32) bad(0, x, "int32, integers of 2 to 16 bits, float8, float6, float4e2m1");
     if (!is_wide(s) && s != DType::f8e8m0) bad(1, s, "float, float16, bfloat16, float8e8m0");
     if (c.has(2)) c.need_same_type(0, 2);
     const DType y = wanted != DType::undefined ? wanted : is_wide(s) ? s : DType::f32;

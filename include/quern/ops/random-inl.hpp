@@ -12,7 +12,7 @@ using Kind = ew::RandomParams::Kind;
 
 inline DType wanted(const Attrs& a, DType otherwise) {
     const std::int64_t t = a.i("dtype", static_cast<std::int64_t>(otherwise));
-    if (t < 1 || t >= dtype_count) raise(ErrorCode::invalid_model, "dtype is " + std::to_string(t) + "; accepted: 1 to 26");
+    if (t < 1 || t >= dtype_count) raise(ErrorCode::invalid_model, "dtype is " + std::to_string(t) + "; accepted: 1 to " + std::to_string(dtype_count - 1));
     return static_cast<DType>(t);
 }
 inline void need_float(DType t) {
@@ -56,7 +56,8 @@ Lowered lower(const LowerCtx& c) {
     p.kind = kind;
     p.a = static_cast<double>(kind == Kind::uniform ? c.attrs.f("low", 0) : c.attrs.f("mean", 0));
     p.b = static_cast<double>(kind == Kind::uniform ? c.attrs.f("high", 1) : c.attrs.f("scale", 1));
-    if (c.attrs.has("seed")) p.seed = c.attrs.f("seed", 0);
+    if (const float seed = c.attrs.has("seed") ? c.attrs.f("seed", 0) : NAN; seed == seed)  // a whole number, of which 32 bits count
+        p.seed = static_cast<std::uint32_t>(static_cast<std::int64_t>(std::clamp(seed, -0x1p62f, 0x1p62f)));
     return Lowered(std::make_unique<ew::RandomKernel>(p));
 }
 

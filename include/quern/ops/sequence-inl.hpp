@@ -26,7 +26,7 @@ inline Fact joined(const Fact& a, const Fact& b) {
 }
 inline void infer_empty(InferCtx& c) {
     auto t = c.attrs.i("dtype", static_cast<std::int64_t>(DType::f32));
-    if (t < 1 || t >= dtype_count) raise(ErrorCode::invalid_model, "dtype is " + std::to_string(t) + "; accepted: 1 to 26");
+    if (t < 1 || t >= dtype_count) raise(ErrorCode::invalid_model, "dtype is " + std::to_string(t) + "; accepted: 1 to " + std::to_string(dtype_count - 1));
     Fact f;
     f.dtype = static_cast<DType>(t);
     c.outputs[0] = Fact::sequence_of(std::move(f));

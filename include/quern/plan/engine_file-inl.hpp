@@ -97,6 +97,7 @@ inline std::string header_bytes(const EngineHeader& h, Placement& place, std::ui
             w.varint(5, p.data.bytes());
         });
     for (std::uint64_t s : sums) w.varint(8, s);
+    for (auto& c : h.custom) w.text(9, c);
     return w.take();
 }
 
@@ -126,6 +127,27 @@ inline PlanPack read_pack(onnx::Reader& r, onnx::WireContext& c, const onnx::Sco
     return p;
 }
 
+/// Those of `given` that the file names: another one could take the place of an operator of quern's own. Null: none.
+inline std::shared_ptr<const CustomTable> custom_table(const std::vector<std::string>& names, const CustomOps& given) {
+    CustomOps used;
+    for (auto& name : names) {
+        auto it = std::find_if(given.begin(), given.end(), [&](auto& op) { return op && (op->domain == "ai.onnx" ? "" : op->domain) + "::" + op->name == name; });
+        if (it == given.end()) raise(ErrorCode::unsupported, "the engine file needs the custom operator '" + name + "', which is not among those given to Engine::load");
+        used.push_back(*it);
+    }
+    return used.empty() ? nullptr : std::make_shared<const CustomTable>(used);
+}
+/// Adds what is no operator of quern's own, in all graphs, each once.
+inline void custom_names(const Graph& g, std::vector<std::string>& names) {
+    for (NodeId id : g.order()) {
+        const Node& n = g.nodes[id];
+        if (std::string name = std::string(n.op->domain) + "::" + n.op->name; find_op(n.op->domain, n.op->name) != n.op && std::find(names.begin(), names.end(), name) == names.end())
+            names.push_back(std::move(name));
+        for (auto& [key, a] : n.attrs.all())
+            if (auto* sub = std::get_if<std::shared_ptr<const Graph>>(&a)) custom_names(**sub, names);
+    }
+}
+
 /// The largest tensor whose data is absent, in all graphs.
 inline std::uint64_t largest_absent(const onnx::GraphProto& g, int depth = 0) {
     std::uint64_t most = 0;
@@ -149,8 +171,11 @@ inline std::uint64_t largest_absent(const onnx::GraphProto& g, int depth = 0) {
 
 }  // namespace engine_file
 
-QUERN_INLINE void write_engine(const std::string& path, const Plan& plan, const EngineHeader& h) {
+QUERN_INLINE void write_engine(const std::string& path, const Plan& plan, const EngineHeader& header) {
     using namespace engine_file;
+    EngineHeader h = header;
+    h.custom.clear();
+    custom_names(plan.graph, h.custom);
     Placement place;
     Outside outside{place, {}};
     Graph g = whole_graph(plan.graph);
@@ -198,7 +223,7 @@ QUERN_INLINE void write_engine(const std::string& path, const Plan& plan, const 
     out.commit();
 }
 
-QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Workers* workers, bool verify) {
+QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Workers* workers, bool verify, const CustomOps& custom) {
     using namespace engine_file;
     std::span<const std::byte> all = file->bytes();
     if (all.size() < prefix_bytes || file->text().substr(0, 8) != engine_magic) bad("does not begin as one: 'QUERNENG' is expected");
@@ -229,6 +254,7 @@ QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Wor
             case 6: graph_bytes = r.varint(); break;
             case 7: h.packs.push_back(read_pack(r, c, scope, file, head_at)); break;
             case 8: sums.push_back(r.varint()); break;
+            case 9: h.custom.emplace_back(r.bytes()); break;
             default: r.skip();
         }
     if (graph_at < prefix_bytes || graph_at > head_at || graph_bytes > head_at - graph_at) bad("has its graph outside of its data");
@@ -268,7 +294,8 @@ QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Wor
     onnx::External external;
     external.files.emplace(own, file);
     external.files.emplace(absent, image.blank);
-    image.model = import_model(proto, &external, file);
+    image.custom = custom_table(h.custom, custom);
+    image.model = import_model(proto, &external, file, image.custom.get());
     return image;
 }
 

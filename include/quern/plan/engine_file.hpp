@@ -18,6 +18,7 @@ struct EngineHeader {
     Isa isa = Isa::baseline;  ///< kernels were chosen within it
     std::size_t taps = 0;     ///< the last outputs are taps
     std::vector<PlanPack> packs;
+    std::vector<std::string> custom;  ///< operators of the application in the graph: domain::name; write_engine() finds them
 };
 
 /// The layout, all numbers little-endian:
@@ -32,12 +33,14 @@ QUERN_API void write_engine(const std::string& path, const Plan& plan, const Eng
 
 struct EngineImage {
     EngineHeader header;
+    std::shared_ptr<const CustomTable> custom;  // the model's nodes point into it
     Imported model;
     /// Zeros in place of the constants without data, as large as the largest: nothing may read them.
     std::shared_ptr<const MappedFile> blank;
 };
 /// Checks everything: sizes and offsets first, then (with `workers` beside each other) the checksums. Tensors view the file. Raises
-/// invalid_model naming what is damaged. Without `verify` checksums are not looked at (fuzzing).
-QUERN_API EngineImage read_engine(std::shared_ptr<const MappedFile> file, Workers* workers, bool verify = true);
+/// invalid_model naming what is damaged, unsupported where `custom` lacks an operator that the graph needs. Without `verify` checksums are not
+/// looked at (fuzzing).
+QUERN_API EngineImage read_engine(std::shared_ptr<const MappedFile> file, Workers* workers, bool verify = true, const CustomOps& custom = {});
 
 QUERN_END

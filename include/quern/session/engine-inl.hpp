@@ -18,14 +18,14 @@ inline std::string own_version() {
 inline void save_engine(const Engine::Impl& e, const std::string& path) {
     with_place([&] { return "engine file '" + path + "'"; }, [&] {
         if (e.plan->target.device != Device::cpu) raise(ErrorCode::unsupported, "an engine for a device cannot be written to a file; engines for the CPU are accepted");
-        write_engine(path, *e.plan, EngineHeader{own_version(), backend_names(e.plan->backends), e.plan->target.isa, e.taps.size(), e.plan->packs});
+        write_engine(path, *e.plan, EngineHeader{own_version(), backend_names(e.plan->backends), e.plan->target.isa, e.taps.size(), e.plan->packs, {}});
     });
 }
 /// What a file says must be what this process has: weights are packed and kernels chosen for exactly that.
 inline void need_same(const char* what, const std::string& file, const std::string& here) {
     if (file != here) raise(ErrorCode::unsupported, std::string("the engine file was made with ") + what + " '" + file + "'; here it is '" + here + "': compile the model again");
 }
-inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, const Options& o) {
+inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, const Options& o, const CustomOps& custom) {
     return with_place([&] { return "engine file '" + path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
         if (o.device != "cpu") raise(ErrorCode::unsupported, "engine files are for the CPU; device '" + o.device + "' was asked for");
         auto file = std::make_shared<const MappedFile>(path);
@@ -33,7 +33,7 @@ inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, 
         set_running(*e, o);
         RunWorkers workers(e->pool.get(), o.executor.get());
         bool parallel = file->size() >= parallel_from;
-        EngineImage image = read_engine(file, parallel ? &workers : nullptr);
+        EngineImage image = read_engine(file, parallel ? &workers : nullptr, true, custom);
         const EngineHeader& h = image.header;
         auto all = linked_backends();
         std::vector<const Backend*> backends;
@@ -48,6 +48,7 @@ inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, 
 
         auto m = std::make_shared<Model::Impl>();
         m->path = path;
+        m->custom = image.custom;
         m->inputs = std::move(image.model.inputs);
         m->outputs = std::move(image.model.outputs);
         for (std::size_t i = m->outputs.size() - h.taps; i < m->outputs.size(); ++i) e->taps.push_back(m->outputs[i].name);
@@ -80,10 +81,10 @@ inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, 
 QUERN_INLINE Result<void> Engine::try_save(const std::string& path) const noexcept {
     return guarded([&] { session_detail::save_engine(*p_, path); });
 }
-QUERN_INLINE Result<Engine> Engine::try_load(const std::string& path, const Options& o) noexcept {
-    return guarded([&] { return Engine(session_detail::load_engine(path, o)); });
+QUERN_INLINE Result<Engine> Engine::try_load(const std::string& path, const Options& o, const CustomOps& custom) noexcept {
+    return guarded([&] { return Engine(session_detail::load_engine(path, o, custom)); });
 }
 QUERN_INLINE void Engine::save(const std::string& path) const { try_save(path).value(); }
-QUERN_INLINE Engine Engine::load(const std::string& path, const Options& o) { return try_load(path, o).value(); }
+QUERN_INLINE Engine Engine::load(const std::string& path, const Options& o, const CustomOps& custom) { return try_load(path, o, custom).value(); }
 
 QUERN_END

@@ -26,6 +26,7 @@ std::span<const Backend* const> linked_backends() noexcept;
 struct Model::Impl {
     std::string path;
     std::shared_ptr<const CustomTable> custom;  // before the graph, which points into it
+    std::vector<FunctionBody> functions;        // the graph's constants may view their bytes
     Graph graph;
     std::vector<PortInfo> inputs, outputs;
     std::vector<Problem> problems;
@@ -178,7 +179,9 @@ inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::
     if (!o.external_data_dir.empty()) external.dir = external.real_dir = o.external_data_dir;
     external.resolver = o.resolver;
     if (!custom.empty()) impl->custom = std::make_shared<const CustomTable>(custom);
-    Imported im = import_model(proto, &external, owner, impl->custom.get());
+    impl->functions = o.functions;
+    const auto functions = parse_functions(impl->functions);
+    Imported im = import_model(proto, &external, owner, impl->custom.get(), functions);
     impl->packs->stable.push_back(bytes);
     if (owner) impl->packs->files.push_back(std::move(owner));
     for (auto& [where, file] : external.files) {

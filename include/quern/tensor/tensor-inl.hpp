@@ -9,7 +9,8 @@ QUERN_INLINE const char* dtype_name(DType t) noexcept {
     static constexpr const char* names[dtype_count] = {
         "undefined", "float", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16",
         "double", "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8e4m3fn", "float8e4m3fnuz",
-        "float8e5m2", "float8e5m2fnuz", "uint4", "int4", "float4e2m1", "float8e8m0", "uint2", "int2"};
+        "float8e5m2", "float8e5m2fnuz", "uint4", "int4", "float4e2m1", "float8e8m0", "uint2", "int2",
+        "float6e2m3", "float6e3m2"};
     return static_cast<int>(t) < dtype_count ? names[static_cast<int>(t)] : "undefined";
 }
 QUERN_INLINE std::size_t storage_bytes(DType t, std::int64_t n) noexcept {
