@@ -78,6 +78,13 @@ public:
     virtual std::span<const Tensor> device_weights() const noexcept { return {}; }
     /// Bit k set: run() reads input k byte by byte, so that it need not be aligned to its elements.
     std::uint32_t bytewise = 0;
+    /// Bit k set: the rows of input k may lie apart (View::pitch).
+    std::uint32_t strided_in = 0;
+    /// The rows of output 0 may lie apart.
+    bool strided_out = false;
+    /// Output 0 is the inputs beside each other in the last dimension. What a producer wrote there itself is left alone, so that
+    /// the plan may place an input inside of the output; inputs and output may be strided.
+    bool joins = false;
 };
 // run() of a device kernel only enqueues on Call::stream: it neither allocates nor waits, and host memory that it reads
 // is read before it returns. What it enqueues may be recorded and replayed for the same shapes and addresses.

@@ -14,18 +14,19 @@ inline void copy_blocks(DType t, std::int64_t rows, std::int64_t block, const vo
     copy(t, r, src, so, dst, to, w);
 }
 
-/// y is the inputs one after the other along `axis`.
+/// y is the inputs one after the other along `axis`, of `rank`.
 class Concat final : public Kernel {
 public:
-    explicit Concat(int axis) : axis_(axis) {}
+    Concat(int axis, int rank) : axis_(axis) { joins = strided_out = axis == rank - 1; }
     const char* name() const noexcept override { return "concat.portable"; }
     void run(const Call& call) const override {
         const View& y = call.out[0];
-        std::int64_t rows = y.count(0, axis_), row = y.count(axis_, y.rank), at = 0;
+        std::int64_t rows = y.count(0, axis_), row = joins ? y.row() : y.count(axis_, y.rank), at = 0;
         for (const View& x : call.in) {
             if (!x.present()) continue;
             std::int64_t block = x.count(axis_, x.rank);
-            copy_blocks(y.dtype, rows, block, x.data, 0, block, y.data, at, row, call.workers);
+            const bool there = joins && x.pitch && static_cast<const std::byte*>(x.data) == static_cast<const std::byte*>(y.data) + storage_bytes(y.dtype, at);
+            if (!there) copy_blocks(y.dtype, rows, block, x.data, 0, joins ? x.row() : block, y.data, at, row, call.workers);
             at += block;
         }
     }

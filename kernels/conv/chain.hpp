@@ -53,6 +53,8 @@ public:
                 for (std::int64_t i = 0; i < taps_; ++i) to[i * d_ + c] = w[c * taps_ + i];
         });
         unread |= 1u << 3;
+        strided_in = 1u;
+        strided_out = !p_.has_residual;
         p_.expand.w = p_.depthwise.w = p_.project.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.chain"; }
@@ -82,6 +84,7 @@ private:
     struct Plan {
         vec::ConvShape s;  ///< of the depthwise convolution
         std::int64_t images, c, h, w, top;  ///< top: padding above
+        std::int64_t x_row, y_row;          ///< floats from pixel to pixel of X and Y
         std::int64_t held, step;            ///< input rows in the buffer; output rows at a time
         std::int64_t bands, groups, each;   ///< each: channels of a group
         std::int64_t tiles_p, tile_p, tiles_n, tile_n;  ///< of the projection
@@ -96,6 +99,7 @@ private:
         Plan q{};
         const Window& win = p_.window;
         q.images = x.dims[0], q.h = x.dims[1], q.w = x.dims[2], q.c = x.dims[3];
+        q.x_row = x.row(), q.y_row = y.row();
         vec::ConvShape& s = q.s;
         for (int d = 0; d < 3; ++d) s.in[d] = s.out[d] = s.kernel[d] = s.stride[d] = s.dilation[d] = 1, s.pad[d] = 0;
         for (int d = 0; d < 2; ++d) {
@@ -120,7 +124,7 @@ private:
         q.step = std::clamp<std::int64_t>((96 << 10) / std::max<std::int64_t>(1, row * s.stride[1]), 1, std::max<std::int64_t>(1, up(ho, q.bands)));
         q.held = std::min(q.h, (q.step - 1) * s.stride[1] + reach);
         q.zeros = bytes(row);
-        q.made = project_.defined() ? up(d_, 16) * 16 : d_;
+        q.made = project_.defined() ? up(d_, 16) * 16 : q.y_row;
         q.middle = !q.whole && project_.defined() ? bytes(ho * wo * q.made) : 0;
         q.rows = bytes(q.held * row);
         q.band = q.whole ? bytes(q.step * wo * q.made) : 0;
@@ -156,7 +160,7 @@ private:
         s.channels = s.in_channels = n;
         s.out_channels = q.made;
         vec::Epilogue middle = end(p_.depthwise, call, 4, c0);
-        float* made = q.whole ? band : q.middle ? reinterpret_cast<float*>(call.scratch + q.zeros) : call.out[0].out<float>() + image * s.out[1] * wo * d_;
+        float* made = q.whole ? band : q.middle ? reinterpret_cast<float*>(call.scratch + q.zeros) : call.out[0].out<float>() + image * s.out[1] * wo * q.y_row;
         std::int64_t first = 0, next = 0;  // input rows [first, next) are held
         for (std::int64_t o = o0; o < o1; o += q.step) {
             std::int64_t to = std::min(o1, o + q.step), from = std::clamp<std::int64_t>(o * s.stride[1] - q.top, 0, q.h);
@@ -183,19 +187,19 @@ private:
     }
     /// Input rows [h0, h1) of the depthwise convolution.
     void input_rows(const Call& call, const Plan& q, std::int64_t image, std::int64_t h0, std::int64_t h1, std::int64_t c0, std::int64_t n, float* to, void* work) const {
-        const float* x = call.in[0].in<float>() + (image * q.h + h0) * q.w * q.c;
+        const float* x = call.in[0].in<float>() + (image * q.h + h0) * q.w * q.x_row;
         std::int64_t pixels = (h1 - h0) * q.w;
         if (expand_.defined()) {
             vec::Epilogue e = end(p_.expand, call, 2, c0);
-            return t_.gemm_packed_f32(pixels, n, q.c, x, q.c, false, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, e, work);
+            return t_.gemm_packed_f32(pixels, n, q.c, x, q.x_row, false, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, e, work);
         }
-        for (std::int64_t p = 0; p < pixels; ++p) std::copy_n(x + p * q.c + c0, n, to + p * n);
+        for (std::int64_t p = 0; p < pixels; ++p) std::copy_n(x + p * q.x_row + c0, n, to + p * n);
     }
     /// Output pixels from `at` on, channels [n0, n0 + n).
     void project(const Call& call, const Plan& q, const float* from, std::int64_t pixels, std::int64_t n0, std::int64_t n, std::int64_t at, void* work) const {
         vec::Epilogue e = end(p_.project, call, 6, n0);
         if (p_.has_residual) e.residual = call.in[7].in<float>() + at * m_ + n0;
-        t_.gemm_packed_f32(pixels, n, d_, from, q.made, false, static_cast<const float*>(project_.raw()) + n0 * d_, call.out[0].out<float>() + at * m_ + n0, m_, e, work);
+        t_.gemm_packed_f32(pixels, n, d_, from, q.made, false, static_cast<const float*>(project_.raw()) + n0 * d_, call.out[0].out<float>() + at * q.y_row + n0, q.y_row, e, work);
     }
     void run_project(const Call& call, const Plan& q, std::int64_t image) const {
         std::int64_t pixels = q.s.out[1] * q.s.out[2];

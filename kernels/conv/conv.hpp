@@ -31,7 +31,7 @@ struct Window {
 /// Y = post(conv(X, W) + bias + residual) (https://onnx.ai/onnx/operators/onnx__Conv.html).
 /// Views: in[0] = X, in[1] = W [M, C/group, k...] (always ONNX's order), in[2] = bias [M] or absent,
 /// in[3] = residual of Y's shape and layout or absent; out[0] = Y. X, Y in `layout`: nchw = [N, C, d...],
-/// nhwc = [N, d..., C]. f32 (f64: nchw only, post none). Output dims decide the padding at the ends.
+/// nhwc = [N, d..., C], and kernels may take rows of X and Y that lie apart. f32 (f64: nchw only, post none). Output dims decide the padding at the ends.
 /// Tolerance against double, f32: 2e-6 * sqrt(C/group * prod(k)) relative to the sum of |x||w|.
 struct Problem {
     DType dtype = DType::f32;

@@ -9,6 +9,8 @@ namespace conv {
 class CoreKernel final : public Kernel {
 public:
     CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)) {
+        strided_in = nhwc() ? 1u : 0u;
+        strided_out = nhwc() && !p_.has_residual;
         if (!p_.w.defined() || p_.dtype != DType::f32) return;
         Shape shape = p_.w.shape();
         std::int64_t m = shape[0] / std::max<std::int64_t>(1, p_.group), channels = shape[1], taps = 1;
@@ -35,7 +37,7 @@ public:
     }
     void run(const Call& call) const override {
         const Plan& q = *static_cast<const Plan*>(call.state);
-        if (q.g.images == 0 || q.g.s.pixels_out() == 0 || q.g.s.out_channels == 0) return;
+        if (q.g.images == 0 || q.g.s.pixels_out() == 0 || q.g.m == 0) return;
         if (p_.dtype == DType::f64) return run_f64(call, q);
         const float* w = weights(call, q);
         vec::Epilogue e;
@@ -114,7 +116,7 @@ private:
         } else if (nhwc() && g.depthwise()) {
             q.way = Way::depthwise;
             q.work = 0;
-            std::int64_t rows = g.s.out[0] * g.s.out[1], row = std::max<std::int64_t>(1, g.s.out[2] * g.s.out_channels * g.s.taps());
+            std::int64_t rows = g.s.out[0] * g.s.out[1], row = std::max<std::int64_t>(1, g.s.out[2] * g.group * g.s.taps());
             q.tile_p = std::clamp<std::int64_t>(target / 8 / row, 1, std::max<std::int64_t>(1, rows));
             q.tiles_p = up(rows, q.tile_p);
         } else if (nhwc()) {
@@ -170,7 +172,7 @@ private:
     void run_depthwise(const Call& call, const Plan& q, const float* w, const float* bias, const vec::Epilogue& base) const {
         const Geometry& g = q.g;
         vec::ConvShape s = g.s;
-        s.channels = s.in_channels;
+        s.channels = g.group;
         const auto* x = call.in[0].in<float>();
         auto* y = call.out[0].out<float>();
         std::int64_t rows = s.out[0] * s.out[1];

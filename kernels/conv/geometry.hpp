@@ -8,7 +8,7 @@ QUERN_BEGIN
 namespace conv {
 
 struct Geometry {
-    vec::ConvShape s;  ///< `channels` of one group
+    vec::ConvShape s;  ///< `channels` of one group; nhwc: in_channels and out_channels are floats from pixel to pixel
     std::int64_t images = 0, group = 1, m = 0;  ///< m: output channels of one group
     std::int64_t k() const { return s.channels * s.taps(); }
     std::int64_t x_image() const { return s.in_channels * s.pixels_in(); }
@@ -21,10 +21,10 @@ inline Geometry resolve(const Problem& p, std::span<const View> in, const View& 
     int n = p.window.spatial(), first = p.layout == Layout::nchw ? 2 : 1, channel = p.layout == Layout::nchw ? 1 : x.rank - 1;
     g.images = x.dim(0);
     g.group = std::max<std::int64_t>(1, p.group);
-    g.s.in_channels = x.dim(channel);
-    g.s.out_channels = y.dim(channel);
-    g.s.channels = g.s.in_channels / g.group;
-    g.m = g.s.out_channels / g.group;
+    g.s.channels = x.dim(channel) / g.group;
+    g.m = y.dim(channel) / g.group;
+    g.s.in_channels = p.layout == Layout::nchw ? x.dim(channel) : x.row();
+    g.s.out_channels = p.layout == Layout::nchw ? y.dim(channel) : y.row();
     for (int d = 0; d < 3; ++d) {
         int from = d - (3 - n);
         bool there = from >= 0;

@@ -16,6 +16,7 @@ class PlanarKernel final : public Kernel {
 public:
     PlanarKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         unread = 1u << 1;
+        strided_out = !p_.has_residual;
         m_ = p_.w.shape()[0];
         std::int64_t k = p_.w.count() / m_;
         packed_ = packed_weights(target, std::string("conv.planar ") + t_.name, {p_.w}, t_.packed_floats(m_, k) * sizeof(float), [&](std::byte* to) {
@@ -35,7 +36,7 @@ public:
             s.pad[d + 1] = p_.window.pad_begin(d, s.in[d + 1]);
         }
         s.channels = s.in_channels = in[0].dims[1];
-        s.out_channels = m_;
+        s.out_channels = out[0].row();
         std::int64_t row = std::max<std::int64_t>(1, s.out[2] * m_ * s.channels * s.taps());
         q->rows = std::clamp<std::int64_t>((1 << 20) / row, 1, std::max<std::int64_t>(1, s.out[1]));
         q->tiles = (s.out[1] + q->rows - 1) / q->rows;
@@ -55,7 +56,7 @@ public:
         base.post = p_.post, base.alpha = p_.post_alpha, base.beta = p_.post_beta;
         if (p_.has_bias && call.in.size() > 2 && call.in[2].present()) base.bias_row = call.in[2].in<float>();
         call.workers.for_each(call.in[0].dims[0] * q.tiles, [&](std::int64_t t, int worker) {
-            std::int64_t image = t / q.tiles, r0 = t % q.tiles * q.rows, at = image * s.pixels_out() * m_;
+            std::int64_t image = t / q.tiles, r0 = t % q.tiles * q.rows, at = image * s.pixels_out() * s.out_channels;
             vec::Epilogue e = base;
             if (p_.has_residual) e.residual = call.in[3].in<float>() + at;
             images_.conv_planar_f32(s, x + image * s.channels * s.pixels_in(), static_cast<const float*>(packed_.raw()), r0, std::min(s.out[1], r0 + q.rows), m_, y + at, e,

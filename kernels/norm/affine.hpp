@@ -12,7 +12,10 @@ namespace norm {
 /// post(concat(X) * scale + shift); f32. Tolerance: 1 ULP of the product and the sum, and that of the function.
 class AffineKernel final : public Kernel {
 public:
-    AffineKernel(vec::Post post, float alpha, float beta, Isa isa) : images_(vec::image_table(isa)) { e_.post = post, e_.alpha = alpha, e_.beta = beta; }
+    AffineKernel(vec::Post post, float alpha, float beta, Isa isa) : images_(vec::image_table(isa)) {
+        e_.post = post, e_.alpha = alpha, e_.beta = beta;
+        strided_in = ~3u;
+    }
     const char* name() const noexcept override { return "norm.affine"; }
     void run(const Call& call) const override {
         const View& y = call.out[0];
@@ -22,8 +25,8 @@ public:
         call.workers.ranges(rows, std::max<std::int64_t>(1, (16 << 10) / c), [&](std::int64_t from, std::int64_t to) {
             std::int64_t at = 0;
             for (std::size_t i = 2; i < call.in.size(); ++i) {
-                const std::int64_t n = call.in[i].dim(-1);
-                images_.scale_shift_f32(to - from, n, call.in[i].in<float>() + from * n, n, scale + at, shift + at, y.out<float>() + from * c + at, c, e_);
+                const std::int64_t n = call.in[i].dim(-1), row = call.in[i].row();
+                images_.scale_shift_f32(to - from, n, call.in[i].in<float>() + from * row, row, scale + at, shift + at, y.out<float>() + from * c + at, c, e_);
                 at += n;
             }
         });

@@ -51,7 +51,10 @@ template <class T> constexpr T lowest() {
 
 class WindowKernel final : public Kernel {
 public:
-    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), images_(vec::image_table(t.isa)) {}
+    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), images_(vec::image_table(t.isa)) {
+        strided_in = p_.layout == conv::Layout::nhwc ? 1u : 0u;
+        strided_out = p_.layout == conv::Layout::nhwc;
+    }
     const char* name() const noexcept override { return "pool.window"; }
     Booking book(std::span<const View> in, std::span<const View>, int workers) const override {
         Booking b;
@@ -112,9 +115,9 @@ private:
         }
         return v;
     }
-    /// Sums or takes the maximum of all rows that a window touches in the leading axes: acc [length].
+    /// Sums or takes the maximum of all rows, `row` elements apart, that a window touches in the leading axes: acc [length].
     template <class T>
-    void rows(const T* x, const std::vector<Axis>& a, int lead, const Taps* t, std::int64_t length, T* acc) const {
+    void rows(const T* x, std::int64_t row, const std::vector<Axis>& a, int lead, const Taps* t, std::int64_t length, T* acc) const {
         std::fill_n(acc, length, p_.op == Op::max ? lowest<T>() : T{0});
         std::int64_t k[8];
         for (int d = 0; d < lead; ++d)
@@ -122,7 +125,7 @@ private:
         for (;;) {
             std::int64_t at = 0;
             for (int d = 0; d < lead; ++d) at = at * a[d].in + t[d].start + k[d] * a[d].dilation;
-            accumulate(x + at * length, acc, length);
+            accumulate(x + at * row, acc, length);
             int d = lead - 1;
             for (; d >= 0; --d) {
                 if (++k[d] < t[d].to) break;
@@ -132,7 +135,7 @@ private:
         }
     }
     /// One output pixel in channels last, its taps in registers; false where there are none, or too many.
-    bool pixel(const float* x, const std::vector<Axis>& a, int lead, const Taps* t, std::int64_t length, std::int64_t count, float* y) const {
+    bool pixel(const float* x, std::int64_t row, const std::vector<Axis>& a, int lead, const Taps* t, std::int64_t length, std::int64_t count, float* y) const {
         const float* list[64];
         std::int64_t n = 1, k[8];
         for (int d = 0; d < lead; ++d) n *= t[d].to - t[d].from, k[d] = t[d].from;
@@ -140,7 +143,7 @@ private:
         for (std::int64_t i = 0; i < n; ++i) {
             std::int64_t at = 0;
             for (int d = 0; d < lead; ++d) at = at * a[d].in + t[d].start + k[d] * a[d].dilation;
-            list[i] = x + at * length;
+            list[i] = x + at * row;
             for (int d = lead - 1; d >= 0 && ++k[d] == t[d].to; --d) k[d] = t[d].from;
         }
         images_.pool_pixel_f32(p_.op == Op::max, n, list, length, static_cast<float>(count), y);
@@ -172,6 +175,7 @@ private:
         bool nhwc = p_.layout == conv::Layout::nhwc;
         int lead = static_cast<int>(a.size()) - (nhwc ? 0 : 1);
         std::int64_t planes = nhwc ? x.dims[0] : x.dims[0] * x.dims[1];
+        const std::int64_t x_row = nhwc ? x.row() : x.dim(-1), y_row = nhwc ? y.row() : y.dim(-1);
         std::int64_t length = x.dim(-1), out_length = y.dim(-1), rows_in = 1, rows_out = 1, work = length + out_length;
         for (int d = 0; d < lead; ++d) rows_in *= a[d].in, rows_out *= a[d].out, work *= std::min(a[d].kernel, std::max<std::int64_t>(1, a[d].in));
         std::int64_t grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, work)), n = planes * rows_out;
@@ -185,11 +189,12 @@ private:
                     rest /= a[d].out;
                     count *= t[d].counted;
                 }
-                T* dst = y.out<T>() + r * out_length;
+                T* dst = y.out<T>() + r * y_row;
+                const T* plane = x.in<T>() + r / rows_out * rows_in * x_row;
                 if constexpr (std::is_same_v<T, float>) {
-                    if (nhwc && p_.op != Op::lp && pixel(x.in<float>() + r / rows_out * rows_in * length, a, lead, t, length, count, dst)) continue;
+                    if (nhwc && p_.op != Op::lp && pixel(plane, x_row, a, lead, t, length, count, dst)) continue;
                 }
-                rows(x.in<T>() + r / rows_out * rows_in * length, a, lead, t, length, nhwc ? dst : tmp);
+                rows(plane, x_row, a, lead, t, length, nhwc ? dst : tmp);
                 if (!nhwc) across(tmp, a.back(), count, dst);
                 else if (p_.op != Op::max)
                     for (std::int64_t i = 0; i < length; ++i) dst[i] = finish(dst[i], count);

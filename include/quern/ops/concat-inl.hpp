@@ -71,7 +71,7 @@ QUERN_INLINE Lowered lower_concat(const LowerCtx& ctx) {
         p.axis = movement::norm_axis(ctx.attrs.i("axis", 1), rank);
         return select(Family::transpose, p, ctx.target);
     }
-    return ops_util::kernel<movement::Concat>(movement::norm_axis(ctx.attrs.i("axis", 1), rank));
+    return ops_util::kernel<movement::Concat>(movement::norm_axis(ctx.attrs.i("axis", 1), rank), rank);
 }
 
 QUERN_INLINE void import_split(ImportCtx& ctx) {

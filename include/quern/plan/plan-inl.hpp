@@ -58,6 +58,7 @@ private:
     void find_needed();
     void add_step(NodeId id);
     void outputs();
+    void join_columns();
     void constants();
     void device_constants();
     void find_recordable();
@@ -72,6 +73,7 @@ private:
     Target device_target_;
     std::vector<std::optional<Error>> failed_;
     std::vector<int> uses_;                  // by value
+    static constexpr int near = 12;          // steps from the one that makes a part to the one that joins it
     static constexpr std::size_t few = 16384;  // bytes of a constant that is kept though no step reads it
 };
 
@@ -313,6 +315,56 @@ inline void Planner::outputs() {
     if (p.segments.empty()) p.segments.push_back(0);
 }
 
+/// What a step joins is written into its output by those that make it, where they and all readers take rows that lie apart. Parts made
+/// long before are left out: the whole would be in memory all the while.
+inline void Planner::join_columns() {
+    Plan& p = *plan_;
+    if (opt_.tune) return;  // kernels are timed over dense values
+    std::vector<char> dense(p.values.size(), 0);
+    for (int v : p.outputs) dense[static_cast<std::size_t>(v)] = 1;
+    for (const PlanValue& x : p.values)
+        if (x.home == PlanValue::Home::view) dense[static_cast<std::size_t>(x.index)] = 1;
+    for (const PlanStep& s : p.steps)
+        for (std::size_t i = 0; i < s.in.size(); ++i)
+            if (s.in[i] >= 0 && (!s.kernel || !(s.kernel->joins || (i < 32 && s.kernel->strided_in >> i & 1u)))) dense[static_cast<std::size_t>(s.in[i])] = 1;
+    auto segment = [&](int step) { return std::upper_bound(p.segments.begin(), p.segments.end(), step) - p.segments.begin(); };
+    for (int c = static_cast<int>(p.steps.size()) - 1; c >= 0; --c) {
+        PlanStep& s = p.steps[static_cast<std::size_t>(c)];
+        if (!s.kernel || !s.kernel->joins || s.late || s.device != Device::cpu || s.out[0] < 0) continue;
+        std::vector<std::int64_t> widths;
+        std::int64_t total = 0;
+        for (int v : s.in) {
+            if (v < 0) break;
+            const Fact& f = p.graph.values[static_cast<std::size_t>(v)].fact;
+            if (!f.ranked || f.dims.empty() || !f.dims.back().is_const()) break;
+            widths.push_back(f.dims.back().value());
+            total += widths.back();
+        }
+        const PlanValue whole = p.values[static_cast<std::size_t>(s.out[0])];
+        const bool inner = whole.home == PlanValue::Home::columns;
+        if (widths.size() != s.in.size() || (!inner && whole.home != PlanValue::Home::arena) || dtype_bits(whole.dtype) % 8 != 0 || whole.dtype == DType::string) continue;
+        std::int64_t first = whole.first;
+        std::size_t placed = 0;
+        for (std::size_t i = 0; i < s.in.size(); first += widths[i++]) {
+            PlanValue& x = p.values[static_cast<std::size_t>(s.in[i])];
+            if (x.home != PlanValue::Home::arena || dense[static_cast<std::size_t>(s.in[i])] || x.device != Device::cpu || c - x.made > near || segment(x.made) != segment(c)) continue;
+            const PlanStep& maker = p.steps[static_cast<std::size_t>(x.made)];
+            if (!maker.kernel || !maker.kernel->strided_out || maker.out[0] != s.in[i]) continue;
+            x.home = PlanValue::Home::columns;
+            x.index = s.out[0];
+            x.root = whole.root;
+            x.first = first;
+            x.pitch = inner ? whole.pitch : total;
+            PlanValue& root = p.values[static_cast<std::size_t>(x.root)];
+            root.made = std::min(root.made, x.made);
+            ++placed;
+        }
+        if (placed < s.in.size()) continue;
+        s.kernel = nullptr;
+        s.placed = true;
+    }
+}
+
 /// Kernels may assume alignment to the element; bytes in a file need not have it. Only what is read is copied, and only what is read or
 /// short (sizes and axes, which inference may ask for again) is kept.
 inline void Planner::constants() {
@@ -451,6 +503,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     for (NodeId id : order_)
         if (needed_[id]) add_step(id);
     outputs();
+    join_columns();
     constants();
     if (plan_->device) device_constants(), find_recordable();
     liveness();
@@ -569,7 +622,7 @@ QUERN_INLINE std::string describe_plan(const Plan& p) {
         }
         const Node* n = s.node >= 0 ? &p.graph.nodes[s.node] : nullptr;
         text += std::string(n ? n->op->name : "Copy") + " '" + (n ? n->name : p.values[s.out[0]].name) + "' by " +
-                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.control ? "control" : s.transfer != Transfer::none ? "copy" : "late choice") +
+                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.placed ? "placement" : s.control ? "control" : s.transfer != Transfer::none ? "copy" : "late choice") +
                 (p.device && s.device != Device::cpu ? " on the device" : "") + " ->";
         for (int v : s.out)
             if (v >= 0) text += " " + p.values[v].name + ":" + (v < static_cast<int>(p.graph.values.size()) ? p.graph.values[v].fact.to_string() : "");

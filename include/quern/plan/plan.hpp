@@ -22,12 +22,14 @@ struct PlanValue {
         symbolic,  ///< integers written when shapes are resolved
         arena,
         view,      ///< the memory of another value
+        columns,   ///< columns of another value, which has `pitch` of them
         box,       ///< a Value of the runner: sequences, optionals, maps
         held,      ///< memory that a control step or an element of a box keeps: known when its step runs
     };
     Home home = Home::unused;
-    int index = -1;          ///< input: its number; view: the value it looks at
+    int index = -1;          ///< input: its number; view, columns: the value it looks at
     int root = -1;           ///< the value that owns the memory
+    std::int64_t first = 0, pitch = 0;  ///< columns: the first one's number, and all of the root's
     DType dtype = DType::undefined;
     Kind kind = Kind::tensor;
     bool ranked = false;     ///< values of another kind than tensor: true, without dims
@@ -36,7 +38,7 @@ struct PlanValue {
     Tensor constant;
     Device device = Device::cpu;           ///< where the memory is
     std::shared_ptr<const void> uploaded;  ///< a constant on the device
-    int made = -1;           ///< step that makes it; -1: before the first
+    int made = -1;           ///< step that makes it; -1: before the first (on roots: the first that writes any of its columns)
     int last = -1;           ///< last step that reads the memory; steps.size() for outputs (on roots: of all views too)
     std::string name;
 };
@@ -59,6 +61,7 @@ struct PlanStep {
     bool late = false;        ///< output sizes are known only from data: starts a segment
     bool late_lower = false;  ///< ranks are not known when planning: the kernel is chosen at run time
     bool control = false;
+    bool placed = false;      ///< without a kernel: its inputs are written where its output is
     bool boxed = false;       ///< some input or output is a sequence, optional or map: its kernel asks for no ranks
     bool check = false;       ///< what its shapes must satisfy does not follow from the symbols: verified when they are known
     std::vector<int> in, out;             ///< values; -1: absent

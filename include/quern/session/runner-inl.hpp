@@ -55,6 +55,7 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
     dims_at_.push_back(at);
     at = 0;
     dying_.resize(p.steps.size() + 1);
+    born_.resize(p.steps.size());
     controls_.resize(p.steps.size());
     takes_.assign(p.steps.size(), -1);
     boxes_.resize(p.values.size());
@@ -77,6 +78,9 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
         segment_end_.push_back(i + 1 < p.segments.size() ? p.segments[i + 1] : static_cast<int>(p.steps.size()));
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
+    for (const PlanValue& x : p.values)
+        if (x.home == PlanValue::Home::columns)
+            if (auto& b = born_[p.values[x.root].made]; std::find(b.begin(), b.end(), x.root) == b.end()) b.push_back(x.root);
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));
     for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(p.device.get(), i < p.segments.size() ? Device::cpu : Device::cuda);
@@ -110,6 +114,7 @@ QUERN_INLINE void Runner::init_frame(Frame& f) {
         f.views[v].kind = p.values[v].kind;
         f.views[v].rank = static_cast<std::int32_t>(p.values[v].dims.size());
         f.views[v].dims = f.dims.data() + dims_at_[v];
+        f.views[v].pitch = p.values[v].pitch;
     }
 }
 
@@ -281,9 +286,15 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
         for (int v : st.out)
             if (v >= 0) adopted_[v] = 0;
         int adopted_from = -1;
+        for (int v : born_[s]) {
+            if (p.values[v].device != device) continue;
+            f.segment_of[v] = segment;
+            adopted_[v] = 0;
+            f.offset[v] = take(bytes(v));
+        }
         for (std::size_t o = 0; o < st.out.size(); ++o) {
             int v = st.out[o];
-            if (v < 0 || p.values[v].home != PlanValue::Home::arena || p.values[v].device != device) continue;
+            if (v < 0 || p.values[v].home != PlanValue::Home::arena || p.values[v].device != device || p.values[v].made != s) continue;
             f.segment_of[v] = segment;
             if (p.values[v].dtype == DType::string) continue;
             std::size_t n = bytes(v);
@@ -336,7 +347,8 @@ QUERN_INLINE void Runner::place() {
         if (x.home == PlanValue::Home::box) f.views[v].data = &boxes_[v];
     }
     for (std::size_t v = 0; v < p.values.size(); ++v)
-        if (p.values[v].home == PlanValue::Home::view) f.views[v].data = f.views[p.values[v].root].data;
+        if (const PlanValue& x = p.values[v]; x.home == PlanValue::Home::view) f.views[v].data = f.views[x.root].data;
+        else if (x.home == PlanValue::Home::columns) f.views[v].data = static_cast<std::byte*>(f.views[x.root].data) + storage_bytes(x.dtype, x.first);
     fill_io();
     f.placed = generation_;
     if (f.recordings.size() != p.recordable.size() || f.recorded != generation_) f.recordings.assign(p.recordable.size(), {});

@@ -156,6 +156,7 @@ private:
     std::vector<Hole> holes_;
     std::vector<View> none_;
     std::vector<std::vector<int>> dying_;  // by step: roots whose last use it is
+    std::vector<std::vector<int>> born_;   // by step: roots of which it makes the first columns
     std::vector<char> adopted_;            // by root: its memory went over to an output
 };
 

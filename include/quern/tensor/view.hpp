@@ -8,7 +8,7 @@
 
 QUERN_BEGIN
 
-/// A dense row-major tensor somewhere: no ownership. An absent optional input has dtype undefined. Of another
+/// A row-major tensor somewhere, dense but for `pitch`: no ownership. An absent optional input has dtype undefined. Of another
 /// kind: `data` points to a `Value`, dtype is that of its innermost tensors, and there are no dims.
 struct View {
     DType dtype = DType::undefined;
@@ -16,11 +16,16 @@ struct View {
     const std::int64_t* dims = nullptr;
     void* data = nullptr;  ///< aligned to the element size at least
     Kind kind = Kind::tensor;
+    /// Elements from one row of the last dimension to the next where other values lie between them; 0: none do. Only kernels that
+    /// say so (Kernel::strided_in, strided_out) are given such views.
+    std::int64_t pitch = 0;
 
     bool present() const noexcept { return dtype != DType::undefined; }
     std::span<const std::int64_t> shape() const noexcept { return {dims, static_cast<std::size_t>(rank)}; }
     std::int64_t dim(int i) const noexcept { return dims[i < 0 ? i + rank : i]; }
     std::int64_t count() const noexcept { return count(0, rank); }
+    /// The distance of neighbouring rows of the last dimension.
+    std::int64_t row() const noexcept { return pitch ? pitch : dims[rank - 1]; }
     /// Product of dims [from, to).
     std::int64_t count(int from, int to) const noexcept {
         std::int64_t n = 1;

@@ -1,0 +1,114 @@
+// Concatenations of channels that nobody makes: producers write into the columns of the whole.
+#include "support/pass_test.hpp"
+
+using namespace quern_test;
+using quern::onnx::attribute_i;
+using quern::onnx::attribute_ints;
+
+namespace {
+
+using Feeds = std::vector<quern::NamedTensor>;
+const auto same_pad = [] { return attribute_ints("pads", {1, 1, 1, 1}); };
+
+/// The bits of `outputs` are those of the same model with `dense` kept readable, hence apart; for every instruction set and 1 to 3 threads.
+/// Returns the plan at the best instruction set.
+std::string same_bits(ModelBuilder& b, const Feeds& feeds, const std::vector<std::string>& dense, std::size_t outputs = 1) {
+    std::string plan;
+    for (quern::Isa isa : {quern::Isa::avx2, quern::Isa::avx512}) {
+        if (isa > quern::best_isa()) continue;
+        quern::Options apart{.threads = 1, .isa = isa, .taps = dense};
+        auto engine = b.model().compile(apart);
+        EXPECT_EQ(count(engine.describe(), "by placement"), 0) << engine.describe();
+        auto want = engine.run(feeds);
+        for (int threads : {1, 2, 3}) {
+            auto e = b.model().compile({.threads = threads, .isa = isa});
+            plan = e.describe();
+            for (int again = 0; again < 2; ++again) {
+                auto got = e.run(feeds);
+                for (std::size_t o = 0; o < outputs; ++o) {
+                    EXPECT_EQ(got[o].second.shape(), want[o].second.shape());
+                    EXPECT_EQ(0, std::memcmp(got[o].second.raw(), want[o].second.raw(), want[o].second.bytes())) << plan;
+                }
+            }
+        }
+    }
+    return plan;
+}
+/// x [N, 32, H, W] -> a of 16, b of 32 channels by Winograd's method, c of 32 pooled, d of 16 with another function
+ModelBuilder parts() {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "32", "H", "W"}).constant("w0", ramp({32, 32, 1, 1}, 0.02f, -0.2f)).node("Conv", {"x", "w0"}, {"x0"});
+    b.constant("wa", ramp({16, 32, 1, 1}, 0.02f, -0.2f)).constant("wb", ramp({32, 32, 3, 3}, 0.01f, -0.2f)).constant("wd", ramp({16, 32, 1, 1}, 0.01f, -0.3f)).constant("bias", ramp({16}));
+    b.node("Conv", {"x0", "wa", "bias"}, {"a0"}).node("Relu", {"a0"}, {"a"});
+    b.node("Conv", {"x0", "wb"}, {"b"}, {same_pad()});
+    b.node("MaxPool", {"x0"}, {"c"}, {attribute_ints("kernel_shape", {3, 3}), same_pad()});
+    b.node("Conv", {"x0", "wd"}, {"d0"}).node("Sigmoid", {"d0"}, {"d"});
+    b.constant("wy", ramp({8, 96, 1, 1}, 0.01f, -0.3f));
+    return b;
+}
+Feeds picture(std::int64_t n = 2, std::int64_t h = 9, std::int64_t w = 11) { return {{"x", ramp({n, 32, h, w}, 0.05f, -1.f)}}; }
+auto channels() { return attribute_i("axis", 1); }
+
+TEST(Columns, PartsAreWrittenIntoTheWhole) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto b = parts();
+    b.node("Concat", {"a", "b", "c", "d"}, {"k"}, {channels()}).node("Conv", {"k", "wy"}, {"y"}).output("y");
+    for (auto [n, h, w] : {std::tuple{2, 9, 11}, std::tuple{1, 1, 1}, std::tuple{3, 17, 5}, std::tuple{0, 4, 4}}) {
+        auto plan = same_bits(b, picture(n, h, w), {"a", "b", "c", "d"});
+        EXPECT_EQ(count(plan, "by placement"), 1) << plan;
+        EXPECT_EQ(count(plan, "by concat"), 0) << plan;
+    }
+}
+TEST(Columns, AWholeMayBePartOfALargerOne) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto b = parts();
+    b.constant("wf", ramp({32, 48, 3, 3}, 0.01f, -0.2f)).constant("wg", ramp({8, 80, 1, 1}, 0.01f, -0.3f));
+    b.node("Concat", {"a", "b"}, {"k"}, {channels()}).node("Conv", {"k", "wf"}, {"f"}, {same_pad()});
+    b.node("Concat", {"k", "f"}, {"l"}, {channels()}).node("Conv", {"l", "wg"}, {"y"}).output("y");
+    auto plan = same_bits(b, picture(), {"a", "b", "f", "k"});
+    EXPECT_EQ(count(plan, "by placement"), 2) << plan;
+    EXPECT_EQ(count(plan, "by concat"), 0) << plan;
+}
+TEST(Columns, WhatCannotBePlacedIsCopied) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (int kind = 0; kind < 4; ++kind) {
+        SCOPED_TRACE(kind);
+        auto b = parts();
+        std::vector<std::string> in{"a", "b", "c", "d"};
+        std::size_t outputs = 1;
+        if (kind == 1) in = {"a", "b", "b", "d"};                                    // one part at two places
+        if (kind == 2) b.node("ReduceSum", {"b"}, {"z"}), outputs = 2;               // read by what wants it dense
+        if (kind == 3) b.node("Tanh", {"x0"}, {"t"}), in[1] = "t";                   // made by what writes it dense
+        b.node("Concat", in, {"k"}, {channels()}).node("Conv", {"k", "wy"}, {"y"}).output("y");
+        if (kind == 0) b.output("b"), outputs = 2;                                   // an output
+        if (kind == 2) b.output("z");
+        auto plan = same_bits(b, picture(), {"a", "b", "c", "d"}, outputs);
+        EXPECT_EQ(count(plan, "by concat"), 1) << plan;
+        EXPECT_EQ(count(plan, "by placement"), 0) << plan;
+    }
+}
+TEST(Columns, OtherAxesAreNotChannels) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto b = parts();
+    b.node("Concat", {"b", "c"}, {"k"}, {attribute_i("axis", 2)}).constant("wz", ramp({8, 32, 1, 1}, 0.01f, -0.3f)).node("Conv", {"k", "wz"}, {"y"}).output("y");
+    auto plan = same_bits(b, picture(), {"b", "c"});
+    EXPECT_EQ(count(plan, "by concat"), 1) << plan;
+}
+TEST(Columns, ChainsPicturesAndNormalizations) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    ModelBuilder b;  // a picture; an inverted residual reads and writes columns; a normalization reads them
+    b.input("x", DType::f32, {"N", "3", "H", "W"}).constant("w", ramp({16, 3, 3, 3})).constant("v", ramp({32, 3, 3, 3}, 0.02f, -0.3f));
+    b.node("Conv", {"x", "w"}, {"p"}, {same_pad()}).node("Conv", {"x", "v"}, {"q"}, {same_pad()});
+    b.constant("we", ramp({64, 16, 1, 1}, 0.02f, -0.2f)).constant("wd", ramp({64, 1, 3, 3})).constant("wp", ramp({16, 64, 1, 1}, 0.02f, -0.2f));
+    b.node("Conv", {"p", "we"}, {"e"}).node("Relu", {"e"}, {"er"}).node("Conv", {"er", "wd"}, {"d"}, {same_pad(), attribute_i("group", 64)}).node("Conv", {"d", "wp"}, {"r"});
+    for (const char* s : {"s", "o", "m", "u"}) b.constant(s, ramp({16}, 0.05f, 0.5f));
+    b.node("BatchNormalization", {"r", "s", "o", "m", "u"}, {"n"}).node("Relu", {"r"}, {"rr"}).constant("wr", ramp({8, 16, 1, 1}, 0.02f, -0.2f)).node("Conv", {"rr", "wr"}, {"z"});
+    b.node("Concat", {"q", "p", "r"}, {"k"}, {channels()}).constant("wy", ramp({8, 64, 1, 1}, 0.01f, -0.3f)).node("Conv", {"k", "wy"}, {"y"}).output("y").output("n");
+    for (auto [n, h, w] : {std::tuple{2, 9, 12}, std::tuple{1, 30, 30}}) {
+        auto plan = same_bits(b, {{"x", ramp({n, 3, h, w}, 0.05f, -1.f)}}, {"p", "q", "r"}, 2);
+        EXPECT_EQ(count(plan, "by placement"), 1) << plan;
+        EXPECT_EQ(count(plan, "by concat"), 0) << plan;
+    }
+}
+
+}  // namespace
