@@ -120,9 +120,15 @@ private:
             q.tile_p = std::clamp<std::int64_t>(target / 8 / row, 1, std::max<std::int64_t>(1, rows));
             q.tiles_p = up(rows, q.tile_p);
         } else if (nhwc()) {
+            // Rows that are gathered, or copied because they lie whole pages apart, are so once for each tile of columns.
+            bool copied = g.s.taps() != 1 || g.s.in_channels % 1024 == 0;
+            for (int d = 0; d < 3; ++d) copied = copied || g.s.stride[d] != 1 || g.s.pad[d] != 0;
             q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
             q.tile_p = up(pixels, q.tiles_p);
-            std::int64_t tn = std::max<std::int64_t>(target / 3 / (q.tile_p * k), g.s.taps() == 1 ? t_.panel : 128);
+            std::int64_t tn = std::max<std::int64_t>(target / 3 / (q.tile_p * k), copied ? 128 : t_.panel);
+            // A few large tiles leave cores idle in the end.
+            for (std::int64_t n = up(m, tn); copied && q.tiles_p * n < 16 && q.tiles_p * n % 8 != 0 && q.tile_p > 56 && q.tile_p * tn * k > target / 2;) q.tile_p = up(pixels, ++q.tiles_p);
+            while (copied && g.s.taps() == 1 && tn > t_.panel && q.tiles_p * up(m, tn) < 8 && q.tile_p * tn * k > target / 2) tn /= 2;
             if (g.images * pixels < 16) tn = std::min(tn, std::max(t_.panel, (32 << 10) / k));  // reading the weights is what takes the time
             q.tiles_n = up(m, tn);
             q.tile_n = up(up(m, q.tiles_n), t_.panel) * t_.panel;

@@ -22,6 +22,8 @@ public:
             std::fill_n(u + floats, room, 0.f);
         });
         unread = 1u << 1;
+        strided_in = 1u;
+        strided_out = !p_.has_residual;
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return side_ == 4 ? "conv.winograd4" : "conv.winograd2"; }
@@ -31,7 +33,7 @@ public:
         q->g = resolve(p_, in, out[0]);
         const Geometry& g = q->g;
         q->tiles = up(g.s.out[1], side_) * up(g.s.out[2], side_);
-        q->panels = g.s.out_channels / t_.panel;
+        q->panels = g.m / t_.panel;
         q->blocks = up(q->tiles, 28);
         if (q->blocks > 2) q->blocks += q->blocks % 2;
         // Few tiles: all are transformed first, then panels are shared out; else each block does both.
@@ -126,8 +128,7 @@ inline std::string refuse_winograd(const Problem& p, const Target& t) {
     if (p.group != 1) return std::to_string(p.group) + " groups; 1 is accepted";
     if (!p.w.defined()) return "weights are not constant";
     std::int64_t c = p.w.shape()[1], m = p.w.shape()[0];
-    if (c < 32 || c % 16 != 0 || m < 32 || m % 32 != 0)
-        return std::to_string(c) + " to " + std::to_string(m) + " channels; multiples of 16 and 32, at least 32, are accepted";
+    if (c < 16 || c % 16 != 0 || m < 32 || m % 32 != 0) return std::to_string(c) + " to " + std::to_string(m) + " channels; multiples of 16 and 32 are accepted";
     if (vec::table(t.isa).isa == Isa::baseline) return "instruction set baseline; avx2 or avx512 is needed";
     return {};
 }
