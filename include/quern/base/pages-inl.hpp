@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -10,13 +11,13 @@
 
 QUERN_BEGIN
 
-QUERN_INLINE Pages::Pages(std::size_t bytes) noexcept {
+QUERN_INLINE Pages::Pages(std::size_t bytes, std::size_t at_once) noexcept {
     constexpr std::size_t page = 4096;
     if (bytes == 0 || bytes > PTRDIFF_MAX - page) return;
     std::size_t n = (bytes + page - 1) / page * page;
 #if defined(__linux__)
     // Room for the alignment of huge pages, whose unused ends are given back at once.
-    std::size_t align = n >= huge_from ? std::size_t{2} << 20 : page, room = n + (align > page ? align : 0);
+    std::size_t align = n >= huge_from ? huge : page, room = n + (align > page ? align : 0);
     void* p = ::mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return;
     auto at = reinterpret_cast<std::uintptr_t>(p);
@@ -25,13 +26,35 @@ QUERN_INLINE Pages::Pages(std::size_t bytes) noexcept {
     if (before) ::munmap(base, before);
     if (after) ::munmap(base + before + n, after);
     data_ = base + before;
-    if (align > page) (void)::madvise(data_, n, MADV_HUGEPAGE);
 #else
     data_ = static_cast<std::byte*>(::operator new(n, std::align_val_t(page), std::nothrow));
     if (!data_) return;
     std::memset(data_, 0, n);
 #endif
     size_ = n;
+    expect(0, at_once);
+}
+QUERN_INLINE void Pages::expect(std::size_t from, std::size_t to) noexcept {
+#if defined(__linux__)
+    to = std::min(to, size_);
+    if (to < from || to - from < huge_from) return;
+    from = (from + huge - 1) / huge * huge;
+    (void)::madvise(data_ + from, to - from, MADV_HUGEPAGE);
+#else
+    (void)from, (void)to;
+#endif
+}
+QUERN_INLINE bool Pages::grow(std::size_t bytes) noexcept {
+    Pages more(bytes, 0);
+    if (!more.data_) return false;
+#if defined(__linux__)
+    if (data_ && size_ <= more.size_) {
+        if (::mremap(data_, size_, size_, MREMAP_MAYMOVE | MREMAP_FIXED, more.data_) == MAP_FAILED) return false;
+        data_ = nullptr;
+    }
+#endif
+    *this = std::move(more);
+    return true;
 }
 QUERN_INLINE void Pages::release() noexcept {
     if (!data_) return;

@@ -7,14 +7,17 @@
 
 QUERN_BEGIN
 
-/// Zeroed memory in whole pages, given back to the system when it ends. Pages cost nothing before they are touched; blocks of
-/// `huge_from` bytes or more ask for huge pages, which are touched 512 times less often.
+/// Zeroed memory in whole pages, given back to the system when it ends. Pages cost nothing before they are touched. What is touched at
+/// once asks for huge pages, which are touched 512 times less often; what is touched bit by bit should not: where the system is slow to
+/// find one, a huge page costs milliseconds in a single step.
 class QUERN_API Pages {
 public:
     static constexpr std::size_t huge_from = std::size_t{4} << 20;
     Pages() = default;
-    /// At least `bytes`; data() is null where there is no memory or bytes is 0.
-    explicit Pages(std::size_t bytes) noexcept;
+    /// At least `bytes`, to be touched at once; data() is null where there is no memory or bytes is 0.
+    explicit Pages(std::size_t bytes) noexcept : Pages(bytes, bytes) {}
+    /// The same where only the first `at_once` are touched soon.
+    Pages(std::size_t bytes, std::size_t at_once) noexcept;
     Pages(Pages&& o) noexcept : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
     Pages& operator=(Pages&& o) noexcept {
         if (this != &o) {
@@ -28,8 +31,14 @@ public:
     std::byte* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
     void release() noexcept;
+    /// Room for at least `bytes`, larger than now; pages that were touched stay with it as far as the system can move them, so that nothing
+    /// is faulted in twice. The address changes, the contents are lost. False where there is no memory: nothing changed then.
+    bool grow(std::size_t bytes) noexcept;
+    /// Bytes [from, to) will be touched at once.
+    void expect(std::size_t from, std::size_t to) noexcept;
 
 private:
+    static constexpr std::size_t huge = std::size_t{2} << 20;
     std::byte* data_ = nullptr;  ///< aligned to 4096 at least
     std::size_t size_ = 0;
 };
