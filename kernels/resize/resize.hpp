@@ -54,6 +54,8 @@ inline void resolve(const Spec& s, std::span<const std::int64_t> in, const float
     }
 }
 
+/// Of one axis's table, which takes up to 16 bytes for each.
+inline constexpr double most_entries = 0x1p27;
 /// Where the outputs of one axis come from: `taps` source positions and weights for each.
 struct Axis {
     int axis = 0;
@@ -118,10 +120,12 @@ inline Axis make_axis(const Spec& s, int axis, std::int64_t in, std::int64_t out
     const double stretch = s.antialias ? std::min(1.0, scale) : 1;
     const double reach = (s.mode == Mode::cubic ? 2 : 1) / stretch;
     if (s.mode != Mode::nearest) {
-        // Taps that lie beyond the axis on both sides are all clamped: a window longer than that is never needed.
         if (!(reach < 0x1p24)) raise(ErrorCode::unsupported, "an antialiasing window of more than 2^24 elements");
         t.taps = 2 * static_cast<int>(std::ceil(reach));
-        if (static_cast<double>(t.taps) * static_cast<double>(out) > 0x1p32) raise(ErrorCode::out_of_memory, "a resize table of more than 2^32 weights");
+    }
+    if (static_cast<double>(t.taps) * static_cast<double>(out) > most_entries)
+        raise(ErrorCode::out_of_memory, "axis " + std::to_string(axis) + " resized to " + std::to_string(out) + " elements of " + std::to_string(t.taps) + " sources each; 2^27 sources are accepted");
+    if (s.mode != Mode::nearest) {
         t.weight.resize(static_cast<std::size_t>(out * t.taps));
     }
     t.index.resize(static_cast<std::size_t>(out * t.taps));
@@ -316,10 +320,10 @@ public:
 
 private:
     static std::size_t buffer_bytes(const View& x, const View& y) {
-        std::int64_t n = 1;
-        for (int i = 0; i < x.rank; ++i) n *= std::max(x.dims[i], y.dims[i]);  // no stage is larger
-        std::size_t wide = y.dtype == DType::f64 || ((is_integer(y.dtype)) && dtype_bits(y.dtype) >= 32) ? 8 : 4;
-        return (static_cast<std::size_t>(n) * wide + 63) / 64 * 64;
+        std::int64_t n = y.dtype == DType::f64 || (is_integer(y.dtype) && dtype_bits(y.dtype) >= 32) ? 8 : 4;
+        for (int i = 0; i < x.rank; ++i)  // no stage is larger
+            if (__builtin_mul_overflow(n, std::max(x.dims[i], y.dims[i]), &n) || n > INT64_MAX / 4) raise(ErrorCode::out_of_memory, "what lies between the passes of this resize does not fit into memory");
+        return (static_cast<std::size_t>(n) + 63) / 64 * 64;
     }
     void scales_from_shapes(const View& x, const View& y, double* scale) const {
         for (int i = 0; i < x.rank; ++i) scale[i] = static_cast<double>(y.dims[i]) / static_cast<double>(x.dims[i]);

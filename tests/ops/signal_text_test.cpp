@@ -4,6 +4,7 @@
 #include <quern/kernels/signal/fft.hpp>
 #include <quern/kernels/text/regex.hpp>
 
+#include "support/bytes_test.hpp"
 #include "support/op_test.hpp"
 
 using namespace quern_test;
@@ -60,6 +61,18 @@ TEST(Resize, SymbolsFollowScales) {
     EXPECT_NE(b.model().dump("import").find("y: float[N, 3, 2*H, floordiv(W,2)]"), std::string::npos) << b.model().dump("import");
     auto y = b.run({{"x", wave({1, 3, 2, 5})}});
     EXPECT_EQ(y[0].shape(), (quern::Shape{1, 3, 4, 2}));
+}
+TEST(Resize, SizesThatNoMemoryHoldsAreErrorsBeforeTablesAreMade) {
+    auto refused = [](Tensor x, Tensor sizes, const char* mode, std::vector<int> fixed) {
+        return error_of([&] { run_op("Resize", {x, {}, {}, sizes}, {attribute_s("mode", mode)}, 19, 1, fixed, {.memory_limit = std::size_t{256} << 20}); }, quern::ErrorCode::out_of_memory);
+    };
+    for (const char* mode : {"nearest", "linear", "cubic"})
+        for (std::int64_t size : {std::int64_t{67835469387268097}, INT64_MAX, std::int64_t{1} << 40}) {
+            refused(wave({1, 4, 3, 3}), ints({4}, {size, 4, 2, 5}), mode, {3});
+            refused(wave({1, 4, 3, 3}), ints({4}, {size, 4, 2, 5}), mode, {});
+        }
+    // The output alone would fit, its tables would not.
+    EXPECT_NE(refused(Tensor(DType::u8, {1}), ints({1}, {std::int64_t{1} << 27}), "cubic", {3}).find("2^27"), std::string::npos);
 }
 TEST(Resize, OldOperatorsAndRefusals) {
     Tensor x = floats({1, 1, 1, 2}, {1, 2}), none;

@@ -11,20 +11,24 @@ QUERN_BEGIN
 
 QUERN_INLINE bool Arena::reserve(std::size_t n) {
     if (n <= size_) return false;
+    const std::size_t before = size_;
     if (n <= pages_.size()) {  // untouched pages behind the used ones: shapes that grow step by step stay where they are
         size_ = std::min((n + 4095) / 4096 * 4096, pages_.size());
+        pages_.expect(before, size_);
         return false;
     }
     if (size_) n += n / 4;
-    release();
     n = (n + 4095) / 4096 * 4096;
-    pinned_ = api_ && device_ == Device::cpu && n <= most_pinned;
+    const bool pinned = api_ && device_ == Device::cpu && n <= most_pinned;
+    if (device_ != Device::cpu || pinned || pinned_) release();
+    pinned_ = pinned;
     if (device_ != Device::cpu) data_ = static_cast<std::byte*>(api_->allocate(n));
     else if (pinned_) data_ = static_cast<std::byte*>(api_->allocate_pinned(n));
     else {
-        pages_ = n <= SIZE_MAX / 8 ? Pages(4 * n) : Pages();
-        if (!pages_.data()) pages_ = Pages(n);
+        bool grown = n <= SIZE_MAX / 8 && pages_.grow(4 * n);
+        if (!grown && !pages_.grow(n)) release();
         data_ = pages_.data();
+        pages_.expect(size_, n);
     }
     if (!data_) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(n) + " bytes of activations");
     size_ = n;
@@ -225,6 +229,19 @@ QUERN_INLINE void Runner::set_shape(int v) {
     }
 }
 
+/// Of a value whose shape is known; raises out_of_memory where no memory could hold it.
+QUERN_INLINE std::size_t Runner::bytes_of(int v) const {
+    const View& w = frame_->views[v];
+    std::int64_t n = 1;
+    for (int d = 0; d < w.rank; ++d)
+        if (w.dims[d] == 0) return 0;
+    for (int d = 0; d < w.rank; ++d)
+        if (__builtin_mul_overflow(n, w.dims[d], &n)) raise(ErrorCode::out_of_memory, "value '" + plan_->values[v].name + "' does not fit into memory");
+    const std::size_t b = storage_bytes(w.dtype, n);
+    if (b > SIZE_MAX / 4) raise(ErrorCode::out_of_memory, "value '" + plan_->values[v].name + "' does not fit into memory");
+    return b;
+}
+
 /// First fit in the order of the steps: each value where the first large enough hole is, given back after its last use.
 QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device device) {
     const Plan& p = *plan_;
@@ -270,17 +287,7 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
                 holes_.erase(it);
             }
     };
-    auto bytes = [&](int v) {
-        const View& w = f.views[v];
-        std::int64_t n = 1;
-        for (int d = 0; d < w.rank; ++d)
-            if (w.dims[d] == 0) return std::size_t{0};
-        for (int d = 0; d < w.rank; ++d)
-            if (__builtin_mul_overflow(n, w.dims[d], &n)) raise(ErrorCode::out_of_memory, "value '" + p.values[v].name + "' does not fit into memory");
-        std::size_t b = storage_bytes(w.dtype, n);
-        if (b > SIZE_MAX / 4) raise(ErrorCode::out_of_memory, "value '" + p.values[v].name + "' does not fit into memory");
-        return b;
-    };
+    auto bytes = [&](int v) { return bytes_of(v); };
     for (int s = begin; s < end; ++s) {
         const PlanStep& st = p.steps[s];
         for (int v : st.out)
@@ -372,14 +379,14 @@ QUERN_INLINE void Runner::resolve(int segment) {
     for (int s = begin; s < end; ++s)
         if (plan_->steps[s].check) with_place([&] { return where(s); }, [&] { verify_step(*plan_, s, f.slots.data()); });
     for (int s = begin; s < end; ++s)
-        for (int v : plan_->steps[s].out)
-            if (v >= 0 && plan_->values[v].home == PlanValue::Home::arena && plan_->values[v].dtype == DType::string) {
-                Shape shape(f.views[v].shape());
-                std::size_t handles = storage_bytes(DType::string, shape.count());
-                if (shared_.memory_limit && handles > shared_.memory_limit)
-                    raise(ErrorCode::out_of_memory, "value '" + plan_->values[v].name + "' needs " + std::to_string(handles) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
-                f.strings[v] = Tensor(DType::string, std::move(shape));
-            }
+        for (int v : plan_->steps[s].out) {
+            if (v < 0 || plan_->values[v].home != PlanValue::Home::arena) continue;
+            // Before kernels book: what they hold for a shape is a multiple of what is checked here.
+            const std::size_t n = bytes_of(v);
+            if (shared_.memory_limit && n > shared_.memory_limit)
+                raise(ErrorCode::out_of_memory, "value '" + plan_->values[v].name + "' needs " + std::to_string(n) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
+            if (plan_->values[v].dtype == DType::string) f.strings[v] = Tensor(DType::string, Shape(f.views[v].shape()));
+        }
     book(begin, end);
     for (Device device : {Device::cpu, Device::cuda}) {
         if (device != Device::cpu && !plan_->device) break;

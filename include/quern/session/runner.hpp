@@ -120,6 +120,7 @@ private:
     void resolve(int segment);
     void evaluate_dims(int segment, int begin, int end);
     void set_shape(int value);
+    std::size_t bytes_of(int value) const;
     void allocate(int segment, int begin, int end, Device device);
     std::size_t arena_of(int segment, Device device) const { return static_cast<std::size_t>(segment) + (device == Device::cpu ? 0 : plan_->segments.size()); }
     void run_step(int step);
