@@ -62,6 +62,7 @@ struct Layout {
         return best_rank(Family::conv, p, ctx.target) < first;
     }
     void convolution(NodeId id) {
+        const NodeId fresh = static_cast<NodeId>(g.nodes.size());
         int rank = g.fact(g.nodes[id].in[0]).rank();
         std::string origin = g.nodes[id].origin;
         ValueId x = transpose(g.nodes[id].in[0], to_last(rank), origin);
@@ -69,16 +70,28 @@ struct Layout {
         in[0] = x;
         bool bytes = of_bytes(g.nodes[id]);
         if (!bytes && in.size() > 3 && in[3] != no_value) in[3] = transpose(in[3], to_last(rank), origin);
-        ValueId out = g.nodes[id].out[0];
         Attrs a = g.nodes[id].attrs;
         a.set("layout", std::string("nhwc"));
         std::string name = g.nodes[id].name;
         ValueId y = node(op_named(bytes ? "quern::QLinearConv" : "quern::FusedConv"), in, std::move(a), origin, name);
         g.nodes[g.values[y].producer].name = name;
-        ValueId back = transpose(y, to_first(rank), origin);
-        g.replace_uses(out, back);
-        rename(out, back);
+        take_place(id, transpose(y, to_first(rank), origin), fresh);
+    }
+    /// `now` takes the place and the ONNX name of node `id`'s output; the node goes. What was made as node `fresh` or after has no readers
+    /// yet: its node makes the old output from now on, so that nobody has to be told.
+    void take_place(NodeId id, ValueId now, NodeId fresh) {
+        const ValueId old = g.nodes[id].out[0];
+        const NodeId maker = g.values[now].producer;
         g.remove_node(id);
+        if (maker >= fresh) {
+            g.fact(old) = g.fact(now);
+            g.values[now].producer = -1;
+            g.values[old].producer = maker;
+            g.nodes[maker].out = {old};
+        } else {
+            g.replace_uses(old, now);
+            rename(old, now);
+        }
     }
     /// `now` takes the ONNX name of `old`, which nobody uses any more.
     void rename(ValueId old, ValueId now) { std::swap(g.values[old].name, g.values[now].name); }
@@ -302,13 +315,10 @@ struct Layout {
         Moved m{bytes ? std::string(domain) + "::" + n.op->name : n.op->name, n.in, n.attrs};
         if (!translate(m, x, y, y.rank())) return false;
         std::string origin = g.nodes[id].origin, name = g.nodes[id].name;
-        ValueId out = g.nodes[id].out[0];
+        const NodeId fresh = static_cast<NodeId>(g.nodes.size());
         ValueId moved = node(op_named(m.op), std::move(m.in), std::move(m.attrs), origin, name);
         g.nodes[g.values[moved].producer].name = name;
-        ValueId back = m.back ? transpose(moved, to_first(y.rank()), origin) : moved;
-        g.replace_uses(out, back);
-        rename(out, back);
-        g.remove_node(id);
+        take_place(id, m.back ? transpose(moved, to_first(y.rank()), origin) : moved, fresh);
         return true;
     }
     /// Reshape to groups of channels, transpose of the two, reshape back: the same over the last dimension.
@@ -322,14 +332,11 @@ struct Layout {
         if (!split.dims[1].is_const() || !split.dims[2].is_const() || !(split.dims[0] == x.dims[0]) || !(split.dims[3] == x.dims[2]) || !(split.dims[4] == x.dims[3])) return false;
         std::int64_t groups = split.dims[1].value(), each = split.dims[2].value();
         std::string origin = mid->origin, name = mid->name;
-        ValueId out = last->out[0];
+        const NodeId fresh = static_cast<NodeId>(g.nodes.size());
         v = node(op_named("Reshape"), {v, ints("shape", {0, 0, 0, groups, each})}, {}, origin, name);
         v = transpose(v, {0, 1, 2, 4, 3}, origin);
         v = node(op_named("Reshape"), {v, ints("shape", {0, 0, 0, groups * each})}, {}, origin, name);
-        ValueId back = transpose(v, to_first(4), origin);
-        g.replace_uses(out, back);
-        rename(out, back);
-        g.remove_node(id);
+        take_place(id, transpose(v, to_first(4), origin), fresh);
         return true;
     }
     /// Transpose to channels last of a value that is there in channels last.

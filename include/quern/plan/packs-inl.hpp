@@ -3,6 +3,7 @@
 #include <cstring>
 #include <tuple>
 
+#include "../base/checksum.hpp"
 #include "packs.hpp"
 
 QUERN_BEGIN
@@ -31,8 +32,9 @@ QUERN_INLINE Tensor PackRegistry::add(const std::string& key, Tensor made) {
 }
 QUERN_INLINE Tensor PackRegistry::shared(const std::shared_ptr<const Tensor>& held) { return Tensor::share(held->dtype(), held->shape(), held->raw(), held); }
 QUERN_INLINE Tensor PackRegistry::merge(const std::string& layout, Tensor made) {
+    const std::string key = layout + "#" + std::to_string(checksum({static_cast<const std::byte*>(made.raw()), made.bytes()}));
     std::lock_guard<std::mutex> l(lock_);
-    auto& list = computed_[layout];
+    auto& list = computed_[key];
     std::erase_if(list, [](const Held& h) { return h.expired(); });
     for (const Held& h : list)
         if (auto held = h.lock(); held && held->bytes() == made.bytes() && std::memcmp(held->raw(), made.raw(), made.bytes()) == 0) return shared(held);

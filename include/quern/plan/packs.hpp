@@ -33,7 +33,7 @@ private:
     static Tensor shared(const std::shared_ptr<const Tensor>& held);
     std::mutex lock_;
     std::unordered_map<std::string, Held> made_;
-    std::unordered_map<std::string, std::vector<Held>> computed_;
+    std::unordered_map<std::string, std::vector<Held>> computed_;  ///< by layout and checksum
 };
 
 /// A packed weight of a plan. `node` names the first output of its node, in nested graphs after the names of the nodes around it.
