@@ -57,6 +57,24 @@ TEST(Packs, PagesAreZeroAlignedAndWritable) {
     EXPECT_EQ(Pages(SIZE_MAX / 2).data(), nullptr);
 }
 
+TEST(Packs, PagesGrowOrStay) {
+    Pages p(100000, 0);
+    p.data()[0] = std::byte{7};
+    const auto* before = p.data();
+    EXPECT_FALSE(p.grow(SIZE_MAX / 2));
+    EXPECT_EQ(p.data(), before);
+    EXPECT_EQ(p.data()[0], std::byte{7});
+    for (std::size_t n : {std::size_t{300000}, 3 * Pages::huge_from, 5 * Pages::huge_from}) {
+        ASSERT_TRUE(p.grow(n));
+        ASSERT_GE(p.size(), n);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(p.data()) % (n >= Pages::huge_from ? std::size_t{2} << 20 : 4096), 0u);
+        p.expect(n / 2, n);
+        p.data()[0] = p.data()[n - 1] = std::byte{1};
+    }
+    Pages none;
+    ASSERT_TRUE(none.grow(5));
+    none.data()[4] = std::byte{1};
+}
 TEST(Packs, ForgottenPagesComeBack) {
     std::string path = testing::TempDir() + "quern_forget.bin";
     std::string text(50000, 'x');
