@@ -253,6 +253,12 @@ TEST(Import, SubgraphsThatAnOperatorMakesPartOfTheGraphHaveDeclaredInputs) {
 }
 }  // namespace
 
+// Nobody could give a value for it (found by fuzzing).
+TEST(Import, AMapInputWithKeysOfNoTypeIsAProblem) {
+    auto problems = quern::check(QUERN_SOURCE_DIR "/tests/fuzz/corpus/found_map_key.onnx").value();
+    ASSERT_EQ(problems.size(), 1u);
+    EXPECT_NE(problems[0].reason.find("input 'm' is a map with keys of type undefined"), std::string::npos) << problems[0].reason;
+}
 // What only such an input reaches is left out of the graph: without a problem the outputs had no producer (found by fuzzing).
 TEST(Import, AnOptionalInputWithoutElementTypeIsAProblem) {
     auto problems = quern::check(QUERN_SOURCE_DIR "/tests/fuzz/corpus/optional_of_no_type.onnx").value();

@@ -472,7 +472,9 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, const std::vecto
         if (s.names.count(i.name)) raise(ErrorCode::invalid_model, "two graph inputs are named '" + std::string(i.name) + "'");
         Fact f = formals ? (*formals)[at] : declared(i.type, "input '" + std::string(i.name) + "'");
         const Fact* innermost = &f;
-        while (innermost->elem) innermost = innermost->elem.get();
+        for (; innermost->elem; innermost = innermost->elem.get())
+            if (!formals && innermost->kind == Kind::map && innermost->key != DType::string && !is_integer(innermost->key))
+                out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' is a map with keys of type " + dtype_name(innermost->key) + "; accepted: integers, strings"});
         if (!formals && innermost->dtype == DType::undefined)
             out_.problems.push_back(Problem{ErrorCode::invalid_model, "", "", "", 0, "", "input '" + std::string(i.name) + "' has no element type; accepted: 1 to " + std::to_string(dtype_count - 1)});
         ValueId v = s.graph->add_value(unique(*s.graph, i.name), std::move(f));
