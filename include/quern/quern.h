@@ -34,7 +34,8 @@ typedef enum quern_status {
     QUERN_CANCELLED = 7,
     QUERN_DEADLINE_EXCEEDED = 8,
     QUERN_DEVICE = 9,           /* the accelerator or its driver reported a failure */
-    QUERN_INTERNAL = 10         /* a defect of quern */
+    QUERN_INTERNAL = 10,        /* a defect of quern */
+    QUERN_STATUS_WIDTH = 0x7fffffff /* no status: makes every int a value of the type, so that a wrong one can be refused */
 } quern_status;
 
 /* ONNX's numbers of element types. */
@@ -42,7 +43,8 @@ typedef enum quern_dtype {
     QUERN_UNDEFINED = 0, QUERN_FLOAT = 1, QUERN_UINT8 = 2, QUERN_INT8 = 3, QUERN_UINT16 = 4, QUERN_INT16 = 5, QUERN_INT32 = 6, QUERN_INT64 = 7,
     QUERN_STRING = 8, QUERN_BOOL = 9, QUERN_FLOAT16 = 10, QUERN_DOUBLE = 11, QUERN_UINT32 = 12, QUERN_UINT64 = 13, QUERN_COMPLEX64 = 14, QUERN_COMPLEX128 = 15,
     QUERN_BFLOAT16 = 16, QUERN_FLOAT8E4M3FN = 17, QUERN_FLOAT8E4M3FNUZ = 18, QUERN_FLOAT8E5M2 = 19, QUERN_FLOAT8E5M2FNUZ = 20,
-    QUERN_UINT4 = 21, QUERN_INT4 = 22, QUERN_FLOAT4E2M1 = 23, QUERN_FLOAT8E8M0 = 24, QUERN_UINT2 = 25, QUERN_INT2 = 26, QUERN_FLOAT6E2M3 = 27, QUERN_FLOAT6E3M2 = 28
+    QUERN_UINT4 = 21, QUERN_INT4 = 22, QUERN_FLOAT4E2M1 = 23, QUERN_FLOAT8E8M0 = 24, QUERN_UINT2 = 25, QUERN_INT2 = 26, QUERN_FLOAT6E2M3 = 27, QUERN_FLOAT6E3M2 = 28,
+    QUERN_DTYPE_WIDTH = 0x7fffffff /* no type, as above */
 } quern_dtype;
 
 typedef struct quern_error quern_error;
