@@ -136,7 +136,12 @@ TEST(EngineFile, KeepsWhatTuningChose) {
         Engine tuned = builder.model().compile(o);
         auto want = plain.run(feeds(name)), got = tuned.run(feeds(name));
         ASSERT_EQ(got.size(), want.size());
-        for (std::size_t i = 0; i < got.size(); ++i) expect_near(got[i].second, want[i].second, 1e-4, 1e-4);
+        for (std::size_t i = 0; i < got.size(); ++i) {
+            double largest = 1;  // Winograd's method, where it was faster here, is off by some 3e-6 of it
+            if (want[i].second.dtype() == DType::f32)
+                for (float v : want[i].second.data<float>()) largest = std::max(largest, std::abs(double(v)));
+            expect_near(got[i].second, want[i].second, 1e-5, 1e-5 * largest);
+        }
         Removed file{scratch_path("tuned")};
         tuned.save(file.path);
         expect_same(Engine::load(file.path, {.threads = 2}).run(feeds(name)), got);
