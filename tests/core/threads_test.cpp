@@ -100,6 +100,56 @@ TEST(Threads, SameBitsForAnyNumber) {
     }
 }
 
+/// Runs tiles in order on the calling thread, with what a test says of its width and of workers.
+struct OddExecutor final : Executor {
+    std::vector<int> widths{1};
+    mutable std::size_t asked = 0;
+    int worker = 0;
+    bool fails = false;
+    int width() const noexcept override { return widths[std::min(asked++, widths.size() - 1)]; }
+    void run(std::int64_t n, Tile tile, void* context) override {
+        if (fails) throw std::runtime_error("no threads today");
+        for (std::int64_t i = 0; i < n; ++i) tile(context, i, worker);
+    }
+};
+TEST(Threads, AnExecutorWithoutWidthOrOfChangingWidthIsHarmless) {
+    ModelBuilder b;  // its products book scratch for each worker
+    Tensor x(DType::f32, {700, 300}), w(DType::f32, {300, 500});
+    for (Tensor* t : {&x, &w})
+        for (std::int64_t i = 0; i < t->count(); ++i) t->data<float>()[static_cast<std::size_t>(i)] = static_cast<float>(i % 13) - 6;
+    b.input("x", DType::f32, {"M", "300"}).input("w", DType::f32, {"300", "N"}).node("MatMul", {"x", "w"}, {"p"}).node("Softmax", {"p"}, {"y"}).output("y");
+    Model model = b.model();
+    auto want = model.compile({.threads = 1}).run({{"x", x}, {"w", w}});
+    for (std::vector<int> widths : {std::vector<int>{0}, {-3}, {1, 64}, {64, 1}, {2, 3, 4, 5, 6, 7, 8}, {INT32_MAX}}) {
+        auto executor = std::make_shared<OddExecutor>();
+        executor->widths = widths;
+        auto got = model.compile({.executor = executor}).run({{"x", x}, {"w", w}});
+        EXPECT_EQ(0, std::memcmp(got[0].second.raw(), want[0].second.raw(), want[0].second.bytes()));
+    }
+}
+TEST(Threads, WhatAnExecutorDoesWrongIsAnErrorOfTheCaller) {
+    auto executor = std::make_shared<OddExecutor>();
+    executor->widths = {2};
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N"}).node("Exp", {"x"}, {"y"}).output("y");
+    Session s(b.model().compile({.executor = executor}));
+    s.input("x", {1 << 20});  // many tiles
+    for (int worker : {-1, 2, 1000}) {
+        executor->worker = worker;
+        auto r = s.try_run();
+        ASSERT_FALSE(r.ok());
+        EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument);
+        EXPECT_NE(r.error().message().find("worker " + std::to_string(worker)), std::string::npos) << r.error().what();
+    }
+    executor->fails = true;
+    auto r = s.try_run();
+    ASSERT_FALSE(r.ok());
+    EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument);
+    EXPECT_NE(r.error().message().find("no threads today"), std::string::npos) << r.error().what();
+    executor->fails = false;
+    executor->worker = 1;
+    EXPECT_TRUE(s.try_run().ok());
+}
 TEST(Threads, QuotasOfControlGroups) {
     namespace fs = std::filesystem;
     fs::path root = fs::path(testing::TempDir()) / "quern_cgroup";

@@ -24,8 +24,19 @@ QUERN_INLINE const char* error_code_name(ErrorCode c) noexcept {
 QUERN_INLINE Error::Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) { compose(); }
 QUERN_INLINE Error::~Error() = default;
 QUERN_INLINE void Error::compose() {
-    what_ = std::string(error_code_name(code_)) + ": " + message_;
-    for (auto& c : context_) what_ += "\n  in " + c;
+    // Names come from files: a control character in one must not look like another line of a log.
+    auto add = [&](const std::string& text) {
+        for (char c : text) {
+            constexpr const char* hex = "0123456789abcdef";
+            if (static_cast<unsigned char>(c) >= 0x20) what_ += c;
+            else if (c == '\n') what_ += "\\n";
+            else if (c == '\t') what_ += "\\t";
+            else what_ += std::string("\\x") + hex[c >> 4] + hex[c & 15];
+        }
+    };
+    what_ = std::string(error_code_name(code_)) + ": ";
+    add(message_);
+    for (auto& c : context_) what_ += "\n  in ", add(c);
 }
 QUERN_INLINE Error& Error::at(std::string place) & {
     context_.push_back(std::move(place));

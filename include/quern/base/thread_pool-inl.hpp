@@ -97,7 +97,10 @@ QUERN_INLINE ThreadPool::~ThreadPool() {
 }
 QUERN_INLINE void ThreadPool::start() {
     threads_.reserve(width_ - 1);
-    for (int i = 1; i < width_; ++i) threads_.emplace_back([this, i] { work(i); });
+    // Where the system gives no more threads, those that are there do all of the work.
+    (void)guarded([&] {
+        for (int i = 1; i < width_; ++i) threads_.emplace_back([this, i] { work(i); });
+    });
 }
 QUERN_INLINE void ThreadPool::drain(int worker) {
     const Job job = job_;
@@ -162,7 +165,7 @@ QUERN_INLINE void RunWorkers::check(const std::atomic<bool>* stop) {
 }
 QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
     if (n <= 0) return;
-    if (n == 1 || width() == 1) {
+    if (n == 1 || width_ == 1) {
         for (std::int64_t i = 0; i < n; ++i) {
             check(stop_);
             tile(context, i, 0);
@@ -173,23 +176,32 @@ QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
         Tile tile;
         void* context;
         const std::atomic<bool>* stop;
+        int width;
         std::atomic<bool> failed{false};
         std::exception_ptr first;
         std::mutex lock;
-    } g{tile, context, stop_, {}, {}, {}};
+    } g{tile, context, stop_, width_, {}, {}, {}};
     auto safe = [](void* c, std::int64_t i, int w) {
         auto& s = *static_cast<Guarded*>(c);
         if (s.failed.load(std::memory_order_relaxed)) return;
         try {
             check(s.stop);
+            if (w < 0 || w >= s.width) raise(ErrorCode::invalid_argument, "the executor gave worker " + std::to_string(w) + "; its width was " + std::to_string(s.width));
             s.tile(s.context, i, w);
         } catch (...) {
             std::lock_guard<std::mutex> l(s.lock);
             if (!s.failed.exchange(true)) s.first = std::current_exception();
         }
     };
-    if (executor_) executor_->run(n, safe, &g);
-    else pool_->run(n, safe, &g);
+    if (executor_) {
+        try {
+            executor_->run(n, safe, &g);
+        } catch (const Error&) {
+            throw;
+        } catch (const std::exception& e) {
+            raise(ErrorCode::invalid_argument, std::string("Options::executor failed: ") + e.what());
+        }
+    } else pool_->run(n, safe, &g);
     if (g.failed) std::rethrow_exception(g.first);
 }
 

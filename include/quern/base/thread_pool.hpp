@@ -1,5 +1,6 @@
 // Threads of an engine: parked unless a run is on, tiles taken one by one by whoever is free.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <string>
@@ -67,8 +68,10 @@ private:
 class QUERN_API RunWorkers final : public Workers {
 public:
     /// Once `stop` is true, run() raises cancelled before its next tile.
-    RunWorkers(ThreadPool* pool, Executor* executor, const std::atomic<bool>* stop = nullptr) : pool_(pool), executor_(executor), stop_(stop) {}
-    int width() const noexcept override { return executor_ ? executor_->width() : pool_ ? pool_->width() : 1; }
+    RunWorkers(ThreadPool* pool, Executor* executor, const std::atomic<bool>* stop = nullptr)
+        : pool_(pool), executor_(executor), stop_(stop), width_(executor ? std::clamp(executor->width(), 1, 1024) : pool ? pool->width() : 1) {}
+    /// Asked of an executor once: what kernels book for each worker holds as long as the session.
+    int width() const noexcept override { return width_; }
     void run(std::int64_t n, Tile tile, void* context) override;
     /// As long as it lives the pool's threads expect work.
     class QUERN_API Busy {
@@ -86,6 +89,7 @@ private:
     ThreadPool* pool_;
     Executor* executor_;
     const std::atomic<bool>* stop_;
+    int width_;
     static void check(const std::atomic<bool>* stop);
 };
 

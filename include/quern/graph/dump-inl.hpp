@@ -5,10 +5,27 @@
 
 QUERN_BEGIN
 
+namespace dump_detail {
+/// Bytes of the well-formed UTF-8 sequence that `s` begins with; 0: none (https://www.unicode.org/versions/Unicode15.0.0/ch03.pdf, table 3-7).
+inline std::size_t utf8_length(std::string_view s) {
+    auto byte = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
+    const unsigned c = byte(0), n = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xF0 && c < 0xF5 ? 4 : 0;
+    for (unsigned i = 1; i < n; ++i)
+        if ((byte(i) & 0xC0) != 0x80) return 0;
+    const bool overlong = (c == 0xE0 && byte(1) < 0xA0) || (c == 0xF0 && byte(1) < 0x90), surrogate = c == 0xED && byte(1) >= 0xA0, beyond = c == 0xF4 && byte(1) >= 0x90;
+    return overlong || surrogate || beyond ? 0 : n;
+}
+}  // namespace dump_detail
+
 QUERN_INLINE std::string json_string(std::string_view s) {
     std::string r = "\"";
-    for (char c : s) {
-        if (c == '"' || c == '\\') { r += '\\'; r += c; }
+    for (std::size_t i = 0; i < s.size(); ++i) {
+        const char c = s[i];
+        if (static_cast<unsigned char>(c) >= 0x80) {
+            const std::size_t n = dump_detail::utf8_length(s.substr(i));
+            if (n) r += s.substr(i, n), i += n - 1;
+            else r += "\\ufffd";
+        } else if (c == '"' || c == '\\') { r += '\\'; r += c; }
         else if (static_cast<unsigned char>(c) < 0x20) {
             char b[8];
             std::snprintf(b, sizeof b, "\\u%04x", c);

@@ -238,7 +238,8 @@ inline void set_running(Engine::Impl& e, const Options& o) {
     int threads = o.threads ? o.threads : usable_cpus();
     if (!o.executor && threads > 1) e.pool = std::make_unique<ThreadPool>(threads);
     e.memory_limit = o.memory_limit;
-    e.deadline = o.deadline;
+    if (!(o.deadline >= 0)) raise(ErrorCode::invalid_argument, "deadline is " + std::to_string(o.deadline) + "; accepted: seconds, 0 for none");
+    e.deadline = o.deadline < 1e9 ? o.deadline : 0;  // what a clock can hold
     e.executor = o.executor;
     e.device_graphs = o.device_graphs;
 }
@@ -368,7 +369,7 @@ QUERN_INLINE Result<std::vector<NamedTensor>> Engine::try_run(const std::vector<
             if (o.kind != Kind::tensor) raise(ErrorCode::invalid_argument, "output '" + o.name + "' is " + session_detail::type_of(o) + ": run_values() gives it");
         return session_detail::run_once(p_, in, [&](Session::Impl& s) {
             std::vector<NamedTensor> out;
-            for (auto& o : outputs()) out.emplace_back(o.name, s.output(s.index_of(o.name, true)).clone());
+            for (std::size_t o = 0; o < outputs().size(); ++o) out.emplace_back(outputs()[o].name, s.output(static_cast<int>(o)).clone());
             return out;
         });
     });
@@ -378,7 +379,7 @@ QUERN_INLINE Result<std::vector<NamedValue>> Engine::try_run_values(const std::v
         if (p_->device_io) raise(ErrorCode::invalid_argument, "Engine::run_values() gives host memory: use a Session with Options::device_io");
         return session_detail::run_once(p_, in, [&](Session::Impl& s) {
             std::vector<NamedValue> out;
-            for (auto& o : outputs()) out.emplace_back(o.name, s.output_value(s.index_of(o.name, true)).owned());
+            for (std::size_t o = 0; o < outputs().size(); ++o) out.emplace_back(outputs()[o].name, s.output_value(static_cast<int>(o)).owned());
             return out;
         });
     });
@@ -405,6 +406,9 @@ QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
                 want += (d ? ", " : "") + (port.dims[d].value ? std::to_string(*port.dims[d].value) : port.dims[d].symbol.empty() ? "?" : port.dims[d].symbol);
             raise(ErrorCode::shape_mismatch, "input '" + port.name + "' has shape " + want + "]; the tensor given has " + t.shape().to_string());
         }
+        for (std::int64_t d : t.shape())
+            if (d < 0) raise(ErrorCode::invalid_argument, "input '" + port.name + "' is given with shape " + t.shape().to_string() + "; dimensions of 0 or more are accepted");
+        if (!t.raw() && t.count()) raise(ErrorCode::invalid_argument, "input '" + port.name + "' is given without memory");
         if (t.dtype() != DType::string && dtype_bits(t.dtype()) >= 8 && reinterpret_cast<std::uintptr_t>(t.raw()) % (dtype_bits(t.dtype()) / 8))
             raise(ErrorCode::invalid_argument, "input '" + port.name + "' is not aligned to its elements");
     }
@@ -421,6 +425,7 @@ QUERN_INLINE void Session::Impl::bind(int i, const Value& v) {
 QUERN_INLINE void Session::Impl::bind_output(int i, Tensor t) {
     const PortInfo& port = engine->outputs[i];
     if (port.kind != Kind::tensor) raise(ErrorCode::invalid_argument, "output '" + port.name + "' is " + session_detail::type_of(port) + ": output_value() gives it");
+    if (t.defined() && !t.raw() && t.count()) raise(ErrorCode::invalid_argument, "the tensor for output '" + port.name + "' is without memory");
     bound_outputs[i] = std::move(t);
 }
 QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* shape) {
@@ -500,7 +505,7 @@ QUERN_INLINE void Session::Impl::run() {
         if (to.device() != outputs[o].device()) raise(ErrorCode::invalid_argument, "the tensor bound to output '" + name + "' is in other memory than the output");
         if (to.device() != Device::cpu) { if (to.bytes()) runner.plan().device->copy(to.raw(), v.data, to.bytes(), shared.stream); }
         else if (v.dtype == DType::string) std::copy(outputs[o].strings().begin(), outputs[o].strings().end(), to.strings().begin());
-        else if (to.bytes()) std::memcpy(to.raw(), v.data, to.bytes());
+        else if (to.bytes()) std::memmove(to.raw(), v.data, to.bytes());  // an output may be a view of an input, and the caller's tensors may overlap
     }
     ran = true;
 }
