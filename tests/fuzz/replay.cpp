@@ -1,12 +1,12 @@
 // Runs the fuzz target over files and folders, then over mutations of each:
-// `replay [-k] [-n MUTATIONS] [-s FIRST_SEED] [-o FOLDER] PATH...`. -k: goes on after an `internal` error; -o: inputs that give one go there.
+// `replay [-k] [-e] [-n MUTATIONS] [-s FIRST_SEED] [-o FOLDER] PATH...`. -k: goes on after an `internal` error; -o: inputs that give one go
+// there; -e: files that are no engine files are models, and their engine files are what is run.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
-#include "mutate.hpp"
-#include "target.hpp"
+#include "engine_target.hpp"
 
 namespace fs = std::filesystem;
 
@@ -15,6 +15,7 @@ namespace {
 struct Arguments {
     std::vector<fs::path> files;
     unsigned long mutations = 0, seed = 0;
+    bool engines = false;
     fs::path out;
 };
 Arguments arguments(int argc, char** argv) {
@@ -24,6 +25,8 @@ Arguments arguments(int argc, char** argv) {
         bool more = i + 1 < argc;
         if (s == "-k") {
             quern_fuzz::state().keep_going = true;
+        } else if (s == "-e") {
+            a.engines = true;
         } else if (s == "-n" && more) {
             a.mutations = std::strtoul(argv[++i], nullptr, 10);
         } else if (s == "-s" && more) {
@@ -48,7 +51,7 @@ void run(const Arguments& a, const std::string& s) {
     std::vector<std::uint8_t> v(s.begin(), s.end());
     v.shrink_to_fit();
     int before = quern_fuzz::state().defects;
-    quern_fuzz::run(v.data(), v.size());
+    (a.engines ? quern_fuzz::run_engine : quern_fuzz::run)(v.data(), v.size());
     if (quern_fuzz::state().defects != before && !a.out.empty())
         std::ofstream(a.out / ("defect" + std::to_string(before)), std::ios::binary) << s;
 }
@@ -61,10 +64,12 @@ int main(int argc, char** argv) {
         std::ifstream in(f, std::ios::binary);
         std::string s((std::istreambuf_iterator<char>(in)), {});
         std::fprintf(stderr, "%s\n", f.c_str());
+        if (a.engines && !s.starts_with("QUERNENG")) s = quern_fuzz::engine_of(s);
+        if (a.engines && s.empty()) continue;
         run(a, s);
         for (unsigned long k = 0; k < a.mutations; ++k) {
-            quern_fuzz::Mutator m(static_cast<unsigned>(a.seed + k));
-            run(a, m.mutate(s));
+            const auto seed = static_cast<unsigned>(a.seed + k);
+            run(a, a.engines ? quern_fuzz::EngineMutator(seed).mutate(s) : quern_fuzz::Mutator(seed).mutate(s));
         }
     }
     std::printf("%zu files, %lu mutations each: %d defects\n", a.files.size(), a.mutations, quern_fuzz::state().defects);

@@ -1,6 +1,7 @@
 // Engines in files.
 #pragma once
 #include "../plan/engine_file.hpp"
+#include "engine_file.hpp"
 #include "session-inl.hpp"
 
 QUERN_BEGIN
@@ -25,15 +26,15 @@ inline void save_engine(const Engine::Impl& e, const std::string& path) {
 inline void need_same(const char* what, const std::string& file, const std::string& here) {
     if (file != here) raise(ErrorCode::unsupported, std::string("the engine file was made with ") + what + " '" + file + "'; here it is '" + here + "': compile the model again");
 }
-inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, const Options& o, const CustomOps& custom) {
+inline std::shared_ptr<const Engine::Impl> load_engine(std::shared_ptr<const MappedFile> file, const Options& o, const CustomOps& custom, bool verify) {
+    const std::string& path = file->path();
     return with_place([&] { return "engine file '" + path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
         if (o.device != "cpu") raise(ErrorCode::unsupported, "engine files are for the CPU; device '" + o.device + "' was asked for");
-        auto file = std::make_shared<const MappedFile>(path);
         auto e = std::make_shared<Engine::Impl>();
         set_running(*e, o);
         RunWorkers workers(e->pool.get(), o.executor.get());
         bool parallel = file->size() >= parallel_from;
-        EngineImage image = read_engine(file, parallel ? &workers : nullptr, true, custom);
+        EngineImage image = read_engine(file, parallel ? &workers : nullptr, verify, custom);
         const EngineHeader& h = image.header;
         auto all = linked_backends();
         std::vector<const Backend*> backends;
@@ -78,11 +79,16 @@ inline std::shared_ptr<const Engine::Impl> load_engine(const std::string& path, 
 
 }  // namespace session_detail
 
+QUERN_INLINE Engine engine_of_file(std::shared_ptr<const MappedFile> file, const Options& o, const CustomOps& custom, bool verify) {
+    return Engine(session_detail::load_engine(std::move(file), o, custom, verify));
+}
 QUERN_INLINE Result<void> Engine::try_save(const std::string& path) const noexcept {
     return guarded([&] { session_detail::save_engine(*p_, path); });
 }
 QUERN_INLINE Result<Engine> Engine::try_load(const std::string& path, const Options& o, const CustomOps& custom) noexcept {
-    return guarded([&] { return Engine(session_detail::load_engine(path, o, custom)); });
+    return guarded([&] {
+        return engine_of_file(with_place([&] { return "engine file '" + path + "'"; }, [&] { return std::make_shared<const MappedFile>(path); }), o, custom);
+    });
 }
 QUERN_INLINE void Engine::save(const std::string& path) const { try_save(path).value(); }
 QUERN_INLINE Engine Engine::load(const std::string& path, const Options& o, const CustomOps& custom) { return try_load(path, o, custom).value(); }
