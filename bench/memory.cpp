@@ -1,9 +1,10 @@
 // Element-wise, reduction and data-movement operators against a copy: models of one node over tensors far larger than the caches.
 //
-//   quern_memory [THREADS=1] [MEBIBYTES=64] [NAME]
+//   quern_memory [THREADS=1] [MEBIBYTES=64] [NAMES] [ISA]
 //
-// For each case GB/s (bytes of inputs and outputs that the operator must touch, over the median time) and the share of what a
-// copy of as many bytes on as many threads reaches in the same process. NAME: only cases that begin with it.
+// For each case GB/s (bytes of inputs and outputs that the operator must touch, over the median time), the share of what a copy (memcpy,
+// each thread its part) reaches that runs between the operator's runs, so that neighbours on the machine count for both, and
+// nanoseconds for each element of the largest tensor. NAMES: only cases that begin with one of them, "unary.,cast."; ISA: baseline, avx2 or avx512.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -22,19 +23,15 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-template <class F>
-double median_seconds(F&& f) {
-    f();
-    f();
-    std::vector<double> t;
-    auto end = Clock::now() + std::chrono::milliseconds(150);
-    while (t.size() < 5 || (Clock::now() < end && t.size() < 200)) {
-        auto a = Clock::now();
-        f();
-        t.push_back(std::chrono::duration<double>(Clock::now() - a).count());
-    }
+double median(std::vector<double>& t) {
     std::nth_element(t.begin(), t.begin() + static_cast<std::ptrdiff_t>(t.size() / 2), t.end());
     return t[t.size() / 2];
+}
+template <class F>
+double seconds(F&& f) {
+    auto a = Clock::now();
+    f();
+    return std::chrono::duration<double>(Clock::now() - a).count();
 }
 
 /// Values of both signs below 4; for bytes all of them.
@@ -68,7 +65,28 @@ struct Case {
     std::int64_t touched = -1;  ///< bytes, where not all of inputs and outputs
 };
 
-double gigabytes_per_second(const Case& c, int threads) {
+/// A plain copy on as many threads. Read and written bytes count.
+class Copy {
+public:
+    Copy(std::size_t bytes, int threads) : from_(bytes, 1), to_(bytes, 2), threads_(static_cast<std::size_t>(threads)) {}
+    void run() {
+        std::vector<std::thread> others;
+        std::size_t part = from_.size() / threads_;
+        for (std::size_t i = 1; i < threads_; ++i) others.emplace_back([this, i, part] { std::memcpy(to_.data() + part * i, from_.data() + part * i, part); });
+        std::memcpy(to_.data(), from_.data(), part);
+        for (auto& t : others) t.join();
+    }
+    double bytes() const { return 2 * static_cast<double>(from_.size()); }
+
+private:
+    std::vector<char> from_, to_;
+    std::size_t threads_;
+};
+struct Result {
+    double rate = 0, copy = 0, ns = 0;
+};
+
+Result measure(const Case& c, int threads, Isa isa, Copy& copy) {
     std::deque<std::string> names;
     std::deque<Tensor> constants;
     auto keep = [&](std::string s) { return std::string_view(names.emplace_back(std::move(s))); };
@@ -113,25 +131,21 @@ double gigabytes_per_second(const Case& c, int threads) {
     }
     m.graph.node.push_back(n);
     std::string text = onnx::serialize(m);
-    Engine engine = Model::from_bytes(std::as_bytes(std::span<const char>(text))).compile({.threads = threads});
+    Engine engine = Model::from_bytes(std::as_bytes(std::span<const char>(text))).compile({.threads = threads, .isa = isa});
     Session session(engine);
     for (auto& [name, t] : feeds) session.bind(name, t);
     session.run();
     for (int o = 0; o < c.outputs; ++o) bytes += static_cast<std::int64_t>(session.output("out" + std::to_string(o)).bytes());
-    double s = median_seconds([&] { session.run(); });
-    return static_cast<double>(c.touched >= 0 ? c.touched : bytes) / s * 1e-9;
-}
-/// A plain copy of as many bytes, each thread its part. Read and written bytes count.
-double copy_rate(std::size_t bytes, int threads) {
-    std::vector<char> from(bytes, 1), to(bytes, 2);
-    double s = median_seconds([&] {
-        std::vector<std::thread> others;
-        std::size_t part = bytes / static_cast<std::size_t>(threads);
-        for (int i = 1; i < threads; ++i) others.emplace_back([&, i] { std::memcpy(to.data() + part * static_cast<std::size_t>(i), from.data() + part * static_cast<std::size_t>(i), part); });
-        std::memcpy(to.data(), from.data(), part);
-        for (auto& t : others) t.join();
-    });
-    return 2 * static_cast<double>(bytes) / s * 1e-9;
+    std::int64_t elements = session.output("out0").count();
+    for (auto& [name, t] : feeds) elements = std::max(elements, t.count());
+    std::vector<double> run, copied;
+    auto end = Clock::now() + std::chrono::milliseconds(100);
+    while (run.size() < 5 || (Clock::now() < end && run.size() < 100)) {
+        copied.push_back(seconds([&] { copy.run(); }));
+        run.push_back(seconds([&] { session.run(); }));
+    }
+    const double s = median(run);
+    return {static_cast<double>(c.touched >= 0 ? c.touched : bytes) / s * 1e-9, copy.bytes() / median(copied) * 1e-9, s * 1e9 / static_cast<double>(elements)};
 }
 
 std::vector<Case> cases(std::int64_t mebibytes) {
@@ -220,22 +234,32 @@ std::vector<Case> cases(std::int64_t mebibytes) {
 int main(int argc, char** argv) {
     int threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
     std::int64_t mebibytes = argc > 2 ? std::max(1, std::atoi(argv[2])) : 64;
-    std::string only = argc > 3 ? argv[3] : "";
-    double copy = copy_rate(static_cast<std::size_t>(mebibytes) << 20, threads);
-    std::printf("copy of %lld MiB on %d threads: %.1f GB/s\n", static_cast<long long>(mebibytes), threads, copy);
-    int below = 0;
+    std::string only = argc > 3 ? argv[3] : "", isa = argc > 4 ? argv[4] : "avx512";
+    Isa cap = isa == "baseline" ? Isa::baseline : isa == "avx2" ? Isa::avx2 : Isa::avx512;
+    auto wanted = [&](const std::string& name) {
+        for (std::size_t at = 0; at <= only.size();) {
+            std::size_t end = std::min(only.find(',', at), only.size());
+            if (name.compare(0, end - at, only, at, end - at) == 0) return true;
+            at = end + 1;
+        }
+        return false;
+    };
+    Copy copy(static_cast<std::size_t>(mebibytes) << 20, threads);
+    copy.run();
+    int below = 0, all = 0;
     for (const Case& c : cases(mebibytes)) {
-        if (c.name.rfind(only, 0) != 0) continue;
-        double rate = 0;
+        if (!wanted(c.name)) continue;
+        Result r;
         try {
-            rate = gigabytes_per_second(c, threads);
+            r = measure(c, threads, cap, copy);
         } catch (const Error& e) {
             std::printf("%-34s %s\n", c.name.c_str(), e.what());
             continue;
         }
-        double share = rate / copy;
+        double share = r.rate / r.copy;
+        ++all;
         below += share < 0.5;
-        std::printf("%-34s %7.1f GB/s %5.0f %%%s\n", c.name.c_str(), rate, 100 * share, share < 0.5 ? "  <" : "");
+        std::printf("%-34s %7.1f of %5.1f GB/s %5.0f %% %8.3f ns%s\n", c.name.c_str(), r.rate, r.copy, 100 * share, r.ns, share < 0.5 ? "  <" : "");
     }
-    std::printf("%d below half of the copy's rate (%.1f GB/s, now %.1f)\n", below, copy, copy_rate(static_cast<std::size_t>(mebibytes) << 20, threads));
+    std::printf("%d of %d below half of the copy's rate\n", below, all);
 }

@@ -1,6 +1,8 @@
 // Choice between two tensors by a third.
 #pragma once
 #include <quern/kernels/elementwise/broadcast.hpp>
+#include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/transpose/region.hpp>
 #include <quern/tensor/dispatch.hpp>
 
 QUERN_BEGIN
@@ -32,14 +34,25 @@ private:
                     std::int64_t n) {
         if (!sk) {
             const T* from = *k ? x : y;
-            const std::int64_t s = *k ? sx : sy;
-            for (std::int64_t i = 0; i < n; ++i) z[i] = from[i * s];
-        } else if (sx && sy) {
-            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? x[i] : y[i];
-        } else if (sy) {
-            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? *x : y[i];
+            if (*k ? sx : sy) return movement::copy_run(z, from, n);
+            return void(std::fill_n(z, n, *from));
+        }
+        if (sx && sy) choose(k, [=](std::int64_t i) { return x[i]; }, [=](std::int64_t i) { return y[i]; }, z, n);
+        else if (sy) choose(k, [v = *x](std::int64_t) { return v; }, [=](std::int64_t i) { return y[i]; }, z, n);
+        else if (sx) choose(k, [=](std::int64_t i) { return x[i]; }, [v = *y](std::int64_t) { return v; }, z, n);
+        else choose(k, [v = *x](std::int64_t) { return v; }, [v = *y](std::int64_t) { return v; }, z, n);
+    }
+    /// By masks of the elements' bits, so that compilers make vectors of it.
+    template <class T, class X, class Y>
+    static void choose(const std::uint8_t* k, X x, Y y, T* z, std::int64_t n) {
+        if constexpr (std::is_integral_v<T>) {
+            QUERN_EW_IVDEP
+            for (std::int64_t i = 0; i < n; ++i) {
+                const T a = x(i), b = y(i), mask = static_cast<T>(-static_cast<T>(k[i] != 0));
+                z[i] = static_cast<T>(b ^ ((a ^ b) & mask));
+            }
         } else {
-            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? x[i * sx] : *y;
+            for (std::int64_t i = 0; i < n; ++i) z[i] = k[i] ? x(i) : y(i);
         }
     }
     DType type_;

@@ -18,6 +18,9 @@ class Gather final : public Kernel {
 public:
     explicit Gather(int axis) : axis_(axis) { bytewise = 1u; }
     const char* name() const noexcept override { return "gather.portable"; }
+    Booking book(std::span<const View> in, std::span<const View>, int) const override {
+        return {repeats(in[0], in[1]) ? static_cast<std::size_t>(in[1].count()) * sizeof(std::int32_t) : 0, nullptr};
+    }
     void run(const Call& call) const override {
         const View &x = call.in[0], &idx = call.in[1], &y = call.out[0];
         const std::int64_t n = x.dims[axis_], inner = x.count(axis_ + 1, x.rank), outer = x.count(0, axis_), k = idx.count();
@@ -27,10 +30,17 @@ public:
             const I* ix = idx.in<I>();
             dispatch_size(x.dtype, [&](auto tag) {
                 using T = typename decltype(tag)::type;
+                if constexpr (std::is_trivially_copyable_v<T>)
+                    if (repeats(x, idx)) {  // indices are checked once
+                        auto* places = reinterpret_cast<std::int32_t*>(call.scratch);
+                        for (std::int64_t i = 0; i < k; ++i) places[i] = static_cast<std::int32_t>(checked_index(static_cast<std::int64_t>(ix[i]), n));
+                        return call.workers.ranges(outer, std::max<std::int64_t>(1, tile_elements / k), [&](std::int64_t b, std::int64_t e) {
+                            for (; b < e; ++b) pick(y.out<T>() + b * k, static_cast<const std::byte*>(x.data) + static_cast<std::size_t>(b * n) * sizeof(T), places, k);
+                        });
+                    }
                 call.workers.ranges(outer * k, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
                     while (inner == 1 && b < e) {  // single elements, a row of them at a time
-                        const std::int64_t from = b % k, m = std::min(k - from, e - b);
-                        const std::int64_t row = b / k * n;
+                        const std::int64_t from = b % k, m = std::min(k - from, e - b), row = b / k * n;
                         for (std::int64_t i = 0; i < m; ++i) copy_block(y.out<T>() + b + i, x.data, row + checked_index(static_cast<std::int64_t>(ix[from + i]), n), 1);
                         b += m;
                     }
@@ -44,12 +54,30 @@ public:
     }
 
 private:
+    /// Single elements by the same indices from several rows.
+    bool repeats(const View& x, const View& idx) const {
+        return x.count(axis_ + 1, x.rank) == 1 && x.count(0, axis_) > 1 && x.dims[axis_] < (std::int64_t{1} << 31) && x.dtype != DType::string;
+    }
+    template <class T> static void pick(T* d, const std::byte* s, const std::int32_t* at, std::int64_t n) {
+        auto one = [&](std::int64_t i) {
+            T v;
+            std::memcpy(&v, s + static_cast<std::size_t>(at[i]) * sizeof(T), sizeof(T));
+            return v;
+        };
+        std::int64_t i = 0;
+        for (; i + 8 <= n; i += 8) {
+            T v[8];
+            for (int j = 0; j < 8; ++j) v[j] = one(i + j);
+            std::memcpy(d + i, v, sizeof v);
+        }
+        for (; i < n; ++i) d[i] = one(i);
+    }
     /// n elements from element `at` of a constant, which may lie unaligned in its file.
     template <class T> static void copy_block(T* d, const void* from, std::int64_t at, std::int64_t n) {
         if constexpr (std::is_trivially_copyable_v<T>) {
             const std::byte* s = static_cast<const std::byte*>(from) + static_cast<std::size_t>(at) * sizeof(T);
             if (n == 1) std::memcpy(d, s, sizeof(T));
-            else std::memcpy(d, s, static_cast<std::size_t>(n) * sizeof(T));
+            else move_bytes(d, s, static_cast<std::size_t>(n) * sizeof(T));
         } else {
             copy_run(d, static_cast<const T*>(from) + at, n);
         }

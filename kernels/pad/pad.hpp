@@ -79,15 +79,14 @@ private:
         const std::int64_t c0 = std::min(n, std::max<std::int64_t>(0, before[last])), c1 = std::max(c0, std::min(n, before[last] + nx));
         const std::int64_t* tab = table[last];
         workers.ranges(y.count(0, last), std::max<std::int64_t>(1, tile_elements / (n * block)), [&](std::int64_t b, std::int64_t e) {
-            for (; b < e; ++b) {
-                std::int64_t row = b, off = 0, stride = 1;
+            for (Counter row(last, y.dims, b); b < e; ++b, row.next()) {
+                std::int64_t off = 0, stride = 1;
                 bool inside = true;
                 for (int i = last - 1; i >= 0; --i) {
-                    std::int64_t p = table[i][row % y.dims[i]];
+                    std::int64_t p = table[i][row.at[i]];
                     if (p < 0) inside = false;
                     off += p * stride;
                     stride *= x.dims[i];
-                    row /= y.dims[i];
                 }
                 T* q = d + b * n * block;
                 if (!inside) {

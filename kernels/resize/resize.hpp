@@ -64,6 +64,7 @@ struct Axis {
     std::vector<std::int64_t> index;
     std::vector<double> weight;          ///< empty for nearest
     std::vector<std::uint8_t> outside;   ///< empty, or 1 where the extrapolation value stands
+    bool twice = false;                  ///< nearest: each position comes two times
     std::int64_t begin(std::int64_t o) const { return o * taps; }
 };
 
@@ -137,6 +138,8 @@ inline Axis make_axis(const Spec& s, int axis, std::int64_t in, std::int64_t out
         if (s.mode == Mode::nearest) t.index[static_cast<std::size_t>(o)] = std::max<std::int64_t>(0, std::min(static_cast<std::int64_t>(nearest_index(s.nearest, x, scale)), in - 1));
         else weigh(s, t, x, stretch, o);
     }
+    t.twice = s.mode == Mode::nearest && t.outside.empty() && out == 2 * in;
+    for (std::int64_t o = 0; t.twice && o < out; ++o) t.twice = t.index[static_cast<std::size_t>(o)] == o / 2;
     return t;
 }
 /// Nothing moves along this axis.
@@ -217,19 +220,19 @@ template <class T> void nearest(const Tables& t, T extrapolation, const View& x,
     std::int64_t block = 1;
     while (last > 0 && !of[last]) block *= y.dims[last--];
     const std::int64_t n = y.dims[last], nx = x.dims[last];
+    const bool twice = of[last] && of[last]->twice;
     auto source = [&](const Axis* a, std::int64_t o) { return !a ? o : !a->outside.empty() && a->outside[static_cast<std::size_t>(o)] ? -1 : a->index[static_cast<std::size_t>(o)]; };
     workers.ranges(y.count(0, last), std::max<std::int64_t>(1, movement::tile_elements / (n * block)), [&](std::int64_t b, std::int64_t e) {
         std::int64_t before = -1;  // source of the row before: the same again is copied
         const T* done = nullptr;
-        for (; b < e; ++b) {
-            std::int64_t row = b, off = 0, stride = 1;
+        for (movement::Counter row(last, y.dims, b); b < e; ++b, row.next()) {
+            std::int64_t off = 0, stride = 1;
             bool inside = true;
             for (int i = last - 1; i >= 0; --i) {
-                std::int64_t p = source(of[i], row % y.dims[i]);
+                std::int64_t p = source(of[i], row.at[i]);
                 if (p < 0) inside = false;
                 off += p * stride;
                 stride *= x.dims[i];
-                row /= y.dims[i];
             }
             T* d = y.out<T>() + b * n * block;
             if (!inside) {
@@ -242,7 +245,11 @@ template <class T> void nearest(const Tables& t, T extrapolation, const View& x,
             }
             const T* s = x.in<T>() + off * nx * block;
             if (!of[last]) movement::copy_run(d, s, n * block);
-            else for (std::int64_t o = 0; o < n; ++o) {
+            else if (block == 1 && twice) movement::zip(d, s, s, nx);
+            else if (block == 1 && of[last]->outside.empty()) {
+                const std::int64_t* from = of[last]->index.data();
+                for (std::int64_t o = 0; o < n; ++o) d[o] = s[from[o]];
+            } else for (std::int64_t o = 0; o < n; ++o) {
                 std::int64_t p = source(of[last], o);
                 if (p < 0) std::fill(d + o * block, d + (o + 1) * block, extrapolation);
                 else movement::copy_run(d + o * block, s + p * block, block);
