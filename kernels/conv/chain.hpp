@@ -11,10 +11,12 @@
 QUERN_BEGIN
 namespace conv {
 
-/// Y = project(depthwise(expand(X))), nhwc, two spatial dimensions, f32, constant weights in ONNX's order; expand and project may be absent.
+/// Y = project(depthwise(expand(X))), nhwc, two spatial dimensions, f32, constant weights in ONNX's order; expand and project may be absent,
+/// both where `pooled`.
 /// Views: in[0] = X [N, H, W, C]; in[1], in[2] = expand's weights [D, C, 1, 1] and bias; in[3], in[4] = depthwise weights [D, 1, kh, kw] and
 /// bias; in[5], in[6] = project's weights [M, D, 1, 1] and bias; in[7] = residual as Y, added before the last function. Weights and
-/// biases may be absent. out[0] = Y [N, Ho, Wo, M], M = D without project. Tolerance: that of each convolution after the other.
+/// biases may be absent. out[0] = Y [N, Ho, Wo, M], M = D without project; `pooled` (without project): out[1] = its means [N, 1, 1, D].
+/// Tolerance: that of each convolution after the other.
 struct ChainProblem {
     struct Stage {
         Tensor w;  ///< undefined: the stage is absent
@@ -24,7 +26,7 @@ struct ChainProblem {
     };
     Stage expand, depthwise, project;
     Window window;  ///< of the depthwise convolution
-    bool has_residual = false;
+    bool has_residual = false, pooled = false;
 };
 
 class ChainKernel final : public Kernel {
@@ -62,15 +64,19 @@ public:
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
         auto q = std::make_shared<Plan>(make_plan(in[0], out[0], workers));
         Booking b;
-        b.scratch = q->zeros + q->middle + static_cast<std::size_t>(workers) * (q->rows + q->band + q->work);
+        b.scratch = q->zeros + q->middle + q->sums + static_cast<std::size_t>(workers) * (q->rows + q->band + q->work);
         b.state = std::move(q);
         return b;
     }
     void run(const Call& call) const override {
         const Plan& q = *static_cast<const Plan*>(call.state);
-        if (call.out[0].count() == 0) return;
+        if (call.out[0].count() == 0 && !p_.pooled) return;
         std::memset(call.scratch, 0, q.zeros);
-        if (q.apart) return run_tiles(call, q, 0);
+        if (q.apart) {
+            run_tiles(call, q, 0);
+            if (p_.pooled) run_means(call, q);
+            return;
+        }
         for (std::int64_t image = 0; image < q.images; ++image) {
             run_tiles(call, q, image);
             if (project_.defined()) run_project(call, q, image);
@@ -90,7 +96,7 @@ private:
         std::int64_t tiles_p, tile_p, tiles_n, tile_n;  ///< of the projection
         std::int64_t made;  ///< floats from pixel to pixel of what the projection reads: cores share no line of it
         bool whole, apart;  ///< apart: no image waits for another, for none shares `middle`
-        std::size_t zeros, middle, rows, band, work;  ///< bytes
+        std::size_t zeros, middle, sums, rows, band, work;  ///< bytes; sums: of each output row, whose order no cut changes
     };
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     static std::size_t bytes(std::int64_t floats) { return static_cast<std::size_t>((floats + 15) / 16 * 16) * sizeof(float); }
@@ -123,10 +129,11 @@ private:
         std::int64_t row = q.w * std::min(q.each, d_);
         q.step = std::clamp<std::int64_t>((96 << 10) / std::max<std::int64_t>(1, row * s.stride[1]), 1, std::max<std::int64_t>(1, up(ho, q.bands)));
         q.held = std::min(q.h, (q.step - 1) * s.stride[1] + reach);
-        q.zeros = bytes(row);
+        q.zeros = bytes(expands ? row : q.w * q.x_row);
         q.made = project_.defined() ? up(d_, 16) * 16 : q.y_row;
         q.middle = !q.whole && project_.defined() ? bytes(ho * wo * q.made) : 0;
-        q.rows = bytes(q.held * row);
+        q.sums = p_.pooled ? bytes(q.images * ho * d_) : 0;
+        q.rows = expands ? bytes(q.held * row) : 0;  // else rows are read where they are
         q.band = q.whole ? bytes(q.step * wo * q.made) : 0;
         q.work = (t_.gemm_work_bytes(q.w * q.held, d_, std::max(q.c, d_)) + 63) / 64 * 64;
         std::int64_t pixels = std::max<std::int64_t>(1, ho * wo);
@@ -135,6 +142,19 @@ private:
         q.tile_n = up(std::max<std::int64_t>(1, (5 << 18) / (q.tile_p * d_)), t_.panel) * t_.panel;
         q.tiles_n = up(m_, q.tile_n);
         return q;
+    }
+    static std::byte* workspace(const Call& call, const Plan& q, int worker) {
+        return call.scratch + q.zeros + q.middle + q.sums + static_cast<std::size_t>(worker) * (q.rows + q.band + q.work);
+    }
+    static float* sums(const Call& call, const Plan& q) { return reinterpret_cast<float*>(call.scratch + q.zeros + q.middle); }
+    void run_means(const Call& call, const Plan& q) const {
+        const std::int64_t ho = q.s.out[1];
+        const float part = 1.f / static_cast<float>(ho * q.s.out[2]);
+        for (std::int64_t i = 0; i < q.images; ++i) {
+            float* y = call.out[1].out<float>() + i * d_;
+            images_.sum_rows_f32(ho, d_, sums(call, q) + i * ho * d_, d_, y);
+            t_.affine_f32(y, part, 0, y, d_);
+        }
     }
     vec::Epilogue end(const ChainProblem::Stage& s, const Call& call, std::size_t bias, std::int64_t channel) const {
         vec::Epilogue e;
@@ -151,33 +171,40 @@ private:
     }
     /// Output rows [o0, o1) of channels [c0, c1).
     void tile(const Call& call, const Plan& q, std::int64_t image, std::int64_t o0, std::int64_t o1, std::int64_t c0, std::int64_t c1, int worker) const {
-        std::byte* mine = call.scratch + q.zeros + q.middle + static_cast<std::size_t>(worker) * (q.rows + q.band + q.work);
+        std::byte* mine = workspace(call, q, worker);
         auto* held = reinterpret_cast<float*>(mine);
         auto* band = reinterpret_cast<float*>(mine + q.rows);
         void* work = mine + q.rows + q.band;
         std::int64_t n = c1 - c0, row = q.w * n, wo = q.s.out[2];
         vec::ConvShape s = q.s;
-        s.channels = s.in_channels = n;
+        const bool expands = expand_.defined();
+        const float* x = call.in[0].in<float>() + image * q.h * q.w * q.x_row + c0;
+        s.channels = n;
+        s.in_channels = expands ? n : q.x_row;
         s.out_channels = q.made;
         vec::Epilogue middle = end(p_.depthwise, call, 4, c0);
         float* made = q.whole ? band : q.middle ? reinterpret_cast<float*>(call.scratch + q.zeros) : call.out[0].out<float>() + image * s.out[1] * wo * q.y_row;
         std::int64_t first = 0, next = 0;  // input rows [first, next) are held
         for (std::int64_t o = o0; o < o1; o += q.step) {
-            std::int64_t to = std::min(o1, o + q.step), from = std::clamp<std::int64_t>(o * s.stride[1] - q.top, 0, q.h);
-            std::int64_t last = std::clamp<std::int64_t>((to - 1) * s.stride[1] - q.top + (s.kernel[1] - 1) * s.dilation[1] + 1, from, q.h);
-            if (from < next) std::memmove(held, held + (from - first) * row, static_cast<std::size_t>((next - from) * row) * sizeof(float));
-            else next = from;
-            first = from;
-            if (next < last) input_rows(call, q, image, next, last, c0, n, held + (next - first) * row, work);
-            next = std::max(next, last);
+            std::int64_t to = std::min(o1, o + q.step);
+            if (expands) {
+                std::int64_t from = std::clamp<std::int64_t>(o * s.stride[1] - q.top, 0, q.h);
+                std::int64_t last = std::clamp<std::int64_t>((to - 1) * s.stride[1] - q.top + (s.kernel[1] - 1) * s.dilation[1] + 1, from, q.h);
+                if (from < next) std::memmove(held, held + (from - first) * row, static_cast<std::size_t>((next - from) * row) * sizeof(float));
+                else next = from;
+                first = from;
+                if (next < last) input_rows(call, q, image, next, last, c0, n, held + (next - first) * row, work);
+                next = std::max(next, last);
+            }
             for (std::int64_t r = o; r < to; ++r) {
                 const float* rows[64];
                 for (std::int64_t i = 0; i < s.kernel[1]; ++i) {
                     std::int64_t h = r * s.stride[1] - q.top + i * s.dilation[1];
-                    rows[i] = h < 0 || h >= q.h ? reinterpret_cast<const float*>(call.scratch) : held + (h - first) * row;
+                    rows[i] = h < 0 || h >= q.h ? reinterpret_cast<const float*>(call.scratch) : expands ? held + (h - first) * row : x + h * q.w * q.x_row;
                 }
                 float* y = made + (q.whole ? r - o : r) * wo * q.made + c0;
                 images_.depthwise_row_f32(s, rows, static_cast<const float*>(depthwise_.raw()) + c0, d_, y, middle);
+                if (p_.pooled) images_.sum_rows_f32(wo, n, y, q.made, sums(call, q) + (image * s.out[1] + r) * d_ + c0);
             }
             if (q.whole) {
                 std::int64_t at = (image * s.out[1] + o) * wo;
@@ -185,15 +212,10 @@ private:
             }
         }
     }
-    /// Input rows [h0, h1) of the depthwise convolution.
+    /// Input rows [h0, h1) of the depthwise convolution: expanded.
     void input_rows(const Call& call, const Plan& q, std::int64_t image, std::int64_t h0, std::int64_t h1, std::int64_t c0, std::int64_t n, float* to, void* work) const {
         const float* x = call.in[0].in<float>() + (image * q.h + h0) * q.w * q.x_row;
-        std::int64_t pixels = (h1 - h0) * q.w;
-        if (expand_.defined()) {
-            vec::Epilogue e = end(p_.expand, call, 2, c0);
-            return t_.gemm_packed_f32(pixels, n, q.c, x, q.x_row, false, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, e, work);
-        }
-        for (std::int64_t p = 0; p < pixels; ++p) std::copy_n(x + p * q.x_row + c0, n, to + p * n);
+        t_.gemm_packed_f32((h1 - h0) * q.w, n, q.c, x, q.x_row, false, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, end(p_.expand, call, 2, c0), work);
     }
     /// Output pixels from `at` on, channels [n0, n0 + n).
     void project(const Call& call, const Plan& q, const float* from, std::int64_t pixels, std::int64_t n0, std::int64_t n, std::int64_t at, void* work) const {
@@ -206,7 +228,7 @@ private:
         const auto* from = reinterpret_cast<const float*>(call.scratch + q.zeros);
         call.workers.for_each(q.tiles_p * q.tiles_n, [&](std::int64_t t, int worker) {
             std::int64_t p0 = t / q.tiles_n * q.tile_p, n0 = t % q.tiles_n * q.tile_n;
-            std::byte* mine = call.scratch + q.zeros + q.middle + static_cast<std::size_t>(worker) * (q.rows + q.band + q.work);
+            std::byte* mine = workspace(call, q, worker);
             project(call, q, from + p0 * q.made, std::min(q.tile_p, pixels - p0), n0, std::min(q.tile_n, m_ - n0), image * pixels + p0, mine + q.rows + q.band);
         });
     }
@@ -223,7 +245,8 @@ inline std::string refuse_chain(const ChainProblem& p, const Target& t) {
     if (p.window.spatial() != 2) return std::to_string(p.window.spatial()) + " spatial dimensions; 2 are accepted";
     if (p.window.kernel[0] > 64) return "a kernel of " + std::to_string(p.window.kernel[0]) + " rows; up to 64 are accepted";
     if (!p.depthwise.w.defined()) return "weights are not constant";
-    if (!p.expand.w.defined() && !p.project.w.defined()) return "a depthwise convolution alone";
+    if (!p.expand.w.defined() && !p.project.w.defined() && !p.pooled) return "a depthwise convolution alone";
+    if (p.pooled && p.project.w.defined()) return "means of what is projected";
     if (vec::table(t.isa).isa == Isa::baseline) return "instruction set baseline: the convolutions one by one are as fast";
     return {};
 }

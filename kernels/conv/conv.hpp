@@ -30,7 +30,8 @@ struct Window {
 
 /// Y = post(conv(X, W) + bias + residual) (https://onnx.ai/onnx/operators/onnx__Conv.html).
 /// Views: in[0] = X, in[1] = W [M, C/group, k...] (always ONNX's order), in[2] = bias [M] or absent,
-/// in[3] = residual of Y's shape and layout or absent; out[0] = Y. X, Y in `layout`: nchw = [N, C, d...],
+/// in[3] = residual of Y's shape and layout or absent; in[4] = gate [N, 1..., C] or absent: X times it is what is convolved
+/// (pointwise in nhwc, one group, constant weights only); out[0] = Y. X, Y in `layout`: nchw = [N, C, d...],
 /// nhwc = [N, d..., C], and kernels may take rows of X and Y that lie apart. f32 (f64: nchw only, post none). Output dims decide the padding at the ends.
 /// Tolerance against double, f32: 2e-6 * sqrt(C/group * prod(k)) relative to the sum of |x||w|.
 struct Problem {
@@ -39,12 +40,20 @@ struct Problem {
     Window window;
     std::int64_t group = 1;
     std::int64_t channels = -1, out_channels = -1;  ///< -1: not known when planning
-    bool has_bias = false, has_residual = false;
+    bool has_bias = false, has_residual = false, has_gate = false;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
     bool transposed = false;  ///< on a device: ConvTranspose of in[0..2] as conv_transpose.hpp has them, explicit pads, post none
     Tensor w;  ///< the weights when constant: packed once, in[1] is not read again
 };
+/// Each output pixel is a product of one input pixel.
+inline bool pointwise(const Window& w) {
+    for (std::size_t d = 0; d < w.kernel.size(); ++d)
+        if (w.kernel[d] != 1 || w.strides[d] != 1) return false;
+    for (std::int64_t p : w.pads)
+        if (p != 0) return false;
+    return true;
+}
 
 }  // namespace conv
 QUERN_END

@@ -2,13 +2,14 @@
 #pragma once
 #include <quern/kernels/conv/geometry.hpp>
 #include <quern/kernels/packs.hpp>
+#include <quern/kernels/vec/images.hpp>
 
 QUERN_BEGIN
 namespace conv {
 
 class CoreKernel final : public Kernel {
 public:
-    CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)) {
+    CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         strided_in = nhwc() ? 1u : 0u;
         strided_out = nhwc() && !p_.has_residual;
         if (!p_.w.defined() || p_.dtype != DType::f32) return;
@@ -121,7 +122,7 @@ private:
             q.tiles_p = up(rows, q.tile_p);
         } else if (nhwc()) {
             // Rows that are gathered, or copied because they lie whole pages apart, are so once for each tile of columns.
-            bool copied = g.s.taps() != 1 || g.s.in_channels % 1024 == 0;
+            bool copied = g.s.taps() != 1 || g.s.in_channels % 1024 == 0 || p_.has_gate;
             for (int d = 0; d < 3; ++d) copied = copied || g.s.stride[d] != 1 || g.s.pad[d] != 0;
             q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
             q.tile_p = up(pixels, q.tiles_p);
@@ -165,6 +166,10 @@ private:
                 std::int64_t at = image * g.y_image() + p0 * g.s.out_channels + channel;
                 if (bias) e.bias_row = bias + channel;
                 if (e.residual) e.residual += at;
+                if (p_.has_gate) {
+                    const float* gate = call.in[4].in<float>() + image * g.s.channels;
+                    return images_.gemm_gated_f32(p1 - p0, n, g.s.channels, xi + p0 * g.s.in_channels, g.s.in_channels, gate, wg + n0 * g.k(), y + at, g.s.out_channels, e, work);
+                }
                 t_.conv_nhwc_f32(g.s, xi + ig * g.s.channels, wg + n0 * g.k(), p0, p1, n, y + at, g.s.out_channels, e, work);
             } else {
                 std::int64_t blocks = up(g.m, t_.row_block), at = image * g.y_image() + ig * g.m * pixels;
@@ -244,10 +249,13 @@ private:
 
     Problem p_;
     const vec::Table& t_;
+    const vec::ImageTable& images_;
     Tensor packed_;
 };
 
 inline std::string refuse_core(const Problem& p, const Target&) {
+    if (p.has_gate && (p.layout != Layout::nhwc || p.group != 1 || !p.w.defined() || !pointwise(p.window))) return "a gate goes with a pointwise convolution in nhwc";
+    if (p.has_gate && p.w.shape()[0] == 1 && p.w.shape()[1] == 1) return "a gate of one channel";
     int n = p.window.spatial();
     if (n < 1 || n > 3) return std::to_string(n) + " spatial dimensions; 1 to 3 are accepted";
     if (p.dtype == DType::f32) return {};

@@ -121,6 +121,7 @@ inline std::string refuse_winograd(const Problem& p, const Target& t) {
         return true;
     };
     if (!t.winograd) return "Options::winograd is off";
+    if (p.has_gate) return "a gate";
     if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
     if (p.layout != Layout::nhwc) return "layout nchw; nhwc is accepted";
     if (p.window.spatial() != 2 || !all(p.window.kernel, 3) || !all(p.window.strides, 1) || !all(p.window.dilations, 1))

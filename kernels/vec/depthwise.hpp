@@ -134,6 +134,42 @@ QUERN_VEC_FN void scale_shift_f32(i64 rows, i64 n, const float* x, i64 ldx, cons
     });
 }
 
+QUERN_VEC_FN void sum_rows_f32(i64 rows, i64 n, const float* x, i64 ldx, float* y) {
+    constexpr int C = 4;
+    i64 j = 0;
+    for (; j + C * W <= n; j += C * W) {
+        F s[C] = {};
+        for (i64 r = 0; r < rows; ++r)
+            QUERN_UNROLL
+            for (int v = 0; v < C; ++v) s[v] += load(x + r * ldx + j + v * W);
+        for (int v = 0; v < C; ++v) store(y + j + v * W, s[v]);
+    }
+    for (; j < n; j += W) {
+        i64 part = lesser(W, n - j);
+        F s{};
+        for (i64 r = 0; r < rows; ++r) s += load_n(x + r * ldx + j, part);
+        store_n(y + j, s, part);
+    }
+}
+/// Copies blocks of A, each column times that of the gate.
+struct GatedRows {
+    const float* a;
+    i64 row;
+    const float* gate;
+    __attribute__((always_inline)) inline void operator()(i64 m0, i64 mc, i64 k0, i64 kc, float* dst, i64 stride) const {
+        for (i64 r = 0; r < mc; ++r, dst += stride) {
+            const float *s = a + (m0 + r) * row + k0, *g = gate + k0;
+            i64 j = 0;
+            for (; j + W <= kc; j += W) store(dst + j, load(s + j) * load(g + j));
+            if (j < kc) store_n(dst + j, load_n(s + j, kc - j) * load_n(g + j, kc - j), kc - j);
+        }
+    }
+};
+QUERN_VEC_FN void gemm_gated_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, const float* gate, const float* packed, float* c, i64 ldc, const Epilogue& e, void* work) {
+    product<float>(m, n, k, GatedRows{a, lda, gate}, [&](i64 p, i64 k0, i64, i64*) { return packed + p * panel<float> * k + k0 * panel<float>; }, c, ldc, &e,
+                   static_cast<float*>(work));
+}
+
 }  // namespace QUERN_VEC_NS
 }  // namespace vec
 QUERN_END

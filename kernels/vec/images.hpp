@@ -24,6 +24,11 @@ struct ImageTable {
     /// y = f(x * scale + shift) over rows of n values, ldx and ldy apart; scale and shift are rows, f is the epilogue's post.
     void (*scale_shift_f32)(std::int64_t rows, std::int64_t n, const float* x, std::int64_t ldx, const float* scale, const float* shift, float* y,
                             std::int64_t ldy, const Epilogue&);
+    /// y[j] = the sum over rows i, in their order, of x[i * ldx + j]; n columns.
+    void (*sum_rows_f32)(std::int64_t rows, std::int64_t n, const float* x, std::int64_t ldx, float* y);
+    /// As Table::gemm_packed_f32 of A[m,k] with each column times that of `gate` [k].
+    void (*gemm_gated_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* gate, const float* packed,
+                           float* c, std::int64_t ldc, const Epilogue&, void* work);
 };
 
 /// The table that goes with table(cap).

@@ -219,6 +219,53 @@ TEST(Chain, OtherConvolutionsStay) {
     same_answer(b, sixteen, 1e-3);
 }
 
+/// A depthwise convolution whose channels are scaled by what its means say, then a projection.
+ModelBuilder excited(int kind) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "16", "H", "W"}).constant("we", ramp({48, 16, 1, 1}, 0.02f, -0.2f)).constant("wd", ramp({48, 1, 3, 3})).constant("wp", ramp({24, 48, 1, 1}, 0.02f, -0.2f));
+    b.constant("w1", ramp({8, 48, 1, 1}, 0.02f, -0.2f)).constant("w2", ramp({48, 8, 1, 1}, 0.1f, -1.f)).constant("bd", ramp({48}, 0.05f, -0.5f));
+    b.node("Conv", {"x", "we"}, {"e0"}).node("HardSwish", {"e0"}, {"e"});
+    b.node("Conv", {kind == 1 ? "e0" : "e", "wd", "bd"}, {"d0"}, {attribute_ints("pads", {1, 1, 1, 1}), attribute_i("group", 48)}).node("HardSwish", {"d0"}, {"d"});
+    if (kind == 1) b.output("e");  // others read what the depthwise convolution reads: it stands alone
+    if (kind == 2) b.constant("axes", ints({1}, {2})).node("ReduceMean", {"d", "axes"}, {"g"});
+    else b.node("GlobalAveragePool", {"d"}, {"g"});
+    b.node("Conv", {"g", "w1"}, {"h0"}).node("Relu", {"h0"}, {"h"}).node("Conv", {"h", "w2"}, {"i0"}).node("HardSigmoid", {"i0"}, {"i"}).node("Mul", {"i", "d"}, {"m"}).node("Conv", {"m", "wp"}, {"y"}).output("y");
+    if (kind == 3) b.output("m");
+    return b;
+}
+TEST(Gates, SqueezeAndExcitationPassesOverPlanesOnce) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (int kind : {0, 1}) {
+        SCOPED_TRACE(kind);
+        auto b = excited(kind);
+        auto text = b.model().dump("final");
+        EXPECT_EQ(count(text, "quern::FusedDepthwise("), 1) << text;
+        EXPECT_EQ(count(text, "= ReduceMean(") + count(text, "= Mul("), 0) << text;
+        for (auto [n, h, w] : {std::tuple{1, 12, 12}, std::tuple{2, 7, 30}, std::tuple{3, 1, 1}, std::tuple{1, 70, 64}}) {
+            std::vector<quern::NamedTensor> in{{"x", ramp({n, 16, h, w}, 0.05f, -0.5f)}};
+            same_answer(b, in, 1e-4);
+            auto one = b.run(in, {.threads = 1});
+            for (int threads : {2, 3, 16}) {
+                auto more = b.run(in, {.threads = threads});
+                for (std::size_t o = 0; o < one.size(); ++o) EXPECT_EQ(0, std::memcmp(one[o].raw(), more[o].raw(), one[o].bytes())) << threads;
+            }
+        }
+    }
+}
+TEST(Gates, OtherMeansAndScalesStay) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto rows = excited(2);  // means of columns are no gate of one pixel
+    auto text = rows.model().dump("final");
+    EXPECT_EQ(count(text, "= ReduceMean("), 1) << text;
+    EXPECT_EQ(count(text, "= Mul("), 1) << text;
+    same_answer(rows, {{"x", ramp({2, 16, 9, 7}, 0.05f, -0.5f)}}, 1e-4);
+    auto shown = excited(3);  // others read the product
+    text = shown.model().dump("final");
+    EXPECT_EQ(count(text, "= ReduceMean("), 0) << text;
+    EXPECT_EQ(count(text, "= Mul("), 1) << text;
+    same_answer(shown, {{"x", ramp({2, 16, 9, 7}, 0.05f, -0.5f)}}, 1e-4);
+}
+
 TEST(Layout, APictureIsReadAsItIs) {
     if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
     ModelBuilder b;
@@ -228,6 +275,25 @@ TEST(Layout, APictureIsReadAsItIs) {
     EXPECT_EQ(count(text, "quern::PlanarConv("), 1) << text;
     EXPECT_EQ(count(text, "= Transpose("), 1) << text;
     same_answer(b, {{"x", ramp({2, 3, 9, 12})}}, 1e-4);
+}
+TEST(Gates, TheFirstPoolIsPartOfTheFirstConvolution) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (int kind = 0; kind < 5; ++kind) {
+        SCOPED_TRACE(kind);
+        ModelBuilder b;
+        b.input("x", DType::f32, {"N", "3", "H", "W"}).constant("w", ramp({16, 3, 3, 3})).constant("w2", ramp({8, 16, 1, 1}));
+        b.node("Conv", {"x", "w"}, {"c"}, {attribute_ints("strides", {2, 2}), attribute_ints("pads", {1, 1, 1, 1})}).node("Relu", {"c"}, {"r"});
+        std::vector<quern::onnx::Attribute> how{attribute_ints("kernel_shape", {3, 3}), attribute_ints("strides", {2, 2})};
+        if (kind == 0) how.push_back(attribute_i("ceil_mode", 1));
+        if (kind == 1) how.push_back(attribute_s("auto_pad", "SAME_UPPER"));
+        if (kind == 2) how.push_back(attribute_ints("dilations", {2, 1}));
+        if (kind == 3) how[1] = attribute_ints("strides", {1, 2});
+        b.node("MaxPool", {"r"}, {"p"}, how).node("Conv", {"p", "w2"}, {"y"}).output("y");
+        if (kind == 4) b.output("r");  // others read what is pooled
+        auto text = b.model().dump("final");
+        EXPECT_EQ(count(text, "MaxPool("), kind < 2 ? 0 : 1) << text;
+        for (auto [n, h, w] : {std::tuple{2, 30, 41}, std::tuple{1, 11, 10}, std::tuple{3, 64, 64}}) same_answer(b, {{"x", ramp({n, 3, h, w})}}, 1e-4);
+    }
 }
 TEST(Layout, ManyChannelsAreTransposedFirst) {
     auto b = conv();

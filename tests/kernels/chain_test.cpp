@@ -13,8 +13,27 @@ struct Case {
     std::int64_t images, h, w, c, d, m;  ///< c: channels of X (0: no expansion), m: of Y (0: no projection)
     std::int64_t kh, kw, stride = 1, pad = 1, dilation = 1;
     vec::Post post = vec::Post::relu;
-    bool bias = true, residual = false;
+    bool bias = true, residual = false, pooled = false;
 };
+/// As run_kernel, for Y and its means.
+void run_pooled(const conv::ChainKernel& kernel, const std::vector<View>& in, Guarded& y, Guarded& means) {
+    std::vector<View> out{y.view(), means.view()};
+    std::vector<std::byte> first;
+    for (int width = 1; width <= 5; ++width) {
+        Booking booking = kernel.book(in, out, width);
+        std::vector<std::byte> memory(booking.scratch + 64 + 256, std::byte{0xFF});
+        std::size_t at = 64 - reinterpret_cast<std::size_t>(memory.data()) % 64;
+        ThreadedWorkers workers(width);
+        y.poison(), means.poison();
+        kernel.run(Call{in, out, memory.data() + at, booking.state.get(), workers});
+        ASSERT_TRUE(y.intact() && means.intact());
+        for (std::size_t i = at + booking.scratch; i < memory.size(); ++i) ASSERT_EQ(memory[i], std::byte{0xFF}) << "scratch overrun";
+        auto bits = y.bytes(), more = means.bytes();
+        bits.insert(bits.end(), more.begin(), more.end());
+        if (width == 1) first = bits;
+        else ASSERT_TRUE(first == bits) << width << " workers give other bits than one";
+    }
+}
 /// [N, C, H, W] to [N, H, W, C].
 std::vector<double> last(const std::vector<double>& v, std::int64_t n, std::int64_t c, std::int64_t plane) {
     std::vector<double> r(v.size());
@@ -30,6 +49,7 @@ void check(const Case& c, std::mt19937& rng) {
     conv::ChainProblem p;
     p.window.kernel = {c.kh, c.kw}, p.window.strides = {c.stride, c.stride}, p.window.pads = Dims(4, c.pad), p.window.dilations = {c.dilation, c.dilation};
     p.has_residual = c.residual;
+    p.pooled = c.pooled;
     std::vector<double> y = x;
     Dims shape{c.images, channels, c.h, c.w};
     std::deque<Guarded> keep;  // views stay valid
@@ -63,7 +83,15 @@ void check(const Case& c, std::mt19937& rng) {
         if (isa > best_isa()) continue;
         SCOPED_TRACE(isa_name(isa));
         conv::ChainKernel kernel(p, Target{isa, {}, nullptr});
-        run_kernel(kernel, in, result);
+        if (c.pooled) {
+            Guarded means(DType::f32, {c.images, 1, 1, m});
+            run_pooled(kernel, in, result, means);
+            for (std::int64_t i = 0; i < c.images * m; ++i) {
+                double sum = 0;
+                for (std::int64_t k = 0; k < ho * wo; ++k) sum += expect[static_cast<std::size_t>((i / m * ho * wo + k) * m + i % m)];
+                ASSERT_NEAR(means.get(static_cast<std::size_t>(i)), sum / static_cast<double>(ho * wo), 1e-5 * mass) << "mean " << i;
+            }
+        } else run_kernel(kernel, in, result);
         for (std::size_t i = 0; i < expect.size(); ++i) ASSERT_NEAR(result.get(i), expect[i], 1e-5 * mass) << "element " << i;
     }
 }
@@ -98,6 +126,17 @@ TEST(Chain, Shapes) {
         c.residual = c.m != 0;
         c.post = vec::Post::none;
         check(c, rng);
+    }
+}
+TEST(Chain, Means) {
+    std::mt19937 rng(seed());
+    const Case cases[] = {{1, 14, 14, 24, 96, 0, 3, 3}, {2, 70, 64, 8, 40, 0, 5, 5, 2, 2}, {1, 112, 90, 0, 32, 0, 3, 3}, {3, 7, 7, 20, 130, 0, 5, 5, 1, 2}, {1, 1, 1, 0, 5, 0, 3, 3}, {2, 9, 30, 0, 70, 0, 3, 3, 2}, {0, 5, 5, 4, 33, 0, 3, 3}};
+    for (Case c : cases) {
+        c.pooled = true;
+        for (vec::Post post : {vec::Post::relu, vec::Post::silu}) {
+            c.post = post;
+            check(c, rng);
+        }
     }
 }
 TEST(Chain, EveryPost) {

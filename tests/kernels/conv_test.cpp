@@ -16,6 +16,7 @@ struct Case {
     vec::Post post = vec::Post::none;
     DType dtype = DType::f32;
     conv::AutoPad auto_pad = conv::AutoPad::notset;
+    bool gate = false;
 };
 /// Moves the channel dimension of a [N, C, d...] list to the end.
 std::vector<double> to_nhwc(const std::vector<double>& v, const Dims& d) {
@@ -63,7 +64,14 @@ void check(const Case& c, std::mt19937& rng) {
     auto vx = random_values(rng, count_of(c.x)), vw = random_values(rng, count_of(w));
     auto vb = c.bias ? random_values(rng, c.m) : std::vector<double>{};
     auto vr = c.residual ? random_values(rng, count_of(y)) : std::vector<double>{};
-    auto want = conv::reference(p, c.x, vx, c.m, vw, vb, vr, out);
+    p.has_gate = c.gate;
+    auto vg = c.gate ? random_values(rng, c.x[0] * c.x[1]) : std::vector<double>{}, scaled = vx;
+    for (std::size_t i = 0; c.gate && i < scaled.size(); ++i) scaled[i] *= vg[i / static_cast<std::size_t>(count_of(c.x) / (c.x[0] * c.x[1]))];
+    auto want = conv::reference(p, c.x, scaled, c.m, vw, vb, vr, out);
+    Dims one(c.x.size(), 1);
+    one.front() = c.x[0], one.back() = c.x[1];
+    Guarded gate(c.dtype, one, vg.empty() ? std::vector<double>(static_cast<std::size_t>(count_of(one))) : vg);
+    int gated = 0;
     Guarded weights(c.dtype, w, vw), bias(c.dtype, {c.m}, vb.empty() ? std::vector<double>(static_cast<std::size_t>(c.m)) : vb);
     for (conv::Layout layout : {conv::Layout::nchw, conv::Layout::nhwc}) {
         bool last = layout == conv::Layout::nhwc;
@@ -73,12 +81,14 @@ void check(const Case& c, std::mt19937& rng) {
         Guarded residual(c.dtype, last ? nhwc_dims(y) : y, vr.empty() ? vr : last ? to_nhwc(vr, y) : vr);
         auto expect = last ? to_nhwc(want.y, y) : want.y, tolerance = last ? to_nhwc(want.tolerance, y) : want.tolerance;
         std::vector<View> in{x.view(), weights.view(), c.bias ? bias.view() : View{}};
-        if (c.residual) in.push_back(residual.view());
+        if (c.residual || c.gate) in.push_back(c.residual ? residual.view() : View{});
+        if (c.gate) in.push_back(gate.view());
         for (bool constant : {false, true}) {
             p.w = constant ? weights.tensor() : Tensor();
             for_each_kernel<conv::Problem>(Family::conv, linked_backends(), [&](const Entry<conv::Problem>& entry, const Target& target) {
                 if (!entry.refuse(p, target).empty()) return;
                 auto kernel = entry.make(p, target);
+                gated += c.gate;
                 auto views = in;
                 if (constant) views[1].data = nullptr;
                 run_kernel(*kernel, views, result);
@@ -87,6 +97,7 @@ void check(const Case& c, std::mt19937& rng) {
             });
         }
     }
+    EXPECT_EQ(c.gate, gated > 0);
 }
 const Case cases[] = {
     {{1, 3, 11, 13}, 8, {3, 3}, {}, {1, 1, 1, 1}},
@@ -134,6 +145,24 @@ TEST(Conv, Shapes) {
         c.dtype = DType::f64;
         c.post = vec::Post::none;
         if (i < 15) check(c, rng);
+    }
+}
+TEST(Conv, Gates) {
+    std::mt19937 rng(seed());
+    for (auto [images, channels, side, m] : {std::tuple{2, 40, 9, 24}, std::tuple{1, 1030, 7, 33}, std::tuple{3, 7, 13, 130}, std::tuple{1, 1, 1, 2}, std::tuple{0, 8, 4, 8}, std::tuple{1, 16, 0, 8}}) {
+        Case c{{images, channels, side, side}, m, {1, 1}};
+        c.gate = true;
+        check(c, rng);
+        c.bias = false, c.residual = true, c.post = vec::Post::relu;
+        check(c, rng);
+    }
+    conv::Problem p;  // what no kernel multiplies with a gate
+    p.has_gate = true;
+    for (auto [layout, m, side] : {std::tuple{conv::Layout::nchw, 64, 1}, std::tuple{conv::Layout::nhwc, 64, 3}, std::tuple{conv::Layout::nhwc, 1, 1}}) {
+        p.w = Tensor(DType::f32, {m, m, side, side});
+        p.window.kernel = {side, side}, p.window.strides = p.window.dilations = {1, 1}, p.window.pads = Dims(4, side / 2);
+        p.layout = layout;
+        for_each_kernel<conv::Problem>(Family::conv, linked_backends(), [&](const Entry<conv::Problem>& entry, const Target& target) { EXPECT_FALSE(entry.refuse(p, target).empty()); });
     }
 }
 TEST(Conv, AutoPad) {

@@ -61,6 +61,46 @@ TEST(Planar, Shapes) {
         check(c, vec::Post::clip, true, true, rng);
     }
 }
+TEST(Planar, Pooled) {
+    std::mt19937 rng(seed());
+    struct Pooled { Case c; std::int64_t kh, kw, sh, sw, begin, end; };
+    const Pooled cases[] = {{{1, 3, 45, 37, 40, 3, 3, 2, 0}, 3, 3, 2, 2, 0, 0}, {{2, 3, 50, 33, 64, 7, 7, 2, 3}, 3, 3, 2, 2, 1, 1}, {{1, 1, 60, 20, 17, 3, 3, 1, 1}, 2, 2, 2, 2, 0, 1},
+                            {{3, 3, 9, 9, 8, 3, 3, 1, 1}, 4, 1, 5, 1, 2, 0}, {{1, 2, 12, 70, 33, 5, 3, 1, 2}, 2, 7, 1, 3, 1, 1}, {{0, 3, 9, 9, 8, 3, 3, 1, 1}, 2, 2, 2, 2, 0, 0}};
+    for (const auto& [c, kh, kw, sh, sw, begin, end] : cases)
+        for (vec::Post post : {vec::Post::relu, vec::Post::tanh}) {
+            conv::Problem p;
+            p.layout = conv::Layout::nhwc;
+            p.window.kernel = {c.kh, c.kw}, p.window.strides = {c.stride, c.stride}, p.window.pads = Dims(4, c.pad), p.window.dilations = {1, 1};
+            p.has_bias = true, p.post = post;
+            conv::Window pool;
+            pool.kernel = {kh, kw}, pool.strides = {sh, sw}, pool.pads = {begin, begin, end, end}, pool.dilations = {1, 1};
+            ASSERT_EQ(conv::refuse_pool(pool), "");
+            const std::int64_t ho = (c.h + 2 * c.pad - c.kh) / c.stride + 1, wo = (c.w + 2 * c.pad - c.kw) / c.stride + 1;
+            const std::int64_t hp = (ho + begin + end - kh) / sh + 1, wp = (wo + begin + end - kw) / sw + 1;
+            Dims dw{c.m, c.c, c.kh, c.kw}, dx{c.n, c.c, c.h, c.w};
+            auto x = random_values(rng, count_of(dx)), w = random_values(rng, count_of(dw)), b = random_values(rng, c.m);
+            auto want = conv::reference(p, dx, x, c.m, w, b, {}, {ho, wo});
+            Guarded gx(DType::f32, dx, x), gw(DType::f32, dw, w), gb(DType::f32, {c.m}, b), y(DType::f32, {c.n, hp, wp, c.m});
+            p.w = gw.tensor();
+            each_isa([&](Isa isa) {
+                conv::PlanarKernel kernel(p, Target{isa, {}, nullptr}, pool);
+                std::vector<View> in{gx.view(), gw.view(), gb.view()};
+                in[1].data = nullptr;
+                run_kernel(kernel, in, y);
+                for (std::int64_t i = 0; i < count_of({c.n, hp, wp, c.m}); ++i) {
+                    const std::int64_t k = i % c.m, o = i / c.m % wp, r = i / c.m / wp % hp, image = i / c.m / wp / hp;
+                    double most = -INFINITY, tolerance = 0;
+                    for (std::int64_t h = std::max<std::int64_t>(0, r * sh - begin); h < std::min(ho, r * sh - begin + kh); ++h)
+                        for (std::int64_t v = std::max<std::int64_t>(0, o * sw - begin); v < std::min(wo, o * sw - begin + kw); ++v) {
+                            const auto at = static_cast<std::size_t>(((image * c.m + k) * ho + h) * wo + v);
+                            most = std::max(most, want.y[at]), tolerance = std::max(tolerance, want.tolerance[at]);
+                        }
+                    if (std::isinf(most)) ASSERT_EQ(y.get(static_cast<std::size_t>(i)), most);
+                    else ASSERT_NEAR(y.get(static_cast<std::size_t>(i)), most, tolerance) << "element " << i;
+                }
+            });
+        }
+}
 TEST(Planar, EveryPost) {
     std::mt19937 rng(seed());
     for (int i = 0; i <= static_cast<int>(vec::Post::hard_sigmoid); ++i) check({1, 3, 9, 34, 20, 3, 3, 2, 1}, static_cast<vec::Post>(i), true, i % 2 == 1, rng);

@@ -7,21 +7,17 @@
 QUERN_BEGIN
 namespace ops_fused {
 
-template <class P>
-void set_post(P& p, const LowerCtx& ctx) {
-    Activation a = activation(ctx.attrs);
-    p.post = a.post;
-    p.post_alpha = a.alpha;
-    p.post_beta = a.beta;
-    p.has_residual = ctx.has(3);
-}
-
-/// FusedConv(X, W, B?, residual?; Conv's attributes, layout "nchw" or "nhwc", activation): X, residual and Y in the layout.
-inline bool channels_last(const Attrs& a) { return a.s("layout", "nchw") == "nhwc"; }
+/// FusedConv(X, W, B?, residual?, gate?; Conv's attributes, layout "nchw" or "nhwc", activation): X, residual and Y in the layout;
+/// gate [N, 1..., C], which X is multiplied with: nhwc, pointwise.
 inline void infer_conv(InferCtx& ctx) {
     activation(ctx.attrs);
     if (!channels_last(ctx.attrs) || !ctx.ranked(0)) return ops_conv::infer(ctx);
     ctx.need_rank(0, 3);
+    if (ctx.has(4) && ctx.ranked(4)) {
+        const auto &x = ctx.in(0).dims, &gate = ctx.in(4).dims;
+        ctx.need_rank(4, ctx.in(0).rank(), ctx.in(0).rank());
+        for (std::size_t d = 0; d < x.size(); ++d) ops_window::same(ctx, gate[d], d == 0 || d + 1 == x.size() ? x[d] : Dim(1), "the gate, one for each image and channel");
+    }
     const Fact* given = ctx.inputs[0];  // Conv's inference on the nchw order, then back
     Fact x = *given;
     x.value = Tensor();
@@ -35,12 +31,7 @@ inline void infer_conv(InferCtx& ctx) {
     y.push_back(y[1]);
     y.erase(y.begin() + 1);
 }
-inline Lowered lower_conv(const LowerCtx& ctx) {
-    conv::Problem p = ops_conv::problem(ctx);
-    set_post(p, ctx);
-    if (channels_last(ctx.attrs)) p.layout = conv::Layout::nhwc;
-    return select(Family::conv, p, ctx.target);
-}
+inline Lowered lower_conv(const LowerCtx& ctx) { return select(Family::conv, conv_problem(ctx), ctx.target); }
 
 /// FusedMatMul(A, B, bias?, residual?; transA, transB, alpha, activation): MatMul with what follows it.
 inline void infer_matmul(InferCtx& ctx) {
@@ -62,7 +53,7 @@ inline Lowered lower_matmul(const LowerCtx& ctx) {
 }  // namespace ops_fused
 
 QUERN_INLINE const OpDef& op_quern_FusedConv() {
-    static constexpr OpDef def{.domain = "quern", .name = "FusedConv", .min_in = 2, .max_in = 4, .newest = 1, .infer = ops_fused::infer_conv,
+    static constexpr OpDef def{.domain = "quern", .name = "FusedConv", .min_in = 2, .max_in = 5, .newest = 1, .infer = ops_fused::infer_conv,
                                .lower = ops_fused::lower_conv, .lower_device = ops_fused::lower_conv, .compute = Compute::f32};
     return def;
 }

@@ -1,8 +1,8 @@
-// The activation of fused operators.
+// The activation of fused operators, and FusedConv's problem, which passes try.
 #pragma once
 #include <quern/kernels/vec/vec.hpp>
 
-#include "op.hpp"
+#include "conv.hpp"
 
 QUERN_BEGIN
 namespace ops_fused {
@@ -23,6 +23,24 @@ inline Activation activation(const Attrs& a, const std::string& prefix = "") {
     for (auto& [n, post] : names)
         if (name == n) return {post, p.size() > 0 ? p[0] : 0, p.size() > 1 ? p[1] : 0};
     raise(ErrorCode::invalid_model, "activation '" + name + "' cannot be fused; accepted: Relu, Clip, LeakyRelu, Gelu, GeluTanh, Swish, Sigmoid, Tanh, HardSwish, HardSigmoid");
+}
+
+template <class P>
+void set_post(P& p, const LowerCtx& ctx) {
+    Activation a = activation(ctx.attrs);
+    p.post = a.post;
+    p.post_alpha = a.alpha;
+    p.post_beta = a.beta;
+    p.has_residual = ctx.has(3);
+}
+inline bool channels_last(const Attrs& a) { return a.s("layout", "nchw") == "nhwc"; }
+/// The family's problem of a FusedConv.
+inline conv::Problem conv_problem(const LowerCtx& ctx) {
+    conv::Problem p = ops_conv::problem(ctx);
+    set_post(p, ctx);
+    if (channels_last(ctx.attrs)) p.layout = conv::Layout::nhwc;
+    p.has_gate = ctx.has(4);
+    return p;
 }
 
 }  // namespace ops_fused

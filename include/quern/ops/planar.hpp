@@ -9,7 +9,17 @@
 QUERN_BEGIN
 namespace ops_planar {
 
-/// PlanarConv(X [N, C, H, W], W, B?, residual?; Conv's attributes, activation): Y and residual [N, Ho, Wo, M].
+/// PlanarConv(X [N, C, H, W], W, B?, residual?; Conv's attributes, activation, and MaxPool's named pool_...): Y and residual [N, Ho, Wo, M].
+inline constexpr const char* pool_attributes[] = {"kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode"};
+inline std::optional<conv::Window> pool_window(const Attrs& a) {
+    if (!a.has("pool_kernel_shape")) return std::nullopt;
+    Attrs plain;
+    for (const char* name : pool_attributes)
+        if (const Attr* v = a.find(std::string("pool_") + name)) plain.set(name, *v);
+    std::vector<std::int64_t> kernel = plain.ints("kernel_shape");
+    if (kernel.size() != 2) raise(ErrorCode::invalid_model, "pool_kernel_shape has " + std::to_string(kernel.size()) + " numbers; 2 are needed");
+    return ops_window::of_kernel(plain, std::move(kernel));
+}
 inline conv::Problem problem(const LowerCtx& ctx) {
     conv::Problem p = ops_conv::problem(ctx);
     ops_fused::Activation a = ops_fused::activation(ctx.attrs);
@@ -21,12 +31,18 @@ inline void infer_conv(InferCtx& ctx) {
     ops_fused::activation(ctx.attrs);
     ops_conv::infer(ctx);
     auto& y = ctx.outputs[0].dims;
-    if (y.size() == 4) y = {y[0], y[2], y[3], y[1]};
+    if (y.size() != 4) return;
+    y = {y[0], y[2], y[3], y[1]};
+    if (auto pool = pool_window(ctx.attrs))
+        for (int d = 0; d < 2; ++d) y[static_cast<std::size_t>(d + 1)] = ops_window::outputs(*pool, d, y[static_cast<std::size_t>(d + 1)], ctx.attrs.i("pool_ceil_mode", 0) != 0);
 }
 inline Lowered lower_conv(const LowerCtx& ctx) {
     conv::Problem p = problem(ctx);
     if (std::string why = conv::refuse_planar(p, ctx.target); !why.empty()) raise(ErrorCode::unsupported, why);
-    return Lowered(std::make_unique<conv::PlanarKernel>(p, ctx.target));
+    auto pool = pool_window(ctx.attrs);
+    std::string why = pool ? p.has_residual ? "a residual before a pool" : conv::refuse_pool(*pool) : "";
+    if (!why.empty()) raise(ErrorCode::unsupported, why);
+    return Lowered(std::make_unique<conv::PlanarKernel>(p, ctx.target, std::move(pool)));
 }
 
 /// FusedBatchNormalization(scale [C], shift [C], X...; activation): the contract of norm::AffineKernel.

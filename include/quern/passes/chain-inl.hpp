@@ -1,6 +1,8 @@
-// Depthwise convolutions in channels last take the pointwise convolutions before and after them.
+// Depthwise convolutions in channels last take the pointwise convolutions before and after them, and the means of what they make;
+// pointwise ones the gates of what they read.
 #pragma once
 #include "../ops/chain.hpp"
+#include "../ops/planar.hpp"
 #include "fuse-inl.hpp"
 
 QUERN_BEGIN
@@ -74,6 +76,92 @@ inline bool chain(Graph& g, const PassContext& ctx) {
         infer_node(g, made);
         changed = true;
     }
+    return changed;
+}
+
+/// Y * gate [N, 1, 1, C], which a pointwise convolution alone reads: it multiplies.
+inline bool take_gate(Graph& g, NodeId id, const std::vector<int>& uses, const std::vector<NodeId>& reader, const PassContext& ctx) {
+    const Node mul = g.nodes[id];
+    if (!is_op(&mul, "Mul") || uses[static_cast<std::size_t>(mul.out[0])] != 1 || reader[static_cast<std::size_t>(mul.out[0])] < 0) return false;
+    Node& last = g.nodes[static_cast<std::size_t>(reader[static_cast<std::size_t>(mul.out[0])])];
+    if (!is_pointwise(g, &last) || last.in[0] != mul.out[0] || input_of(last, 4) != no_value) return false;
+    for (std::size_t side = 0; side < 2; ++side) {
+        const Fact &x = g.fact(mul.in[side]), &gate = g.fact(mul.in[1 - side]);
+        if (!x.ranked || !gate.ranked || x.rank() != 4 || gate.rank() != 4 || gate.dtype != DType::f32 || !(x.dims == g.fact(mul.out[0]).dims)) continue;
+        if (!gate.dims[1].is(1) || !gate.dims[2].is(1) || !(gate.dims[0] == x.dims[0]) || !(gate.dims[3] == x.dims[3])) continue;
+        std::vector<ValueId> in = last.in;
+        in.resize(5, no_value);
+        in[0] = mul.in[side];
+        in[4] = mul.in[1 - side];
+        LowerCtx lower{last, last.attrs, {}, {}, ctx.target};
+        for (ValueId v : in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+        if (best_rank(Family::conv, ops_fused::conv_problem(lower), ctx.target) == std::numeric_limits<int>::max()) continue;
+        last.in = std::move(in);
+        g.remove_node(id);
+        return true;
+    }
+    return false;
+}
+/// The means over the planes of a depthwise convolution, which it sums while it makes them.
+inline bool take_means(Graph& g, NodeId id, const PassContext& ctx) {
+    const Node mean = g.nodes[id];
+    if (!is_op(&mean, "ReduceMean") || mean.in.size() < 2 || mean.in[1] == no_value || mean.attrs.i("keepdims", 1) == 0) return false;
+    auto axes = g.fact(mean.in[1]).is_const() ? detail::small_ints(g.fact(mean.in[1]).value) : std::nullopt;
+    if (!axes || g.fact(mean.in[0]).rank() != 4 || axes->size() != 2) return false;
+    for (std::int64_t& a : *axes) a = a < 0 ? a + 4 : a;
+    if (std::min((*axes)[0], (*axes)[1]) != 1 || std::max((*axes)[0], (*axes)[1]) != 2) return false;
+    const Node* made = g.producer(mean.in[0]);
+    Node trial;
+    if (is_op(made, "FusedDepthwise", "quern") && made->out.size() == 1) trial.in = made->in, trial.attrs = made->attrs;
+    else if (is_depthwise(g, made)) {
+        trial.in = {made->in[0], no_value, no_value, made->in[1], input_of(*made, 2)};
+        trial.attrs = made->attrs;
+        trial.attrs.erase("layout");
+        trial.attrs.erase("group");
+    } else return false;
+    trial.op = &op_named("quern::FusedDepthwise");
+    LowerCtx lower{trial, trial.attrs, {}, {&g.fact(mean.in[0]), &g.fact(mean.out[0])}, ctx.target};
+    for (ValueId v : trial.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+    if (!conv::refuse_chain(ops_chain::problem(lower), ctx.target).empty()) return false;
+    std::string name = made->name, origin = made->origin;
+    std::vector<ValueId> out{mean.in[0], mean.out[0]};
+    g.remove_node(id);
+    g.remove_node(static_cast<NodeId>(made - g.nodes.data()));
+    NodeId now = g.add_node(*trial.op, name, std::move(trial.in), std::move(out), std::move(trial.attrs));
+    g.nodes[now].origin = origin;
+    infer_node(g, now);
+    return true;
+}
+/// MaxPool over the first convolution, which alone it reads: rows are pooled while they are in the cache.
+inline bool take_pool(Graph& g, NodeId id, const std::vector<int>& uses) {
+    const Node pool = g.nodes[id];
+    if (!is_op(&pool, "MaxPool", "quern") || pool.out.size() != 1) return false;
+    Node* conv = g.producer(pool.in[0]);
+    if (!is_op(conv, "PlanarConv", "quern") || uses[static_cast<std::size_t>(pool.in[0])] != 1 || input_of(*conv, 3) != no_value || conv->attrs.has("pool_kernel_shape")) return false;
+    Attrs attrs = conv->attrs;
+    for (const char* name : ops_planar::pool_attributes)
+        if (const Attr* v = pool.attrs.find(name)) attrs.set(std::string("pool_") + name, *v);
+    auto window = ops_planar::pool_window(attrs);
+    if (!window || !conv::refuse_pool(*window).empty()) return false;
+    conv->attrs = std::move(attrs);
+    g.remove_node(id);
+    NodeId cid = static_cast<NodeId>(conv - g.nodes.data());
+    g.values[static_cast<std::size_t>(conv->out[0])].producer = -1;
+    conv->out = pool.out;
+    g.values[static_cast<std::size_t>(conv->out[0])].producer = cid;
+    return true;
+}
+/// What passes over whole planes becomes part of the convolutions around it: the means and scales of squeeze and excitation, the first pool.
+inline bool gates(Graph& g, const PassContext& ctx) {
+    if (ctx.target.device != Device::cpu) return false;
+    std::vector<int> uses = g.use_counts();
+    std::vector<NodeId> reader(g.values.size(), -1);
+    for (NodeId id : g.order())
+        for (ValueId v : g.nodes[id].in)
+            if (v != no_value) reader[static_cast<std::size_t>(v)] = id;
+    bool changed = false;
+    for (NodeId id : g.order())
+        if (g.nodes[id].op && (take_gate(g, id, uses, reader, ctx) || take_means(g, id, ctx) || take_pool(g, id, uses))) changed = true;
     return changed;
 }
 

@@ -109,6 +109,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"layout", passes_detail::layout, false, false},
         {"fuse_laid_out", passes_detail::fuse, false, false},
         {"chain", passes_detail::chain, false, false},
+        {"gates", passes_detail::gates, false, false},
         {"place", passes_detail::place, false, true},
         {"narrow", passes_detail::narrow, false, false},
     };
