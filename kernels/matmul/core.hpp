@@ -107,7 +107,7 @@ private:
             q.tiles_m = std::max<std::int64_t>(1, up(g.m, q.tile_m));
         }
         // Rows of A that are copied pay for themselves over more columns.
-        bool in_place = packed && !g.ta && g.lda * static_cast<std::int64_t>(sizeof(float)) % 4096 != 0;
+        bool in_place = packed && !g.ta;
         // Few rows: some 400 KB of weights, and as many panels as go through at a time.
         bool few = g.m < 16;
         std::int64_t least = few ? 4 * panel : in_place ? 2 * panel : 128, most = std::int64_t{few ? 96 : 256} << 10;

@@ -38,13 +38,20 @@ QUERN_VEC_FN void pack_queries(const float* src, i64 stride, i64 rows, i64 cols,
             for (i64 i = 0; i < n; ++i) store(dst + (c0 + i) * tile_queries + r0, t[i]);
         }
 }
+/// Scores are kept times log2 e, for powers of 2 cost less than powers of e.
+constexpr float log2_e = 1.44269504f;
+/// A mask in that scale. What is finite stays so: masks of the lowest float leave their rows with equal scores.
+QUERN_VEC_INL F mask_scaled(F m) {
+    F most = splat(3.40282347e38f);
+    return min2(max2(m * log2_e, min2(-most, m)), max2(most, m));
+}
 /// Adds a mask to the scores s [n, tile_queries] of keys from t0 on.
 QUERN_VEC_FN void add_mask(const AttentionTile::Mask& m, i64 queries, i64 t0, i64 n, float* s) {
     if (!m.data) return;
     const float* p = m.data + t0 * m.key;
     if (m.query == 0) {
         for (i64 t = 0; t < n; ++t) {
-            F x = splat(p[t * m.key]);
+            F x = mask_scaled(splat(p[t * m.key]));
             store(s + t * tile_queries, load(s + t * tile_queries) + x);
             store(s + t * tile_queries + W, load(s + t * tile_queries + W) + x);
         }
@@ -62,12 +69,12 @@ QUERN_VEC_FN void add_mask(const AttentionTile::Mask& m, i64 queries, i64 t0, i6
             transpose(x);
             for (i64 i = 0; i < cols; ++i) {
                 float* to = s + (c0 + i) * tile_queries + r0;
-                store(to, load(to) + x[i]);
+                store(to, load(to) + mask_scaled(x[i]));
             }
         }
     }
 }
-/// exp(x) for what follows a maximum: -inf gives 0, whatever the maximum was.
+/// The power of what follows a maximum: -inf gives 0, whatever the maximum was.
 QUERN_VEC_INL F finite_top(F top) { return select(top == -splat(__builtin_inff()), F{}, top); }
 QUERN_VEC_INL float blank(const AttentionTile& a) { return a.closed_is_zero || a.keys <= 0 ? 0.f : __builtin_nanf(""); }
 
@@ -80,7 +87,7 @@ QUERN_VEC_FN void attention_panel(const AttentionTile& a, float* work) {
     float* y = s + key_block * N;
     float* vcopy = y + N * wide;
     float* kcopy = vcopy + key_block * wide;
-    pack_queries(a.q, a.q_row, n, a.d, a.scale, q);
+    pack_queries(a.q, a.q_row, n, a.d, a.scale * log2_e, q);
     bool copy_k = a.k_row * static_cast<i64>(sizeof(float)) % 4096 == 0, copy_v = a.dv != wide;
     F top[2] = {-splat(__builtin_inff()), -splat(__builtin_inff())}, sum[2] = {F{}, F{}};
     i64 blocks = blocks_of(a.keys, key_block);
@@ -99,25 +106,36 @@ QUERN_VEC_FN void attention_panel(const AttentionTile& a, float* work) {
             micro_for<float, in_place, R, false>(r)(k + r0 * k_row, k_row, q, N, s + r0 * N, N, a.d, false, nullptr, 0, nullptr);
         }
         for (const auto& mask : a.mask) add_mask(mask, n, t0, m, s);
-        F old[2] = {top[0], top[1]};
-        for (i64 t = 0; t < m; ++t) {
-            top[0] = max_nan(top[0], load(s + t * N));
-            top[1] = max_nan(top[1], load(s + t * N + W));
-        }
+        F old[2] = {top[0], top[1]}, odd[2] = {top[0], top[1]};
+        i64 t = 0;  // NaN is no maximum here: its power is NaN too
+        for (; t + 2 <= m; t += 2)
+            for (int h = 0; h < 2; ++h) {
+                top[h] = max2(load(s + t * N + h * W), top[h]);
+                odd[h] = max2(load(s + (t + 1) * N + h * W), odd[h]);
+            }
+        for (int h = 0; h < 2; ++h) top[h] = max2(t < m ? load(s + t * N + h * W) : odd[h], max2(odd[h], top[h]));
         F base[2] = {finite_top(top[0]), finite_top(top[1])}, part[2] = {F{}, F{}};
-        for (i64 t = 0; t < m; ++t) {
-            F e0 = exp_below(load(s + t * N) - base[0]), e1 = exp_below(load(s + t * N + W) - base[1]);
-            store(s + t * N, e0);
-            store(s + t * N + W, e1);
-            part[0] += e0;
-            part[1] += e1;
+        for (t = 0; t + 2 <= m; t += 2) {
+            Pack<4> e{{load(s + t * N) - base[0], load(s + t * N + W) - base[1], load(s + t * N + N) - base[0], load(s + t * N + N + W) - base[1]}};
+            e = exp2_below(e);
+            store_pack(s + t * N, e);
+            part[0] += e.v[0] + e.v[2];
+            part[1] += e.v[1] + e.v[3];
+        }
+        if (t < m) {
+            Pack<2> e{{load(s + t * N) - base[0], load(s + t * N + W) - base[1]}};
+            e = exp2_below(e);
+            store_pack(s + t * N, e);
+            part[0] += e.v[0];
+            part[1] += e.v[1];
         }
         float shrink[N];
         for (int h = 0; h < 2; ++h) {
-            F c = exp(old[h] - base[h]);
+            F c = exp2_below(old[h] - base[h]);
             sum[h] = fma(sum[h], c, part[h]);
             store(shrink + h * W, c);
         }
+        bool moved = any(old[0] != top[0]) || any(old[1] != top[1]);
         const float* v = a.v + t0 * a.v_row;
         i64 v_row = a.v_row;
         if (copy_v) {
@@ -129,7 +147,7 @@ QUERN_VEC_FN void attention_panel(const AttentionTile& a, float* work) {
             }
             v = vcopy;
         }
-        if (ib > 0)
+        if (ib > 0 && moved)
             for (i64 r = 0; r < n; ++r) {
                 F c = splat(shrink[r]);
                 for (i64 j = 0; j < wide; j += W) store(y + r * wide + j, load(y + r * wide + j) * c);
@@ -212,14 +230,14 @@ QUERN_VEC_FN void attention_rows(const AttentionTile& a, float* work) {
         float top = -__builtin_inff(), sum = 0;
         for (i64 t0 = 0; t0 < a.keys; t0 += key_block) {
             i64 m = lesser(key_block, a.keys - t0);
-            F high = -splat(__builtin_inff()), scale = splat(a.scale);
+            F high = -splat(__builtin_inff()), scale = splat(a.scale * log2_e);
             for (i64 t = 0; t < m; t += W) {
                 i64 part = lesser(W, m - t);
                 F x = dots(a.q + r * a.q_row, a.k + (t0 + t) * a.k_row, a.k_row, part, a.d) * scale;
                 for (const auto& mask : a.mask) {
                     if (!mask.data) continue;
                     const float* p = mask.data + r * mask.query + (t0 + t) * mask.key;
-                    x += mask.key == 0 ? splat(*p) : part == W ? load(p) : load_n(p, part);
+                    x += mask_scaled(mask.key == 0 ? splat(*p) : part == W ? load(p) : load_n(p, part));
                 }
                 if (part < W) {  // lanes without a key
                     float lanes[W];
@@ -235,11 +253,11 @@ QUERN_VEC_FN void attention_rows(const AttentionTile& a, float* work) {
             for (int i = 0; i < W; ++i) top = lanes[i] > top || lanes[i] != lanes[i] ? lanes[i] : top;
             F base = finite_top(splat(top)), part = F{};
             for (i64 t = 0; t < m; t += W) {
-                F e = exp_below(load(s + t) - base);
+                F e = exp2_below(load(s + t) - base);
                 store(s + t, e);
                 part += e;
             }
-            float shrink = exp(splat(before) - base)[0];
+            float shrink = exp2_below(splat(before) - base)[0];
             sum = fma1(sum, shrink, sum_lanes(part));
             weighted_rows(s, a.v + t0 * a.v_row, a.v_row, m, a.dv, shrink, y);
         }

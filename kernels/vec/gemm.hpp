@@ -27,6 +27,7 @@ template <class T> constexpr int rows_max = 12;
 #else
 template <class T> constexpr int rows_max = 6;
 #endif
+template <class T> constexpr int paged_rows = rows_max<T> < 8 ? rows_max<T> : 8;
 /// A block of A is copied into rows of a constant stride (no power of two), so that all rows of a micro-tile
 /// are constant offsets from one pointer: short for k <= 256, long for k <= 1024.
 constexpr int short_k = 256, long_k = 1024;
@@ -192,47 +193,79 @@ template <class G>
 QUERN_VEC_INL void with_post(const Epilogue& e, G&& g) {
     F al = splat(e.alpha), be = splat(e.beta);
     switch (e.post) {
-        case Post::none: return g([](F x) { return x; });
-        case Post::relu: return g([](F x) { return relu(x); });
-        case Post::clip: return g([=](F x) { return clip(x, al, be); });
-        case Post::leaky_relu: return g([=](F x) { return select(x < 0.f, x * al, x); });
-        case Post::gelu: return g([](F x) { return gelu(x); });
-        case Post::gelu_tanh: return g([](F x) { return gelu_tanh(x); });
+        case Post::none: return g([](auto x) QUERN_VEC_INLINED { return x; });
+        case Post::relu: return g([](auto x) QUERN_VEC_INLINED { return relu(x); });
+        case Post::clip: return g([=](auto x) QUERN_VEC_INLINED { return clip(x, al, be); });
+        case Post::leaky_relu: return g([=](auto x) QUERN_VEC_INLINED { return select(x < 0.f, x * al, x); });
+        case Post::gelu: return g([](auto x) QUERN_VEC_INLINED { return gelu(x); });
+        case Post::gelu_tanh: return g([](auto x) QUERN_VEC_INLINED { return gelu_tanh(x); });
         case Post::silu: {
             F slope = splat(e.alpha == 0 ? 1.f : e.alpha);
-            return g([=](F x) { return swish(x, slope); });
+            return g([=](auto x) QUERN_VEC_INLINED { return swish(x, slope); });
         }
-        case Post::sigmoid: return g([](F x) { return sigmoid(x); });
-        case Post::tanh: return g([](F x) { return tanh(x); });
-        case Post::hard_swish: return g([](F x) { return hard_swish(x); });
-        case Post::hard_sigmoid: return g([=](F x) { return clip(fma(x, al, be), F{}, splat(1.f)); });
+        case Post::sigmoid: return g([](auto x) QUERN_VEC_INLINED { return sigmoid(x); });
+        case Post::tanh: return g([](auto x) QUERN_VEC_INLINED { return tanh(x); });
+        case Post::hard_swish: return g([](auto x) QUERN_VEC_INLINED { return hard_swish(x); });
+        case Post::hard_sigmoid: return g([=](auto x) QUERN_VEC_INLINED { return clip(decltype(x)(fma(x, al, be)), F{}, splat(1.f)); });
     }
 }
-/// The epilogue over rows x cols of C. The pointers of `e` are those of the tile's first element.
-QUERN_VEC_FN void finish(float* c, i64 ldc, i64 rows, i64 cols, const Epilogue& e) {
-    if (!e.bias_row && !e.bias_col && !e.residual && e.post == Post::none && e.scale == 1.f) return;
+/// The epilogue over R rows and C vectors at once.
+template <int R, int C, class G>
+QUERN_VEC_INL void finish_part(const float* x, i64 ldx, float* c, i64 ldc, const float* bias_col, const float* bias_row, const float* residual, F scale, G&& f) {
+    Pack<R * C> v;
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        F add = splat(bias_col ? bias_col[r] : 0.f);
+        QUERN_UNROLL
+        for (int j = 0; j < C; ++j) v.v[r * C + j] = fma(load(x + r * ldx + j * W), scale, add);
+    }
+    if (bias_row) {
+        QUERN_UNROLL
+        for (int i = 0; i < R * C; ++i) v.v[i] += load(bias_row + i % C * W);
+    }
+    if (residual) {
+        QUERN_UNROLL
+        for (int i = 0; i < R * C; ++i) v.v[i] += load(residual + i / C * ldc + i % C * W);
+    }
+    v = f(v);
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        QUERN_UNROLL
+        for (int j = 0; j < C; ++j) store(c + r * ldc + j * W, v.v[r * C + j]);
+    }
+}
+QUERN_VEC_INL bool is_plain(const Epilogue& e) { return !e.bias_row && !e.bias_col && !e.residual && e.post == Post::none && e.scale == 1.f; }
+/// C = the epilogue over X, rows x cols; X may be C. The pointers of `e` are those of the tile's first element.
+QUERN_VEC_FN void finish(const float* x, i64 ldx, float* c, i64 ldc, i64 rows, i64 cols, const Epilogue& e) {
     with_post(e, [&](auto f) {
         F scale = splat(e.scale);
-        for (i64 r = 0; r < rows; ++r) {
-            float* y = c + r * ldc;
-            const float* res = e.residual ? e.residual + r * ldc : nullptr;
-            F add = splat(e.bias_col ? e.bias_col[r] : 0.f);
+        auto part = [&]<int R, int C>(i64 r, i64 j) QUERN_VEC_INLINED {
+            finish_part<R, C>(x + r * ldx + j, ldx, c + r * ldc + j, ldc, e.bias_col ? e.bias_col + r : nullptr, e.bias_row ? e.bias_row + j : nullptr,
+                              e.residual ? e.residual + r * ldc + j : nullptr, scale, f);
+        };
+        i64 paired = cols / (2 * W) * (2 * W), r = 0;
+        for (; r + 2 <= rows; r += 2)
+            for (i64 j = 0; j < paired; j += 2 * W) part.template operator()<2, 2>(r, j);
+        if (r < rows) {
             i64 j = 0;
-            for (; j + W <= cols; j += W) {
-                F v = fma(load(y + j), scale, add);
-                if (e.bias_row) v += load(e.bias_row + j);
-                if (res) v += load(res + j);
-                store(y + j, f(v));
-            }
-            if (j < cols) {
-                i64 n = cols - j;
-                F v = fma(load_n(y + j, n), scale, add);
-                if (e.bias_row) v += load_n(e.bias_row + j, n);
-                if (res) v += load_n(res + j, n);
-                store_n(y + j, f(v), n);
-            }
+            for (; j + 4 * W <= paired; j += 4 * W) part.template operator()<1, 4>(r, j);
+            if (j < paired) part.template operator()<1, 2>(r, j);
+        }
+        if (paired == cols) return;
+        for (r = 0; r < rows; ++r) {
+            i64 j = paired;
+            if (j + W <= cols) part.template operator()<1, 1>(r, j), j += W;
+            if (j == cols) continue;
+            i64 n = cols - j;
+            F v = fma(load_n(x + r * ldx + j, n), scale, splat(e.bias_col ? e.bias_col[r] : 0.f));
+            if (e.bias_row) v += load_n(e.bias_row + j, n);
+            if (e.residual) v += load_n(e.residual + r * ldc + j, n);
+            store_n(c + r * ldc + j, f(v), n);
         }
     });
+}
+QUERN_VEC_FN void finish(float* c, i64 ldc, i64 rows, i64 cols, const Epilogue& e) {
+    if (!is_plain(e)) finish(c, ldc, c, ldc, rows, cols, e);
 }
 QUERN_VEC_INL Epilogue shifted(const Epilogue& e, i64 row, i64 col, i64 ldc) {
     Epilogue r = e;
@@ -279,8 +312,9 @@ template <class T> struct MatrixRows {
     const T* a;
     i64 lda;
     bool trans;
-    /// Strides of whole pages put all rows of a micro-tile into the same few lines of the cache.
-    bool readable() const { return !trans && lda * static_cast<i64>(sizeof(T)) % 4096 != 0; }
+    bool readable() const { return !trans; }
+    /// Strides of whole pages put all rows of a micro-tile into one set of the cache: then no more than it has ways.
+    int most_rows() const { return readable() && lda * static_cast<i64>(sizeof(T)) % 4096 == 0 ? paged_rows<T> : rows_max<T>; }
     __attribute__((always_inline)) inline void operator()(i64 m0, i64 mc, i64 k0, i64 kc, T* dst, i64 stride) const {
         if (!trans) {
             for (i64 r = 0; r < mc; ++r) {
@@ -301,9 +335,11 @@ template <class T> struct MatrixRows {
 /// columns(p, k0, kc, &bs) gives panel p of B from row k0 on.
 template <class T, int S, class Rows, class Columns>
 QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {
-    constexpr int N = panel<T>, R = rows_max<T>;
+    constexpr int N = panel<T>;
+    i64 R = rows_max<T>;
+    if constexpr (S == in_place) R = rows.most_rows();
     T* tile = work;
-    T* block = work + N * R;
+    T* block = work + N * rows_max<T>;
     End end{};
     bool in_registers = fits_end(e, end);
     i64 nm = blocks_of(m, block_rows<T>), nk = blocks_of(k, S == in_place ? long_k : S - 16), np = blocks_of(n, N);
@@ -327,8 +363,17 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                     T* ct = c + (m0 + r0) * ldc + p * N;
                     const End* last = ends ? (place_end(end, *e, (m0 + r0) * ldc, p * N), &end) : nullptr;
                     if constexpr (parts) {
-                        if (cols == N) micro_for<T, S>(r)(a + r0 * row, as, b, bs, ct, ldc, kc, ik > 0, next, step, last);
-                        else (cols > W ? part_for<S, 2>(r) : part_for<S, 1>(r))(a + r0 * row, as, b, bs, ct, ldc, cols, kc, ik > 0, last);
+                        // What an epilogue reads again at once must not wait for lines of C.
+                        bool by_tile = nk == 1 && !ends && e && !is_plain(*e);
+                        T* to = by_tile ? tile : ct;
+                        i64 ldt = by_tile ? N : ldc;
+                        if (cols == N) micro_for<T, S>(r)(a + r0 * row, as, b, bs, to, ldt, kc, ik > 0, next, step, last);
+                        else (cols > W ? part_for<S, 2>(r) : part_for<S, 1>(r))(a + r0 * row, as, b, bs, to, ldt, cols, kc, ik > 0, last);
+                        if (by_tile) {
+                            finish(tile, N, ct, ldc, r, cols, shifted(*e, m0 + r0, p * N, ldc));
+                            next += step * kc;
+                            continue;
+                        }
                     } else {
                         put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile, last);
                     }

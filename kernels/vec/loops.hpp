@@ -18,7 +18,7 @@ QUERN_BEGIN
 namespace vec {
 namespace QUERN_VEC_NS {
 
-template <Unary U> QUERN_VEC_INL F apply(F x) {
+template <Unary U, class V> QUERN_VEC_INL V apply(V x) {
     if constexpr (U == Unary::exp) return exp(x);
     else if constexpr (U == Unary::log) return log(x);
     else if constexpr (U == Unary::tanh) return tanh(x);
@@ -42,6 +42,9 @@ template <Unary U> QUERN_VEC_INL F apply(F x) {
     else if constexpr (U == Unary::softplus) return softplus(x);
     else return mish(x);
 }
+/// Long chains of instructions, whose functions take a Pack.
+template <Unary U>
+constexpr bool in_lockstep = U == Unary::exp || U == Unary::tanh || U == Unary::sigmoid || U == Unary::erf || U == Unary::gelu || U == Unary::gelu_tanh || U == Unary::silu;
 template <Binary B> QUERN_VEC_INL F apply(F x, F y) {
     if constexpr (B == Binary::add) return x + y;
     else if constexpr (B == Binary::sub) return x - y;
@@ -70,6 +73,8 @@ template <Reduce R> constexpr float neutral = R == Reduce::max   ? -__builtin_in
 
 template <Unary U> QUERN_VEC_FN void unary(const float* x, float* y, i64 n) {
     i64 i = 0;
+    if constexpr (in_lockstep<U>)
+        for (; i + 4 * W <= n; i += 4 * W) store_pack(y + i, apply<U>(load_pack<4>(x + i)));
     for (; i + W <= n; i += W) store(y + i, apply<U>(load(x + i)));
     if (i < n) store_n(y + i, apply<U>(load_n(x + i, n - i)), n - i);
 }

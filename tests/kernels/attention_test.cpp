@@ -36,6 +36,7 @@ struct Case {
     attention::FusedProblem p;
     double closed = 0;  ///< part of the masks' elements that are -inf
     bool close_first_query = false;
+    double close_with = -INFINITY;
 };
 constexpr double inf = INFINITY;
 
@@ -57,7 +58,7 @@ void check(Case c, std::mt19937& rng) {
         for (std::int64_t b = 0; b < c.b; ++b)
             for (std::int64_t t = 0; t < c.t; ++t) {
                 std::int64_t i[attention::roles] = {b, 0, 0, 0, 0, 0, 0, 0, 0, t, 0};
-                mask[0][static_cast<std::size_t>(at(c.p.mask[0], i, sizes))] = -inf;
+                mask[0][static_cast<std::size_t>(at(c.p.mask[0], i, sizes))] = c.close_with;
             }
     Guarded gq(DType::f32, dims_of(c.p.q, sizes), q), gk(DType::f32, dims_of(c.p.k, sizes), k), gv(DType::f32, dims_of(c.p.v, sizes_v), v);
     Guarded m0(DType::f32, dims_of(c.p.mask[0], sizes), mask[0]), m1(DType::f32, dims_of(c.p.mask[1], sizes), mask[1]), y(DType::f32, dims_of(c.p.y, sizes_v));
@@ -175,6 +176,21 @@ TEST(FusedAttention, AQueryWithoutAnOpenKey) {
             c.p.closed_is_zero = zero;
             c.close_first_query = true;
             c.p.mask[0] = {lead(0, 0), role(1, Factor::query), role(2, Factor::key)};
+            shapes(c, 0);
+            check(c, rng);
+        }
+}
+/// Exporters close keys with the lowest float; a query with no other keys takes the mean of all, as softmax does.
+TEST(FusedAttention, AQueryWhoseKeysAllHaveTheLowestFloat) {
+    std::mt19937 rng(seed());
+    for (bool own_row : {false, true})
+        for (std::int64_t s : {1, 30}) {
+            Case c{2, 2, s, 200, 32, 32};
+            c.close_first_query = true;
+            c.close_with = -3.4028234663852886e38;
+            c.p.scale = 0.125f;
+            if (own_row) c.p.mask[0] = {lead(0, 0), role(1, Factor::query), role(2, Factor::key)};
+            else c.p.mask[0] = {lead(0, 0), role(1, Factor::key)};
             shapes(c, 0);
             check(c, rng);
         }

@@ -150,6 +150,32 @@ TEST(MatMul, EveryPost) {
         check(c, rng);
     }
 }
+TEST(MatMul, PostsOverTilesOfEachForm) {
+    std::mt19937 rng(seed());
+    for (std::int64_t m : {1, 15, 29})
+        for (std::int64_t n : {33, 100})
+            for (std::int64_t k : {40, 1500}) {
+                Case c{{m, k}, {k, n}, {m, n}};
+                c.bias = {n};
+                c.bias2 = {1, n};
+                c.post = vec::Post::gelu;
+                c.residual = m == 15;
+                SCOPED_TRACE(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n));
+                check(c, rng);
+            }
+}
+/// Rows of A that lie whole pages apart have tiles of their own.
+TEST(MatMul, RowsWholePagesApart) {
+    std::mt19937 rng(seed());
+    for (std::int64_t m : {3, 17, 120})
+        for (std::int64_t k : {1024, 3072}) {
+            Case c{{m, k}, {k, 70}, {m, 70}};
+            c.bias = {70};
+            c.bias2 = {1, 70};
+            SCOPED_TRACE(std::to_string(m) + " rows of " + std::to_string(k));
+            check(c, rng);
+        }
+}
 TEST(MatMul, RandomShapes) {
     unsigned s = seed();
     std::printf("seed %u (QUERN_TEST_SEED)\n", s);
