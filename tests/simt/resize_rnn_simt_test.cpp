@@ -113,81 +113,105 @@ TEST_F(Resize, ThreeAxesFractionsAndLimits) {
     EXPECT_EQ(resize::cuda_resize(r, nullptr), cudaSuccess);
 }
 
-class Lstm : public DeviceTest {};
+class Rnn : public DeviceTest {};
 
-void check_lstm(std::int64_t seq, std::int64_t batch, std::int64_t in, std::int64_t n, std::int64_t dirs, bool reverse,
-                bool full) {
-    SCOPED_TRACE(testing::Message() << seq << " x " << batch << " x " << in << " -> " << n << ", " << dirs
-                                    << (reverse ? " reverse" : ""));
-    const auto z = [](std::int64_t v) { return static_cast<std::size_t>(v); };
-    const auto x = random_values(z(seq * batch * in), 1, 1), w = random_values(z(dirs * 4 * n * in), 0.3f, 2),
-               r = random_values(z(dirs * 4 * n * n), 0.3f, 3), b = random_values(z(dirs * 8 * n), 0.3f, 4),
-               h0 = random_values(z(dirs * batch * n), 1, 5), c0 = random_values(z(dirs * batch * n), 1, 6);
-    std::vector<double> want(z(seq * dirs * batch * n)), want_c(z(dirs * batch * n));
+// One step of one row in double: state and cell in place. `in` and `sum`: the inputs' and the state's share of each gate;
+// `sum_of`: the latter of a gate for another state.
+template <class SumOf>
+void step(rnn::CudaCell cell, const std::vector<double>& in, const SumOf& sum_of, std::vector<double>& h,
+          std::vector<double>& c) {
+    const std::size_t n = h.size();
     const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+    const auto x = [&](std::size_t g, std::size_t u) { return in[g * n + u]; };
+    std::vector<double> next(n), reset(n);
+    for (std::size_t u = 0; u < n; ++u) reset[u] = sigmoid(x(1 % (in.size() / n), u) + sum_of(1 % (in.size() / n), u, h)) * h[u];
+    for (std::size_t u = 0; u < n; ++u) {
+        const auto all = [&](std::size_t g) { return x(g, u) + sum_of(g, u, h); };
+        switch (cell) {
+            case rnn::CudaCell::lstm:
+                c[u] = sigmoid(all(2)) * c[u] + sigmoid(all(0)) * std::tanh(all(3));
+                next[u] = sigmoid(all(1)) * std::tanh(c[u]);
+                break;
+            case rnn::CudaCell::gru:
+                next[u] = (1 - sigmoid(all(0))) * std::tanh(x(2, u) + sum_of(2, u, reset)) + sigmoid(all(0)) * h[u];
+                break;
+            case rnn::CudaCell::gru_linear:
+                next[u] = (1 - sigmoid(all(0))) * std::tanh(x(2, u) + sigmoid(all(1)) * sum_of(2, u, h)) +
+                          sigmoid(all(0)) * h[u];
+                break;
+            case rnn::CudaCell::rnn: next[u] = std::tanh(all(0));
+        }
+    }
+    h = next;
+}
+void check_rnn(rnn::CudaCell cell, std::int64_t seq, std::int64_t batch, std::int64_t in, std::int64_t n,
+               std::int64_t dirs, bool reverse, bool full) {
+    SCOPED_TRACE(testing::Message() << "cell " << static_cast<int>(cell) << ", " << seq << " x " << batch << " x " << in
+                                    << " -> " << n << ", " << dirs << (reverse ? " reverse" : ""));
+    const auto z = [](std::int64_t v) { return static_cast<std::size_t>(v); };
+    const std::int64_t gates = rnn::cuda_gates(cell);
+    const auto x = random_values(z(seq * batch * in), 1, 1), w = random_values(z(dirs * gates * n * in), 0.3f, 2),
+               r = random_values(z(dirs * gates * n * n), 0.3f, 3), b = random_values(z(dirs * 2 * gates * n), 0.3f, 4),
+               h0 = random_values(z(dirs * batch * n), 1, 5), c0 = random_values(z(dirs * batch * n), 1, 6);
+    const auto at = [](const std::vector<float>& v, std::int64_t i) { return static_cast<double>(v[static_cast<std::size_t>(i)]); };
+    std::vector<double> want(z(seq * dirs * batch * n)), want_c(z(dirs * batch * n)), last(want_c.size());
     for (std::int64_t d = 0; d < dirs; ++d)
         for (std::int64_t i = 0; i < batch; ++i) {
-            std::vector<double> h(z(n)), c(z(n));
+            std::vector<double> h(z(n)), c(z(n)), share(z(gates * n));
             for (std::int64_t u = 0; full && u < n; ++u)
-                h[z(u)] = static_cast<double>(h0[z((d * batch + i) * n + u)]),
-                c[z(u)] = static_cast<double>(c0[z((d * batch + i) * n + u)]);
+                h[z(u)] = at(h0, (d * batch + i) * n + u), c[z(u)] = at(c0, (d * batch + i) * n + u);
+            const auto sum_of = [&](std::size_t g, std::size_t u, const std::vector<double>& state) {
+                const auto q = static_cast<std::int64_t>(g), unit = static_cast<std::int64_t>(u);
+                double v = full ? at(b, (d * 2 + 1) * gates * n + q * n + unit) : 0;
+                for (std::int64_t k = 0; k < n; ++k) v += state[z(k)] * at(r, (d * gates * n + q * n + unit) * n + k);
+                return v;
+            };
             for (std::int64_t s = 0; s < seq; ++s) {
                 const std::int64_t t = d == 1 || reverse ? seq - 1 - s : s;
-                std::vector<double> next(z(n));
-                for (std::int64_t u = 0; u < n; ++u) {
-                    double g[4];
-                    for (std::int64_t q = 0; q < 4; ++q) {
-                        double v = full ? static_cast<double>(b[z(d * 8 * n + q * n + u)]) +
-                                              static_cast<double>(b[z(d * 8 * n + 4 * n + q * n + u)])
-                                        : 0;
-                        for (std::int64_t k = 0; k < in; ++k)
-                            v += static_cast<double>(x[z((t * batch + i) * in + k)]) *
-                                 static_cast<double>(w[z((d * 4 * n + q * n + u) * in + k)]);
-                        for (std::int64_t k = 0; k < n; ++k)
-                            v += h[z(k)] * static_cast<double>(r[z((d * 4 * n + q * n + u) * n + k)]);
-                        g[q] = v;
-                    }
-                    c[z(u)] = sigmoid(g[2]) * c[z(u)] + sigmoid(g[0]) * std::tanh(g[3]);
-                    next[z(u)] = sigmoid(g[1]) * std::tanh(c[z(u)]);
+                for (std::int64_t q = 0; q < gates * n; ++q) {
+                    double v = full ? at(b, d * 2 * gates * n + q) : 0;
+                    for (std::int64_t k = 0; k < in; ++k)
+                        v += at(x, (t * batch + i) * in + k) * at(w, (d * gates * n + q) * in + k);
+                    share[z(q)] = v;
                 }
-                h = next;
+                step(cell, share, sum_of, h, c);
                 for (std::int64_t u = 0; u < n; ++u) want[z(((t * dirs + d) * batch + i) * n + u)] = h[z(u)];
             }
-            for (std::int64_t u = 0; u < n; ++u) want_c[z((d * batch + i) * n + u)] = c[z(u)];
+            for (std::int64_t u = 0; u < n; ++u)
+                want_c[z((d * batch + i) * n + u)] = c[z(u)], last[z((d * batch + i) * n + u)] = h[z(u)];
         }
     const auto dx = on_device(x), dw = on_device(w), dr = on_device(r), db = on_device(b), dh = on_device(h0),
                dc = on_device(c0);
-    rnn::CudaLstm l;
+    rnn::CudaRnn l;
+    l.cell = cell;
     l.seq = seq, l.batch = batch, l.in = in, l.hidden = n, l.directions = dirs, l.reverse = reverse;
     l.x = dx.data(), l.w = dw.data(), l.r = dr.data();
     if (full) l.b = db.data(), l.h0 = dh.data(), l.c0 = dc.data();
-    DeviceBuffer<char> scratch(rnn::cuda_lstm_scratch(l));
+    DeviceBuffer<char> scratch(rnn::cuda_rnn_scratch(l));
     DeviceBuffer<float> yh(want_c.size()), yc(want_c.size());
-    l.y_h = yh.data(), l.y_c = yc.data();
+    l.y_h = yh.data();
+    if (cell == rnn::CudaCell::lstm) l.y_c = yc.data();
     run_each<float>(
         want.size(),
         [&](float* y) {
             l.y = y;
-            return rnn::cuda_lstm(l, scratch.data(), nullptr);
+            return rnn::cuda_rnn(l, scratch.data(), nullptr);
         },
         [&](const std::vector<float>& got) {
             expect_close(got, want, 1e-5);
-            expect_close(yc.download(), want_c, 1e-5);
-            std::vector<double> last;
-            for (std::int64_t d = 0; d < dirs; ++d) {
-                const std::int64_t t = d == 1 || reverse ? 0 : seq - 1;
-                for (std::int64_t i = 0; i < batch * n; ++i) last.push_back(want[z((t * dirs + d) * batch * n + i)]);
-            }
+            if (l.y_c) expect_close(yc.download(), want_c, 1e-5);
             expect_close(yh.download(), last, 1e-5);
         });
 }
-TEST_F(Lstm, SequencesInBothDirections) {
-    check_lstm(5, 3, 6, 12, 2, false, true);
-    check_lstm(3, 5, 4, 9, 1, true, true);
-    check_lstm(4, 1, 40, 33, 1, false, false);
-    rnn::CudaLstm l;
+TEST_F(Rnn, SequencesInBothDirections) {
+    for (auto cell : {rnn::CudaCell::lstm, rnn::CudaCell::gru, rnn::CudaCell::gru_linear, rnn::CudaCell::rnn}) {
+        check_rnn(cell, 5, 3, 6, 12, 2, false, true);
+        check_rnn(cell, 3, 5, 4, 9, 1, true, true);
+        check_rnn(cell, 4, 1, 40, 33, 1, false, false);
+    }
+    rnn::CudaRnn l;
     l.directions = 3;
-    EXPECT_EQ(rnn::cuda_lstm(l, nullptr, nullptr), cudaErrorInvalidValue);
+    EXPECT_EQ(rnn::cuda_rnn(l, nullptr, nullptr), cudaErrorInvalidValue);
 }
 
 }  // namespace
