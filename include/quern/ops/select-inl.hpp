@@ -2,6 +2,7 @@
 // (https://onnx.ai/onnx/operators/onnx__TopK.html and the operators' own pages).
 #pragma once
 #include "shape_util.hpp"
+#include <quern/kernels/select/problem.hpp>
 #include <quern/kernels/select/select.hpp>
 #include <quern/kernels/select/suppress.hpp>
 
@@ -90,6 +91,11 @@ QUERN_INLINE void infer_top_k(InferCtx& ctx) {
     ctx.set(1, DType::i64, std::move(out));
 }
 QUERN_INLINE Lowered lower_top_k(const LowerCtx& ctx) {
+    if (ctx.target.device != Device::cpu) {
+        const Tensor k = ctx.constant(1);
+        return select(Family::select, selection::Problem{ctx.in(0).dtype, movement::norm_axis(ctx.attrs.i("axis", -1), ctx.in(0).rank()), ctx.attrs.i("largest", 1) != 0,
+                                                         k.defined() && k.count() == 1 ? k.aligned().data<std::int64_t>()[0] : -1}, ctx.target);
+    }
     return ops_util::kernel<selection::TopK>(movement::norm_axis(ctx.attrs.i("axis", -1), ctx.in(0).rank()), ctx.attrs.i("largest", 1) != 0, ctx.attrs.i("sorted", 1) != 0);
 }
 
@@ -194,7 +200,7 @@ QUERN_INLINE const OpDef& op_Unique() {
 }
 QUERN_INLINE const OpDef& op_TopK() {
     static constexpr OpDef def{.name = "TopK", .min_in = 2, .max_in = 2, .max_out = 2, .newest = 24, .import = ops_select::import_top_k, .infer = ops_select::infer_top_k,
-                               .lower = ops_select::lower_top_k, .compute = Compute::arith, .promote_in = 1, .promote_out = 1};
+                               .lower = ops_select::lower_top_k, .lower_device = ops_select::lower_top_k, .compute = Compute::arith, .promote_in = 1, .promote_out = 1};
     return def;
 }
 QUERN_INLINE const OpDef& op_OneHot() {
