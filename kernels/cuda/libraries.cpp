@@ -11,76 +11,129 @@
 QUERN_BEGIN
 namespace cuda {
 
-#if defined(QUERN_HAVE_CUBLASLT_HEADER)
-constexpr int kOldestCublas = 12;
-
 struct Found {
     std::mutex lock;
+#if defined(QUERN_HAVE_CUBLASLT_HEADER)
     CublasLt lt;
-    std::map<int, cublasLtHandle_t> handles;
+    std::map<int, cublasLtHandle_t> lt_handles;
+#endif
+#if defined(QUERN_HAVE_CUDNN_HEADER)
+    Cudnn dnn;
+    std::map<int, Cudnn::Handle> dnn_handles;
+#endif
 };
-// Never destroyed: the library may already be gone when destructors run.
+// Never destroyed: a library may already be gone when destructors run.
 inline Found& found() {
     static Found* f = new Found;
     return *f;
 }
-const CublasLt& cublaslt() noexcept { return found().lt; }
-
-inline bool load_cublaslt(CublasLt& lt, const std::string& path) {
-    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!library) return false;
-    CublasLt made;
-    made.library = library;
+/// Opens the library and lets `entries` look up what it needs by f(pointer to a function, name), then `version` say what it is. False:
+/// there is no such file; else `refusal` says whether it can be used.
+template <class L, class Entries, class Version>
+inline bool load_library(L& made, const std::string& path, int oldest, int newest, Entries entries, Version version) {
+    made.library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!made.library) return false;
     const char* missing = nullptr;
-    auto get = [&](auto& f, const char* name) {
-        f = reinterpret_cast<std::decay_t<decltype(f)>>(dlsym(library, name));
+    entries([&](auto& f, const char* name) {
+        f = reinterpret_cast<std::decay_t<decltype(f)>>(dlsym(made.library, name));
         if (!f && !missing) missing = name;
-    };
-#define QUERN_CUBLASLT(f) get(made.f, "cublasLt" #f);
-#include "cublaslt.inc"
-#undef QUERN_CUBLASLT
-    if (missing) {
-        lt.refusal = "'" + path + "' has no " + missing;
-        return false;
-    }
-    const int major = static_cast<int>(made.GetVersion() / (made.GetVersion() >= 100000 ? 10000 : 1000));
-    if (major < kOldestCublas || major > CUBLAS_VER_MAJOR) {
-        lt.refusal = "'" + path + "' is version " + std::to_string(major) + "; " + std::to_string(kOldestCublas) + " to " + std::to_string(CUBLAS_VER_MAJOR) + " are accepted";
-        return false;
-    }
+    });
     made.refusal.clear();
-    lt = made;
+    if (missing) {
+        made.refusal = "'" + path + "' has no " + missing;
+        return true;
+    }
+    const int major = version();
+    if (major < oldest || major > newest)
+        made.refusal = "'" + path + "' is version " + std::to_string(major) + "; " + std::to_string(oldest) + " to " + std::to_string(newest) + " are accepted";
     return true;
 }
+/// `library` becomes the first that load(made, path) finds; one that does not fit ends the search, for that is the reason to tell.
+template <class L, class Load>
+inline void search(L& library, const char* stem, int oldest, int newest, const std::vector<std::string>& folders, Load load) {
+    if (library.refusal.empty()) return;
+    std::string tried;
+    for (const std::string& folder : folders)
+        for (int major = newest; major >= oldest; --major) {
+            const std::string path = (folder.empty() ? "" : folder + "/") + stem + std::to_string(major);
+            tried += (tried.empty() ? "" : ", ") + path;
+            L made;
+            if (!load(made, path)) continue;
+            if (made.refusal.empty()) library = made;
+            else library.refusal = made.refusal;
+            return;
+        }
+    library.refusal = "not found: " + tried;
+}
 
+#if defined(QUERN_HAVE_CUBLASLT_HEADER)
+constexpr int kOldestCublas = 12;
+const CublasLt& cublaslt() noexcept { return found().lt; }
+
+inline bool load(CublasLt& lt, const std::string& path) {
+    return load_library(
+        lt, path, kOldestCublas, CUBLAS_VER_MAJOR,
+        [&](auto get) {
+#define QUERN_CUBLASLT(f) get(lt.f, "cublasLt" #f);
+#include "cublaslt.inc"
+#undef QUERN_CUBLASLT
+        },
+        [&] { return static_cast<int>(lt.GetVersion() / (lt.GetVersion() >= 100000 ? 10000 : 1000)); });
+}
 cublasLtHandle_t CublasLt::handle() const {
     int device = 0;
     check(cudaGetDevice(&device), "cudaGetDevice");
     std::lock_guard<std::mutex> l(found().lock);
-    cublasLtHandle_t& h = found().handles[device];
+    cublasLtHandle_t& h = found().lt_handles[device];
     if (!h && Create(&h) != CUBLAS_STATUS_SUCCESS) raise(ErrorCode::device, "cublasLtCreate failed");
     return h;
 }
+#endif
+
+#if defined(QUERN_HAVE_CUDNN_HEADER)
+constexpr int kOldestCudnn = 9;
+const Cudnn& cudnn() noexcept { return found().dnn; }
+
+inline bool load(Cudnn& dnn, const std::string& path) {
+    return load_library(
+        dnn, path, kOldestCudnn, CUDNN_MAJOR,
+        [&](auto get) {
+#define QUERN_CUDNN(f) get(dnn.f, "cudnn" #f);
+#include "cudnn.inc"
+#undef QUERN_CUDNN
+        },
+        [&] { return static_cast<int>(dnn.GetVersion() / 10000); });
+}
+Cudnn load_cudnn(const std::string& path) {
+    Cudnn made;
+    if (!load(made, path)) made.refusal = "not found: " + path;
+    return made;
+}
+std::string Cudnn::last_error() const {
+    char text[512] = "";
+    GetLastErrorString(text, sizeof text);
+    return text;
+}
+Cudnn::Handle& Cudnn::handle() const {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    std::lock_guard<std::mutex> l(found().lock);
+    Handle& h = found().dnn_handles[device];
+    if (!h.handle && Create(&h.handle) != CUDNN_STATUS_SUCCESS) raise(ErrorCode::device, "cudnnCreate failed: " + last_error());
+    return h;
+}
+#endif
 
 void find_libraries(const std::vector<std::string>& folders) {
     if (folders.empty()) return;
     std::lock_guard<std::mutex> l(found().lock);
-    CublasLt& lt = found().lt;
-    if (lt.refusal.empty()) return;
-    std::string tried;
-    for (const std::string& folder : folders)
-        for (int major = CUBLAS_VER_MAJOR; major >= kOldestCublas; --major) {
-            std::string path = (folder.empty() ? "" : folder + "/") + "libcublasLt.so." + std::to_string(major);
-            tried += (tried.empty() ? "" : ", ") + path;
-            const std::string before = lt.refusal;
-            if (load_cublaslt(lt, path)) return;
-            if (lt.refusal != before) return;  // it is there and does not fit: that is the reason to tell
-        }
-    lt.refusal = "not found: " + tried;
-}
-#else
-void find_libraries(const std::vector<std::string>&) {}
+#if defined(QUERN_HAVE_CUBLASLT_HEADER)
+    search(found().lt, "libcublasLt.so.", kOldestCublas, CUBLAS_VER_MAJOR, folders, [](CublasLt& made, const std::string& path) { return load(made, path); });
 #endif
+#if defined(QUERN_HAVE_CUDNN_HEADER)
+    search(found().dnn, "libcudnn.so.", kOldestCudnn, CUDNN_MAJOR, folders, [](Cudnn& made, const std::string& path) { return load(made, path); });
+#endif
+}
 
 }  // namespace cuda
 QUERN_END

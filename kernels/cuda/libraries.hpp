@@ -1,5 +1,6 @@
 // Libraries of NVIDIA's that are used where they are: found at run time, never linked.
 #pragma once
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,12 @@
 #if __has_include(<cublasLt.h>)
 #define QUERN_HAVE_CUBLASLT_HEADER 1
 #include <cublasLt.h>
+#endif
+#if __has_include(<cudnn.h>)
+#include <cudnn.h>
+#if CUDNN_VERSION >= 90000
+#define QUERN_HAVE_CUDNN_HEADER 1
+#endif
 #endif
 
 QUERN_BEGIN
@@ -26,6 +33,29 @@ struct CublasLt {
 };
 /// As find_libraries() last found it.
 const CublasLt& cublaslt() noexcept;
+#endif
+
+#if defined(QUERN_HAVE_CUDNN_HEADER)
+/// cuDNN's entry points, as CublasLt.
+struct Cudnn {
+    std::string refusal = "cuDNN is used where Options::library_dirs names its folder";
+    void* library = nullptr;
+#define QUERN_CUDNN(f) decltype(&::cudnn##f) f = nullptr;
+#include "cudnn.inc"
+#undef QUERN_CUDNN
+    /// A handle has one stream at a time: hold the lock from SetStream to what is enqueued there.
+    struct Handle {
+        std::mutex lock;
+        cudnnHandle_t handle = nullptr;
+    };
+    /// The calling thread's device's, made once and kept for the life of the process. Raises device.
+    Handle& handle() const;
+    /// What went wrong in the calling thread's last call.
+    std::string last_error() const;
+};
+const Cudnn& cudnn() noexcept;
+/// The entry points of the library at `path`; `refusal` says why it cannot be used. Not kept.
+Cudnn load_cudnn(const std::string& path);
 #endif
 
 /// Looks for what is not loaded yet in the folders; "" is the system's own search. Loaded libraries stay for the life of the

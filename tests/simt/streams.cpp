@@ -131,6 +131,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind
         std::memset(to, 0xFF, n);  // not there before the stream is waited for
     return enqueue(s, [=] { return std::memcpy(to, from, n), cudaSuccess; });
 }
+// For cuDNN's twin, which takes it from the program.
+__attribute__((visibility("default"))) cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t f, void* data) {
+    return enqueue(s, [=] { return f(data), cudaSuccess; });
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     std::lock_guard l(runtime().lock);
     auto* s = reinterpret_cast<Stream*>(stream);

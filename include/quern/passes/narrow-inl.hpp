@@ -1,4 +1,4 @@
-// Products of f16 and bf16 on a device: the promotion to f32, which the host's kernels need, is taken back where the device
+// Products and convolutions of f16 and bf16 on a device: the promotion to f32, which the host's kernels need, is taken back where the device
 // multiplies these types itself (and sums in f32).
 #pragma once
 #include <optional>
@@ -63,7 +63,7 @@ struct Narrowing {
     bool node(NodeId id) {
         const Node& n = g.nodes[id];
         if (!n.op || n.device == Device::cpu || n.out.size() != 1) return false;
-        if (!is_op(&n, "MatMul") && !is_op(&n, "Gemm") && !is_op(&n, "FusedMatMul", "quern")) return false;
+        if (!is_op(&n, "MatMul") && !is_op(&n, "Gemm") && !is_op(&n, "FusedMatMul", "quern") && !is_op(&n, "Conv") && !is_op(&n, "FusedConv", "quern")) return false;
         std::optional<DType> t;
         for (ValueId v : n.in)
             if (auto w = widened_from(v)) {
