@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Models and the same models converted to the newest opset by onnx's version converter give the same answer.
 
-usage: versions.py QUERN MODEL.onnx ... | FOLDER ...   (folders are searched for .onnx files of at most --limit MB, default 60)
+usage: versions.py QUERN MODEL.onnx ... | FOLDER ... [--limit MB] [--zoo DIR]
+
+Folders are searched for .onnx files of at most --limit MB (default 60). --zoo: the folder of materialize.py, which gives models of its names inputs.
 """
+import argparse
 import os
 import subprocess
 import sys
@@ -42,6 +45,16 @@ def feeds_of(model, rng, fill):
     return feeds
 
 
+def zoo_feeds(zoo, path):
+    """The zoo's own inputs of the model; None where it is none of the zoo's."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    if not zoo or not os.path.exists(os.path.join(zoo, "skel", name + ".skel.json")):
+        return None
+    sys.path.insert(0, zoo)
+    import materialize
+    return materialize.inputs(os.path.join(zoo, "skel"), name)
+
+
 def run(quern, path, feeds, folder):
     args = []
     for n, (name, a) in enumerate(feeds.items()):
@@ -55,18 +68,21 @@ def run(quern, path, feeds, folder):
 
 
 def main():
-    args = sys.argv[1:]
-    limit = float(args.pop(args.index("--limit") + 1)) if "--limit" in args else 60
-    args = [a for a in args if a != "--limit"]
-    quern, newest = args[0], onnx.defs.onnx_opset_version()
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("quern")
+    ap.add_argument("paths", nargs="+")
+    ap.add_argument("--limit", type=float, default=60)
+    ap.add_argument("--zoo", default="")
+    a = ap.parse_args()
+    quern, newest = a.quern, onnx.defs.onnx_opset_version()
     same = failed = skipped = 0
-    for path in models(args[1:], limit):
-        name = os.path.relpath(path, os.path.commonpath([os.path.abspath(a) for a in args[1:]]) if len(args) > 2 else os.path.dirname(os.path.abspath(args[1])))
+    for path in models(a.paths, a.limit):
+        name = os.path.relpath(path, os.path.commonpath([os.path.abspath(p) for p in a.paths]) if len(a.paths) > 1 else os.path.dirname(os.path.abspath(path)))
         model = onnx.load(path)
         was = {o.domain: o.version for o in model.opset_import}.get("", 0)
-        feeds = feeds_of(model, np.random.default_rng(3), 1)
+        given = zoo_feeds(a.zoo, path)
         try:
-            if feeds is None:
+            if not given and feeds_of(model, np.random.default_rng(3), 1) is None:
                 raise RuntimeError("inputs of strings, sequences or maps")
             newer = version_converter.convert_version(model, newest)
         except Exception as e:
@@ -75,9 +91,9 @@ def main():
             continue
         with tempfile.TemporaryDirectory() as folder:
             for fill in (16, 64, 1, 576):  # sizes that some model needs
-                feeds = feeds_of(model, np.random.default_rng(3), fill)
+                feeds = given or feeds_of(model, np.random.default_rng(3), fill)
                 before, why = run(quern, path, feeds, folder)
-                if before is not None:
+                if before is not None or given:
                     break
             if before is None:
                 print(f"skip {name} (opset {was}): the model as it is: {why}")
@@ -90,16 +106,16 @@ def main():
             failed += 1
             continue
         worst = 0.0
-        for key, a in before.items():
-            b = after.get(key)
-            if b is None or a.shape != b.shape or a.dtype != b.dtype:
+        for key, x in before.items():
+            y = after.get(key)
+            if y is None or x.shape != y.shape or x.dtype != y.dtype:
                 worst = float("inf")
                 break
-            if a.size and a.dtype.kind in "fiub":
-                x, y = a.astype(np.float64), b.astype(np.float64)
+            if x.size and x.dtype.kind in "fiub":
+                x, y = x.astype(np.float64), y.astype(np.float64)
                 both = np.isfinite(x) & np.isfinite(y)
                 worst = max(worst, float((np.abs(x - y)[both]).max(initial=0) / max(1e-9, np.abs(x[both]).max(initial=0))), 0.0 if (np.isfinite(x) == np.isfinite(y)).all() else float("inf"))
-        print(f"{'same' if worst <= 1e-5 else 'FAIL'} {name} (opset {was} to {newest}): {worst:.1e}")
+        print(f"{'same' if worst <= 1e-5 else 'FAIL'} {name} (opset {was} to {newest}): {worst:.1e}", flush=True)
         same += worst <= 1e-5
         failed += worst > 1e-5
     print(f"{same} the same, {failed} not, {skipped} skipped")

@@ -7,4 +7,4 @@ quern=$(readlink -f "$1")
 dir=$PWD/conformance
 mkdir -p "$dir"
 [ -d "$dir/cases" ] || tar xf "$shared/conformance/cases.tar.xz" -C "$dir" || exit 1
-"$python" "$here/versions.py" "$quern" "$shared/real" "$dir/cases/light" ${QUERN_ZOO:+"$QUERN_ZOO"}
+"$python" "$here/versions.py" "$quern" "$shared/real" "$dir/cases/light" ${QUERN_ZOO:+"$QUERN_ZOO" --zoo "$shared/zoo" --limit 700}
