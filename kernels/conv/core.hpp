@@ -121,8 +121,8 @@ private:
             q.tile_p = std::clamp<std::int64_t>(target / 8 / row, 1, std::max<std::int64_t>(1, rows));
             q.tiles_p = up(rows, q.tile_p);
         } else if (nhwc()) {
-            // Rows that are gathered, or copied because they lie whole pages apart, are so once for each tile of columns.
-            bool copied = g.s.taps() != 1 || g.s.in_channels % 1024 == 0 || p_.has_gate;
+            // Rows that are gathered are so once for each tile of columns.
+            bool copied = g.s.taps() != 1;
             for (int d = 0; d < 3; ++d) copied = copied || g.s.stride[d] != 1 || g.s.pad[d] != 0;
             q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
             q.tile_p = up(pixels, q.tiles_p);

@@ -151,23 +151,88 @@ QUERN_VEC_FN void sum_rows_f32(i64 rows, i64 n, const float* x, i64 ldx, float* 
         store_n(y + j, s, part);
     }
 }
-/// Copies blocks of A, each column times that of the gate.
-struct GatedRows {
-    const float* a;
-    i64 row;
-    const float* gate;
-    __attribute__((always_inline)) inline void operator()(i64 m0, i64 mc, i64 k0, i64 kc, float* dst, i64 stride) const {
-        for (i64 r = 0; r < mc; ++r, dst += stride) {
-            const float *s = a + (m0 + r) * row + k0, *g = gate + k0;
-            i64 j = 0;
-            for (; j + W <= kc; j += W) store(dst + j, load(s + j) * load(g + j));
-            if (j < kc) store_n(dst + j, load_n(s + j, kc - j) * load_n(g + j, kc - j), kc - j);
+/// micro() in place, each row of packed B times its value of `gate`; V vectors of columns, the last one perhaps not full.
+template <int R, int V>
+QUERN_VEC_FN void micro_gated(const float* a, i64 as, const float* b, const float* gate, float* c, i64 ldc, i64 cols, i64 k, bool acc, const char* pf, i64 pfs,
+                              const End* end) {
+    i64 last = cols - (V - 1) * W;
+    auto get = [&](const float* p, int v) QUERN_VEC_INLINED { return v + 1 < V || last == W ? load(p + v * W) : load_n(p + v * W, last); };
+    F s[R][V];
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r)
+        QUERN_UNROLL
+        for (int v = 0; v < V; ++v) s[r][v] = acc ? get(c + r * ldc, v) : F{};
+    constexpr int P = (R + 2) / 3;
+    const float* at[P];
+    QUERN_UNROLL
+    for (int p = 0; p < P; ++p) at[p] = a + 3 * p * as;
+    for (i64 i = 0; i < k; ++i, b += panel<float>, pf += pfs) {
+        __builtin_prefetch(pf, 0, 2);
+        __builtin_prefetch(b + 512, 0, 3);
+        __builtin_prefetch(b + 512 + W, 0, 3);
+        F w[V], g = splat(gate[i]);
+        QUERN_UNROLL
+        for (int v = 0; v < V; ++v) w[v] = load(b + v * W) * g;
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            F x = splat(at[r / 3][r % 3 * as]);
+            QUERN_UNROLL
+            for (int v = 0; v < V; ++v) s[r][v] = fma(x, w[v], s[r][v]);
+        }
+        QUERN_UNROLL
+        for (int p = 0; p < P; ++p) {
+            ++at[p];
+            QUERN_VEC_OPAQUE(at[p]);
         }
     }
-};
+    F lo = splat(end ? end->lo : -__builtin_inff()), hi = splat(end ? end->hi : __builtin_inff());
+    QUERN_UNROLL
+    for (int v = 0; v < V; ++v) {
+        F bias = end && end->bias ? get(end->bias, v) : F{};
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            F y = s[r][v] + bias;
+            if (end && end->residual) y += get(end->residual + r * ldc, v);
+            if (end) y = clip(y, lo, hi);
+            if (v + 1 < V || last == W) store(c + r * ldc + v * W, y);
+            else store_n(c + r * ldc + v * W, y, last);
+        }
+    }
+}
+using MicroGated = void (*)(const float*, i64, const float*, const float*, float*, i64, i64, i64, bool, const char*, i64, const End*);
+template <int V, int R = rows_max<float>>
+QUERN_VEC_INL MicroGated gated_for(i64 rows) {
+    if constexpr (R == 1) return &micro_gated<1, V>;
+    else return rows == R ? &micro_gated<R, V> : gated_for<V, R - 1>(rows);
+}
 QUERN_VEC_FN void gemm_gated_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, const float* gate, const float* packed, float* c, i64 ldc, const Epilogue& e, void* work) {
-    product<float>(m, n, k, GatedRows{a, lda, gate}, [&](i64 p, i64 k0, i64, i64*) { return packed + p * panel<float> * k + k0 * panel<float>; }, c, ldc, &e,
-                   static_cast<float*>(work));
+    constexpr int N = panel<float>;
+    if (m <= 0 || n <= 0) return;
+    End end{};
+    const bool in_registers = fits_end(&e, end);
+    auto* tile = static_cast<float*>(work);
+    i64 R = MatrixRows<float>{a, lda, false}.most_rows(), nm = blocks_of(m, block_rows<float>), nk = larger(1, blocks_of(k, long_k)), np = blocks_of(n, N);
+    for (i64 im = 0; im < nm; ++im) {
+        i64 m0 = piece(m, nm, im), mc = piece(m, nm, im + 1) - m0, nr = blocks_of(mc, R);
+        for (i64 ik = 0; ik < nk; ++ik) {
+            i64 k0 = piece(k, nk, ik), kc = piece(k, nk, ik + 1) - k0, step = (N * 4 + nr - 1) / nr;
+            for (i64 p = 0; p < np; ++p) {
+                const float* b = packed + p * N * k + k0 * N;
+                const char* next = reinterpret_cast<const char*>(b + kc * N);
+                i64 cols = lesser(N, n - p * N);
+                bool whole = ik + 1 == nk, by_tile = nk == 1 && !in_registers && !is_plain(e);
+                for (i64 ir = 0; ir < nr; ++ir, next += step * kc) {
+                    i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0, row = m0 + r0;
+                    float* ct = c + row * ldc + p * N;
+                    if (in_registers) place_end(end, e, row * ldc, p * N);
+                    (cols > W ? gated_for<2>(r) : gated_for<1>(r))(a + row * lda + k0, lda, b, gate + k0, by_tile ? tile : ct, by_tile ? N : ldc, cols, kc, ik > 0, next, step,
+                                                                   whole && in_registers ? &end : nullptr);
+                    if (by_tile) finish(tile, N, ct, ldc, r, cols, shifted(e, row, p * N, ldc));
+                    else if (whole && !in_registers) finish(ct, ldc, r, cols, shifted(e, row, p * N, ldc));
+                }
+            }
+        }
+    }
 }
 
 }  // namespace QUERN_VEC_NS

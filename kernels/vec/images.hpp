@@ -26,7 +26,7 @@ struct ImageTable {
                             std::int64_t ldy, const Epilogue&);
     /// y[j] = the sum over rows i, in their order, of x[i * ldx + j]; n columns.
     void (*sum_rows_f32)(std::int64_t rows, std::int64_t n, const float* x, std::int64_t ldx, float* y);
-    /// As Table::gemm_packed_f32 of A[m,k] with each column times that of `gate` [k].
+    /// As Table::gemm_packed_f32 of A[m,k] with each column times that of `gate` [k]; `work` as there.
     void (*gemm_gated_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* gate, const float* packed,
                            float* c, std::int64_t ldc, const Epilogue&, void* work);
 };

@@ -396,7 +396,7 @@ QUERN_VEC_INL F log(F x) {
     res = select(x == inf, inf, res);
     return select(x < zero, nan, select(x != x, x, res));
 }
-/// 1 / x for x from 1 to 2^60, at most 1 ULP; NaN for NaN.
+/// 1 / x for x from 1 to 2^126, at most 1 ULP; NaN for NaN.
 QUERN_VEC_INL F reciprocal(F x) {
 #if QUERN_VEC_BYTES == 64
     F r = (F)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
@@ -470,8 +470,11 @@ template <class V> QUERN_VEC_INL V gelu_tanh(const V& x) {
     V u = x * fma(x * x, splat(0.0713548162726f), splat(1.59576912161f));
     return select(x == -__builtin_inff(), F{}, x * sigmoid(u));
 }
-/// x * sigmoid(slope * x), slope > 0.
-template <class V> QUERN_VEC_INL V swish(const V& x, F slope) { return select(x == -__builtin_inff(), F{}, x * sigmoid<V>(slope * x)); }
+/// x * sigmoid(slope * x), slope > 0; 0 where slope * x < -87, which is off by less than 2e-36 / slope.
+template <class V> QUERN_VEC_INL V swish(const V& x, F slope) {
+    V u = slope * x;
+    return select(u < -87.f, F{}, x * reciprocal(V(1.f + exp_inside<V>(max2(splat(-104.f), V(-u))))));
+}
 template <class V> QUERN_VEC_INL V silu(const V& x) { return swish(x, splat(1.f)); }
 /// ln(1 + e^x).
 QUERN_VEC_INL F softplus(F x) {

@@ -149,7 +149,7 @@ TEST(Conv, Shapes) {
 }
 TEST(Conv, Gates) {
     std::mt19937 rng(seed());
-    for (auto [images, channels, side, m] : {std::tuple{2, 40, 9, 24}, std::tuple{1, 1030, 7, 33}, std::tuple{3, 7, 13, 130}, std::tuple{1, 1, 1, 2}, std::tuple{0, 8, 4, 8}, std::tuple{1, 16, 0, 8}}) {
+    for (auto [images, channels, side, m] : {std::tuple{2, 40, 9, 24}, std::tuple{1, 1030, 7, 33}, std::tuple{1, 1024, 5, 40}, std::tuple{3, 7, 13, 130}, std::tuple{1, 1, 1, 2}, std::tuple{0, 8, 4, 8}, std::tuple{1, 16, 0, 8}}) {
         Case c{{images, channels, side, side}, m, {1, 1}};
         c.gate = true;
         check(c, rng);
