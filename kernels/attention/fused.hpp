@@ -155,7 +155,7 @@ private:
             agree(p.mask[m], Factor::key, p.t, true, "the mask");
         }
         p.tiles = std::max<std::int64_t>(1, (p.s + t_.attention_queries - 1) / t_.attention_queries);
-        p.queries = (p.s + p.tiles - 1) / p.tiles;
+        p.queries = t_.attention_queries;  // whole panels; the last tile takes the rest
         if (p.s == 0 || p.dv == 0) p.lead_count = 0;
         p.work = (t_.attention_work_bytes(p.d, p.dv) + 63) / 64 * 64;
         return p;

@@ -15,18 +15,20 @@ namespace vec {
 namespace QUERN_VEC_NS {
 
 constexpr i64 tile_queries = panel<float>;
+/// So many panels of queries go through a block of keys while it is in the cache.
+constexpr i64 query_panels = 2;
 constexpr i64 key_block = 128;
 /// Up to so many queries go one after the other, keys in the lanes.
-constexpr i64 few_queries = W / 2;
+constexpr i64 few_queries = W / 4;
 constexpr i64 upto(i64 n, i64 step) { return (n + step - 1) / step * step; }
 
 QUERN_VEC_FN std::size_t attention_work_bytes(i64 d, i64 dv) {
-    i64 q = d * tile_queries, s = key_block * tile_queries, y = tile_queries * upto(dv, panel<float>), v = key_block * upto(dv, panel<float>);
-    return static_cast<std::size_t>(q + s + y + v + key_block * (d + 16) + 4 * W) * sizeof(float);
+    i64 wide = upto(dv, panel<float>), q = query_panels * tile_queries * d, s = key_block * tile_queries, y = query_panels * tile_queries * wide;
+    return static_cast<std::size_t>(q + s + y + key_block * wide + key_block * (upto(d, W) + 16) + 4 * W) * sizeof(float);
 }
-/// dst[c * N + r] = scale * src[r * stride + c], N = tile_queries; zero from row `rows` on.
+/// dst[c * N + r] = scale * src[r * stride + c], N = tile_queries; zero from row `rows` to the end of its vector.
 QUERN_VEC_FN void pack_queries(const float* src, i64 stride, i64 rows, i64 cols, float scale, float* dst) {
-    for (i64 r0 = 0; r0 < tile_queries; r0 += W)
+    for (i64 r0 = 0; r0 < upto(rows, W); r0 += W)
         for (i64 c0 = 0; c0 < cols; c0 += W) {
             i64 n = lesser(W, cols - c0);
             F t[W];
@@ -78,97 +80,120 @@ QUERN_VEC_FN void add_mask(const AttentionTile::Mask& m, i64 queries, i64 t0, i6
 QUERN_VEC_INL F finite_top(F top) { return select(top == -splat(__builtin_inff()), F{}, top); }
 QUERN_VEC_INL float blank(const AttentionTile& a) { return a.closed_is_zero || a.keys <= 0 ? 0.f : __builtin_nanf(""); }
 
-/// Up to tile_queries queries at a time.
-QUERN_VEC_FN void attention_panel(const AttentionTile& a, float* work) {
-    constexpr int N = panel<float>, R = rows_max<float>;
-    i64 wide = upto(a.dv, N), n = a.queries;
-    float* q = work;
-    float* s = q + a.d * N;
-    float* y = s + key_block * N;
-    float* vcopy = y + N * wide;
-    float* kcopy = vcopy + key_block * wide;
-    pack_queries(a.q, a.q_row, n, a.d, a.scale * log2_e, q);
-    bool copy_k = a.k_row * static_cast<i64>(sizeof(float)) % 4096 == 0, copy_v = a.dv != wide;
-    F top[2] = {-splat(__builtin_inff()), -splat(__builtin_inff())}, sum[2] = {F{}, F{}};
-    i64 blocks = blocks_of(a.keys, key_block);
-    for (i64 ib = 0; ib < blocks; ++ib) {
-        i64 t0 = piece(a.keys, blocks, ib), m = piece(a.keys, blocks, ib + 1) - t0;
-        const float* k = a.k + t0 * a.k_row;
-        i64 k_row = a.k_row;
-        if (copy_k) {
-            k_row = a.d + 16;
-            for (i64 t = 0; t < m; ++t) memcpy(kcopy + t * k_row, k + t * a.k_row, static_cast<std::size_t>(a.d) * sizeof(float));
-            k = kcopy;
-        }
-        i64 pieces = blocks_of(m, R);
-        for (i64 i = 0; i < pieces; ++i) {
-            i64 r0 = piece(m, pieces, i), r = piece(m, pieces, i + 1) - r0;
-            micro_for<float, in_place, R, false>(r)(k + r0 * k_row, k_row, q, N, s + r0 * N, N, a.d, false, nullptr, 0, nullptr);
-        }
-        for (const auto& mask : a.mask) add_mask(mask, n, t0, m, s);
-        F old[2] = {top[0], top[1]}, odd[2] = {top[0], top[1]};
-        i64 t = 0;  // NaN is no maximum here: its power is NaN too
-        for (; t + 2 <= m; t += 2)
-            for (int h = 0; h < 2; ++h) {
-                top[h] = max2(load(s + t * N + h * W), top[h]);
-                odd[h] = max2(load(s + (t + 1) * N + h * W), odd[h]);
-            }
-        for (int h = 0; h < 2; ++h) top[h] = max2(t < m ? load(s + t * N + h * W) : odd[h], max2(odd[h], top[h]));
-        F base[2] = {finite_top(top[0]), finite_top(top[1])}, part[2] = {F{}, F{}};
-        for (t = 0; t + 2 <= m; t += 2) {
-            Pack<4> e{{load(s + t * N) - base[0], load(s + t * N + W) - base[1], load(s + t * N + N) - base[0], load(s + t * N + N + W) - base[1]}};
-            e = exp2_below(e);
-            store_pack(s + t * N, e);
-            part[0] += e.v[0] + e.v[2];
-            part[1] += e.v[1] + e.v[3];
-        }
-        if (t < m) {
-            Pack<2> e{{load(s + t * N) - base[0], load(s + t * N + W) - base[1]}};
-            e = exp2_below(e);
-            store_pack(s + t * N, e);
-            part[0] += e.v[0];
-            part[1] += e.v[1];
-        }
-        float shrink[N];
-        for (int h = 0; h < 2; ++h) {
-            F c = exp2_below(old[h] - base[h]);
-            sum[h] = fma(sum[h], c, part[h]);
-            store(shrink + h * W, c);
-        }
-        bool moved = any(old[0] != top[0]) || any(old[1] != top[1]);
-        const float* v = a.v + t0 * a.v_row;
-        i64 v_row = a.v_row;
-        if (copy_v) {
-            v_row = wide;
-            for (i64 t = 0; t < m; ++t) {
-                float* to = vcopy + t * wide;
-                memcpy(to, v + t * a.v_row, static_cast<std::size_t>(a.dv) * sizeof(float));
-                for (i64 j = a.dv; j < wide; ++j) to[j] = 0;
-            }
-            v = vcopy;
-        }
-        if (ib > 0 && moved)
-            for (i64 r = 0; r < n; ++r) {
-                F c = splat(shrink[r]);
-                for (i64 j = 0; j < wide; j += W) store(y + r * wide + j, load(y + r * wide + j) * c);
-            }
-        pieces = blocks_of(n, R);
-        for (i64 j = 0; j < wide; j += N)
-            for (i64 i = 0; i < pieces; ++i) {
-                i64 r0 = piece(n, pieces, i), r = piece(n, pieces, i + 1) - r0;
-                micro_for<float, 0, R, false>(r)(s + r0, N, v + j, v_row, y + r0 * wide + j, wide, m, ib > 0, nullptr, 0, nullptr);
-            }
+/// Up to tile_queries queries on their way through the keys, in one or two vectors.
+struct QueryPanel {
+    i64 first, n;
+    float *q, *y;  ///< [d, tile_queries] scaled; [n, wide]
+    F top[2], sum[2];
+};
+/// The scores s [m, tile_queries] of H vectors of queries become powers of 2; true where the sums so far are in another scale, by `shrink`.
+template <int H>
+QUERN_VEC_INL bool attention_powers(QueryPanel& p, i64 m, float* s, float* shrink) {
+    constexpr int N = panel<float>, K = 4 / H;  // keys at a time
+    F top[4], base[H], old[H];
+    for (int i = 0; i < 4; ++i) top[i] = p.top[i % H];
+    i64 t = 0;  // NaN is no maximum here: its power is NaN too
+    for (; t + K <= m; t += K) {
+        QUERN_UNROLL
+        for (int i = 0; i < 4; ++i) top[i] = max2(load(s + (t + i / H) * N + i % H * W), top[i]);
     }
-    float total[N];
-    store(total, sum[0]);
-    store(total + W, sum[1]);
-    for (i64 r = 0; r < n; ++r) {
-        bool closed = total[r] == 0.f;
-        F c = splat(closed ? blank(a) : 1.f / total[r]);
-        float* to = a.y + r * a.y_row;
+    for (; t < m; ++t)
+        for (int h = 0; h < H; ++h) top[h] = max2(load(s + t * N + h * W), top[h]);
+    for (int h = 0; h < H; ++h) {
+        for (int i = h + H; i < 4; i += H) top[h] = max2(top[i], top[h]);
+        old[h] = p.top[h];
+        p.top[h] = top[h];
+        base[h] = finite_top(top[h]);
+    }
+    Pack<4> sums{};
+    for (t = 0; t + K <= m; t += K) {
+        Pack<4> e;
+        QUERN_UNROLL
+        for (int i = 0; i < 4; ++i) e.v[i] = load(s + (t + i / H) * N + i % H * W) - base[i % H];
+        e = exp2_below(e);
+        sums = sums + e;
+        QUERN_UNROLL
+        for (int i = 0; i < 4; ++i) store(s + (t + i / H) * N + i % H * W, e.v[i]);
+    }
+    for (; t < m; ++t)
+        for (int h = 0; h < H; ++h) {
+            F e = exp2_below<F>(load(s + t * N + h * W) - base[h]);
+            store(s + t * N + h * W, e);
+            sums.v[h] += e;
+        }
+    bool moved = false;
+    for (int h = 0; h < H; ++h) {
+        for (int i = h + H; i < 4; i += H) sums.v[h] += sums.v[i];
+        F c = exp2_below<F>(old[h] - base[h]);
+        p.sum[h] = fma(p.sum[h], c, sums.v[h]);
+        store(shrink + h * W, c);
+        moved = moved || any(old[h] != p.top[h]);
+    }
+    return moved;
+}
+/// Rows of `width` values, filled up with zeros; their distance is then `width`.
+QUERN_VEC_INL const float* gathered_rows(const float* from, i64& row, i64 rows, i64 cols, i64 width, float* to) {
+    for (i64 t = 0; t < rows; ++t) {
+        const float* x = from + t * row;
+        float* y = to + t * width;
         i64 j = 0;
-        for (; j + W <= a.dv; j += W) store(to + j, closed ? c : load(y + r * wide + j) * c);
-        if (j < a.dv) store_n(to + j, closed ? c : load(y + r * wide + j) * c, a.dv - j);
+        for (; j + W <= cols; j += W) store(y + j, load(x + j));
+        if (j < cols) store(y + j, load_n(x + j, cols - j)), j += W;
+        for (; j < width; j += W) store(y + j, F{});
+    }
+    row = width;
+    return to;
+}
+/// The panels go through the keys together.
+QUERN_VEC_FN void attention_panels(const AttentionTile& a, QueryPanel* panels, i64 count, float* s, float* vcopy, float* kcopy) {
+    constexpr int N = panel<float>, R = rows_max<float>;
+    i64 wide = upto(a.dv, N), blocks = blocks_of(a.keys, key_block);
+    bool copy_k = a.k_row * static_cast<i64>(sizeof(float)) % 4096 == 0, copy_v = a.dv != wide;
+    for (i64 ib = 0; ib < blocks; ++ib) {
+        i64 t0 = piece(a.keys, blocks, ib), m = piece(a.keys, blocks, ib + 1) - t0, k_row = a.k_row, v_row = a.v_row;
+        const float *k = a.k + t0 * k_row, *v = a.v + t0 * v_row;
+        if (copy_k) k = gathered_rows(k, k_row, m, a.d, upto(a.d, W) + 16, kcopy);
+        if (copy_v) v = gathered_rows(v, v_row, m, a.dv, wide, vcopy);
+        for (QueryPanel* p = panels; p < panels + count; ++p) {
+            bool two = p->n > W;
+            i64 pieces = blocks_of(m, R);
+            for (i64 i = 0; i < pieces; ++i) {
+                i64 r0 = piece(m, pieces, i), r = piece(m, pieces, i + 1) - r0;
+                if (two) micro_for<float, in_place, R, false>(r)(k + r0 * k_row, k_row, p->q, N, s + r0 * N, N, a.d, false, nullptr, 0, nullptr);
+                else part_for<in_place, 1>(r)(k + r0 * k_row, k_row, p->q, N, s + r0 * N, N, W, a.d, false, nullptr);
+            }
+            for (AttentionTile::Mask mask : a.mask) {
+                if (mask.data) mask.data += p->first * mask.query;
+                add_mask(mask, p->n, t0, m, s);
+            }
+            float shrink[N];
+            bool moved = two ? attention_powers<2>(*p, m, s, shrink) : attention_powers<1>(*p, m, s, shrink);
+            if (ib > 0 && moved)
+                for (i64 r = 0; r < p->n; ++r) {
+                    F c = splat(shrink[r]);
+                    for (i64 j = 0; j < wide; j += W) store(p->y + r * wide + j, load(p->y + r * wide + j) * c);
+                }
+            pieces = blocks_of(p->n, R);
+            for (i64 j = 0; j < wide; j += N)
+                for (i64 i = 0; i < pieces; ++i) {
+                    i64 r0 = piece(p->n, pieces, i), r = piece(p->n, pieces, i + 1) - r0;
+                    micro_for<float, 0, R, false>(r)(s + r0, N, v + j, v_row, p->y + r0 * wide + j, wide, m, ib > 0, nullptr, 0, nullptr);
+                }
+        }
+    }
+    for (const QueryPanel* p = panels; p < panels + count; ++p) {
+        float total[N];
+        store(total, p->sum[0]);
+        store(total + W, p->sum[1]);
+        for (i64 r = 0; r < p->n; ++r) {
+            bool closed = total[r] == 0.f;
+            F c = splat(closed ? blank(a) : 1.f / total[r]);
+            float* to = a.y + (p->first + r) * a.y_row;
+            const float* y = p->y + r * wide;
+            i64 j = 0;
+            for (; j + W <= a.dv; j += W) store(to + j, closed ? c : load(y + j) * c);
+            if (j < a.dv) store_n(to + j, closed ? c : load(y + j) * c, a.dv - j);
+        }
     }
 }
 /// Products of one query with W keys from k on, of which the first n exist.
@@ -271,10 +296,32 @@ QUERN_VEC_FN void attention_rows(const AttentionTile& a, float* work) {
         }
     }
 }
+/// Panels of one or two vectors while enough queries are left, then one after the other.
 QUERN_VEC_FN void attention_f32(const AttentionTile& a, void* work) {
     if (a.queries <= 0 || a.dv <= 0) return;
-    if (a.queries <= few_queries || a.keys <= 0) attention_rows(a, static_cast<float*>(work));
-    else attention_panel(a, static_cast<float*>(work));
+    constexpr i64 N = tile_queries;
+    i64 wide = upto(a.dv, N), done = 0, count = 0;
+    float* q = static_cast<float*>(work);
+    float* y = q + query_panels * N * a.d;
+    float* s = y + query_panels * N * wide;
+    float* vcopy = s + key_block * N;
+    QueryPanel panels[query_panels];
+    while (a.keys > 0 && count < query_panels && a.queries - done > few_queries) {
+        i64 left = a.queries - done, n = left > W + 1 ? lesser(left, N) : lesser(left, W);
+        panels[count] = {done, n, q + count * N * a.d, y + count * N * wide, {-splat(__builtin_inff()), -splat(__builtin_inff())}, {F{}, F{}}};
+        pack_queries(a.q + done * a.q_row, a.q_row, n, a.d, a.scale * log2_e, panels[count].q);
+        ++count;
+        done += n;
+    }
+    if (count) attention_panels(a, panels, count, s, vcopy, vcopy + key_block * wide);
+    if (done == a.queries) return;
+    AttentionTile rest = a;
+    rest.queries -= done;
+    rest.q += done * a.q_row;
+    rest.y += done * a.y_row;
+    for (auto& mask : rest.mask)
+        if (mask.data) mask.data += done * mask.query;
+    attention_rows(rest, static_cast<float*>(work));
 }
 
 }  // namespace QUERN_VEC_NS

@@ -263,7 +263,7 @@ constexpr Table make_table(Isa isa, const char* name) {
         .dot_f32 = dot_f32,
         .attention_f32 = attention_f32,
         .attention_work_bytes = attention_work_bytes,
-        .attention_queries = tile_queries,
+        .attention_queries = query_panels * tile_queries,
         .conv_nhwc_f32 = conv_nhwc_f32,
         .row_block = rows_max<float>,
         .packed_rows_floats = packed_rows_floats,

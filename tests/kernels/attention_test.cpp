@@ -120,7 +120,7 @@ void shapes(Case& c, int form) {
 TEST(FusedAttention, SizesAndLayouts) {
     std::mt19937 rng(seed());
     for (int form = 0; form < 3; ++form)
-        for (std::int64_t s : {1, 3, 9, 17, 33, 50})
+        for (std::int64_t s : {1, 3, 5, 9, 17, 18, 33, 50, 64, 70})
             for (std::int64_t t : {1, 16, 50, 129, 300}) {
                 Case c{2, 3, s, t, 64, 64};
                 if (form == 1) c.d = 40, c.dv = 24;
