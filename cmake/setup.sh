@@ -103,6 +103,20 @@ install_test_python() {
     fi
 }
 
+# cuobjdump from PyPI (300 KB) into .deps/cuobjdump where nvcc came without it: a test reads registers and stacks of the CUDA kernels.
+install_cuobjdump() {
+    local nvcc=${CUDACXX:-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)}
+    [ -n "$nvcc" ] && [ ! -e "$(dirname "$nvcc")/cuobjdump" ] && [ ! -e "$deps/cuobjdump/.done" ] && [ -z "${QUERN_OFFLINE:-}" ] || return 0
+    rm -rf "$deps/cuobjdump" && mkdir -p "$deps"
+    if python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-input --no-deps --timeout 20 --retries 2 \
+        --target "$deps/cuobjdump" nvidia-cuda-cuobjdump==13.5.37; then
+        touch "$deps/cuobjdump/.done"
+    else
+        rm -rf "$deps/cuobjdump"
+        say "no cuobjdump: the test of the CUDA kernels' registers is left out"
+    fi
+}
+
 # As many compilers as there are processors and 1.5 GB for each.
 jobs() {
     local n mem

@@ -5,6 +5,7 @@
 install_packages libgtest-dev pkg-config
 install_onednn
 install_test_python
+install_cuobjdump
 configure -DQUERN_BUILD_TESTS=ON -DQUERN_BUILD_BOTH=ON
 build_targets all
 
