@@ -57,9 +57,11 @@ private:
     struct Plan {
         Geometry g;
         Way way = Way::product;
+        bool by_rows = false;  ///< depthwise over two dimensions, weights packed
         std::int64_t tile_p = 1, tile_n = 1, tiles_p = 1, tiles_n = 1;  ///< pixels (rows), output channels (row blocks)
         std::size_t head = 0, work = 0;
     };
+    static constexpr std::int64_t most_rows = 64;  ///< of a depthwise kernel that goes by rows
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     bool nhwc() const { return p_.layout == Layout::nhwc; }
     /// Depthwise over nchw planes takes ONNX's weights as they are.
@@ -120,6 +122,8 @@ private:
             std::int64_t rows = g.s.out[0] * g.s.out[1], row = std::max<std::int64_t>(1, g.s.out[2] * g.group * g.s.taps());
             q.tile_p = std::clamp<std::int64_t>(target / 8 / row, 1, std::max<std::int64_t>(1, rows));
             q.tiles_p = up(rows, q.tile_p);
+            q.by_rows = packed_.defined() && g.s.kernel[0] == 1 && g.s.in[0] == 1 && g.s.out[0] == 1 && g.s.kernel[1] <= most_rows;
+            if (q.by_rows) q.head = (static_cast<std::size_t>(g.s.in[2] * g.s.in_channels) * sizeof(float) + 63) / 64 * 64;
         } else if (nhwc()) {
             // Rows that are gathered are so once for each tile of columns.
             bool copied = g.s.taps() != 1;
@@ -130,7 +134,7 @@ private:
             // A few large tiles leave cores idle in the end.
             for (std::int64_t n = up(m, tn); copied && q.tiles_p * n < 16 && q.tiles_p * n % 8 != 0 && q.tile_p > 56 && q.tile_p * tn * k > target / 2;) q.tile_p = up(pixels, ++q.tiles_p);
             while (copied && g.s.taps() == 1 && tn > t_.panel && q.tiles_p * up(m, tn) < 8 && q.tile_p * tn * k > target / 2) tn /= 2;
-            if (g.images * pixels < 16) tn = std::min(tn, std::max(t_.panel, (32 << 10) / k));  // reading the weights is what takes the time
+            if (g.images * pixels < 16) tn = std::min(tn, std::max(4 * t_.panel, (32 << 10) / k));  // reading the weights is what takes the time
             q.tiles_n = up(m, tn);
             q.tile_n = up(up(m, q.tiles_n), t_.panel) * t_.panel;
             q.tiles_n = up(m, q.tile_n);
@@ -187,6 +191,26 @@ private:
         const auto* x = call.in[0].in<float>();
         auto* y = call.out[0].out<float>();
         std::int64_t rows = s.out[0] * s.out[1];
+        if (q.by_rows) {
+            auto* zeros = reinterpret_cast<float*>(call.scratch);
+            std::fill_n(zeros, s.in[2] * s.in_channels, 0.f);
+            return call.workers.for_each(g.images * q.tiles_p, [&](std::int64_t t) {
+                std::int64_t image = t / q.tiles_p, r0 = t % q.tiles_p * q.tile_p;
+                const float* from = x + image * g.x_image();
+                for (std::int64_t r = r0; r < std::min(rows, r0 + q.tile_p); ++r) {
+                    const float* taps[most_rows];
+                    for (std::int64_t i = 0; i < s.kernel[1]; ++i) {
+                        std::int64_t h = r * s.stride[1] - s.pad[1] + i * s.dilation[1];
+                        taps[i] = h < 0 || h >= s.in[1] ? zeros : from + h * s.in[2] * s.in_channels;
+                    }
+                    std::int64_t at = image * g.y_image() + r * s.out[2] * s.out_channels;
+                    vec::Epilogue e = base;
+                    e.bias_row = bias;
+                    if (e.residual) e.residual += at;
+                    images_.depthwise_row_f32(s, taps, w, g.group, y + at, e);
+                }
+            });
+        }
         call.workers.for_each(g.images * q.tiles_p, [&](std::int64_t t) {
             std::int64_t image = t / q.tiles_p, r0 = t % q.tiles_p * q.tile_p;
             vec::Epilogue e = base;

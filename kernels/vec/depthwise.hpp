@@ -63,20 +63,39 @@ QUERN_VEC_FN void depthwise_row(const ConvShape& s, const float* const* rows, co
         depthwise_for<K, S>(m)(s, rows, (o * S - s.pad[2]) * s.in_channels, w, ldw, bias, lo, hi, y + o * s.out_channels);
     }
 }
+/// C vectors of channels of one output, kernel columns [j0, j1); Part: only `part` channels are there.
+template <int C, bool Part>
+QUERN_VEC_INL void depthwise_pixel(const float* const* rows, i64 n_rows, i64 at, i64 px, const float* w, i64 w_row, i64 ldw, i64 j0, i64 j1, const float* bias, F lo, F hi,
+                                   float* y, i64 part) {
+    auto get = [&](const float* p) QUERN_VEC_INLINED { return Part ? load_n(p, part) : load(p); };
+    F acc[C];
+    QUERN_UNROLL
+    for (int v = 0; v < C; ++v) acc[v] = bias ? get(bias + v * W) : F{};
+    for (i64 i = 0; i < n_rows; ++i) {
+        const float *x = rows[i] + at, *k = w + i * w_row;
+        for (i64 j = j0; j < j1; ++j)
+            QUERN_UNROLL
+            for (int v = 0; v < C; ++v) acc[v] = fma(get(k + j * ldw + v * W), get(x + j * px + v * W), acc[v]);
+    }
+    QUERN_UNROLL
+    for (int v = 0; v < C; ++v) {
+        F r = clip(acc[v], lo, hi);
+        if (Part) store_n(y + v * W, r, part);
+        else store(y + v * W, r);
+    }
+}
 /// Outputs [first, last) of any kernel width, stride and dilation, at the edges too.
 QUERN_VEC_FN void depthwise_any(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y, i64 first, i64 last) {
+    const i64 channels = s.channels, n_rows = s.kernel[1], w_row = s.kernel[2] * ldw, px = s.dilation[2] * s.in_channels;
     for (i64 o = first; o < last; ++o) {
         i64 w0 = o * s.stride[2] - s.pad[2], d = s.dilation[2], j0 = w0 < 0 ? lesser(s.kernel[2], (-w0 + d - 1) / d) : 0, j1 = j0;
         while (j1 < s.kernel[2] && w0 + j1 * d < s.in[2]) ++j1;
-        auto vector = [&](i64 c, i64 part, auto get, auto put) {
-            F acc = bias ? get(bias + c, part) : F{};
-            for (i64 i = 0; i < s.kernel[1]; ++i)
-                for (i64 j = j0; j < j1; ++j) acc = fma(get(w + (i * s.kernel[2] + j) * ldw + c, part), get(rows[i] + (w0 + j * d) * s.in_channels + c, part), acc);
-            put(y + o * s.out_channels + c, clip(acc, lo, hi), part);
-        };
+        const i64 at = w0 * s.in_channels;
+        float* to = y + o * s.out_channels;
         i64 c = 0;
-        for (; c + W <= s.channels; c += W) vector(c, W, [](const float* p, i64) { return load(p); }, [](float* p, F v, i64) { store(p, v); });
-        if (c < s.channels) vector(c, s.channels - c, [](const float* p, i64 n) { return load_n(p, n); }, [](float* p, F v, i64 n) { store_n(p, v, n); });
+        for (; c + 4 * W <= channels; c += 4 * W) depthwise_pixel<4, false>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, lo, hi, to + c, W);
+        for (; c + W <= channels; c += W) depthwise_pixel<1, false>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, lo, hi, to + c, W);
+        if (c < channels) depthwise_pixel<1, true>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, lo, hi, to + c, channels - c);
     }
 }
 QUERN_VEC_FN void depthwise_row_f32(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, float* y, const Epilogue& e) {
@@ -124,16 +143,17 @@ QUERN_VEC_FN void pool_pixel_f32(bool max, i64 taps, const float* const* x, i64 
     if (max) pool_pixel<true>(taps, x, n, splat(divisor), y);
     else pool_pixel<false>(taps, x, n, splat(divisor), y);
 }
-QUERN_VEC_FN void scale_shift_f32(i64 rows, i64 n, const float* x, i64 ldx, const float* scale, const float* shift, float* y, i64 ldy, const Epilogue& e) {
-    with_post(e, [&](auto f) {
-        for (i64 r = 0; r < rows; ++r, x += ldx, y += ldy) {
-            i64 j = 0;
-            for (; j + W <= n; j += W) store(y + j, f(fma(load(x + j), load(scale + j), load(shift + j))));
-            if (j < n) store_n(y + j, f(fma(load_n(x + j, n - j), load_n(scale + j, n - j), load_n(shift + j, n - j))), n - j);
-        }
-    });
+template <class G>
+QUERN_VEC_FN void scale_shift_with(i64 rows, i64 n, const float* x, i64 ldx, const float* scale, const float* shift, float* y, i64 ldy, G f) {
+    for (i64 r = 0; r < rows; ++r, x += ldx, y += ldy) {
+        i64 j = 0;
+        for (; j + W <= n; j += W) store(y + j, f(fma(load(x + j), load(scale + j), load(shift + j))));
+        if (j < n) store_n(y + j, f(fma(load_n(x + j, n - j), load_n(scale + j, n - j), load_n(shift + j, n - j))), n - j);
+    }
 }
-
+QUERN_VEC_FN void scale_shift_f32(i64 rows, i64 n, const float* x, i64 ldx, const float* scale, const float* shift, float* y, i64 ldy, const Epilogue& e) {
+    with_post(e, [&](auto f) { scale_shift_with(rows, n, x, ldx, scale, shift, y, ldy, f); });
+}
 QUERN_VEC_FN void sum_rows_f32(i64 rows, i64 n, const float* x, i64 ldx, float* y) {
     constexpr int C = 4;
     i64 j = 0;

@@ -235,34 +235,36 @@ QUERN_VEC_INL void finish_part(const float* x, i64 ldx, float* c, i64 ldc, const
     }
 }
 QUERN_VEC_INL bool is_plain(const Epilogue& e) { return !e.bias_row && !e.bias_col && !e.residual && e.post == Post::none && e.scale == 1.f; }
+/// Everything by value: what a closure refers to is read again after each store, which may change anything.
+template <class G>
+QUERN_VEC_FN void finish_with(const float* x, i64 ldx, float* c, i64 ldc, i64 rows, i64 cols, const float* bias_col, const float* bias_row, const float* residual, F scale, G f) {
+    auto part = [&]<int R, int C>(i64 r, i64 j) QUERN_VEC_INLINED {
+        finish_part<R, C>(x + r * ldx + j, ldx, c + r * ldc + j, ldc, bias_col ? bias_col + r : nullptr, bias_row ? bias_row + j : nullptr,
+                          residual ? residual + r * ldc + j : nullptr, scale, f);
+    };
+    i64 paired = cols / (2 * W) * (2 * W), r = 0;
+    for (; r + 2 <= rows; r += 2)
+        for (i64 j = 0; j < paired; j += 2 * W) part.template operator()<2, 2>(r, j);
+    if (r < rows) {
+        i64 j = 0;
+        for (; j + 4 * W <= paired; j += 4 * W) part.template operator()<1, 4>(r, j);
+        if (j < paired) part.template operator()<1, 2>(r, j);
+    }
+    if (paired == cols) return;
+    for (r = 0; r < rows; ++r) {
+        i64 j = paired;
+        if (j + W <= cols) part.template operator()<1, 1>(r, j), j += W;
+        if (j == cols) continue;
+        i64 n = cols - j;
+        F v = fma(load_n(x + r * ldx + j, n), scale, splat(bias_col ? bias_col[r] : 0.f));
+        if (bias_row) v += load_n(bias_row + j, n);
+        if (residual) v += load_n(residual + r * ldc + j, n);
+        store_n(c + r * ldc + j, f(v), n);
+    }
+}
 /// C = the epilogue over X, rows x cols; X may be C. The pointers of `e` are those of the tile's first element.
 QUERN_VEC_FN void finish(const float* x, i64 ldx, float* c, i64 ldc, i64 rows, i64 cols, const Epilogue& e) {
-    with_post(e, [&](auto f) {
-        F scale = splat(e.scale);
-        auto part = [&]<int R, int C>(i64 r, i64 j) QUERN_VEC_INLINED {
-            finish_part<R, C>(x + r * ldx + j, ldx, c + r * ldc + j, ldc, e.bias_col ? e.bias_col + r : nullptr, e.bias_row ? e.bias_row + j : nullptr,
-                              e.residual ? e.residual + r * ldc + j : nullptr, scale, f);
-        };
-        i64 paired = cols / (2 * W) * (2 * W), r = 0;
-        for (; r + 2 <= rows; r += 2)
-            for (i64 j = 0; j < paired; j += 2 * W) part.template operator()<2, 2>(r, j);
-        if (r < rows) {
-            i64 j = 0;
-            for (; j + 4 * W <= paired; j += 4 * W) part.template operator()<1, 4>(r, j);
-            if (j < paired) part.template operator()<1, 2>(r, j);
-        }
-        if (paired == cols) return;
-        for (r = 0; r < rows; ++r) {
-            i64 j = paired;
-            if (j + W <= cols) part.template operator()<1, 1>(r, j), j += W;
-            if (j == cols) continue;
-            i64 n = cols - j;
-            F v = fma(load_n(x + r * ldx + j, n), scale, splat(e.bias_col ? e.bias_col[r] : 0.f));
-            if (e.bias_row) v += load_n(e.bias_row + j, n);
-            if (e.residual) v += load_n(e.residual + r * ldc + j, n);
-            store_n(c + r * ldc + j, f(v), n);
-        }
-    });
+    with_post(e, [&](auto f) { finish_with(x, ldx, c, ldc, rows, cols, e.bias_col, e.bias_row, e.residual, splat(e.scale), f); });
 }
 QUERN_VEC_FN void finish(float* c, i64 ldc, i64 rows, i64 cols, const Epilogue& e) {
     if (!is_plain(e)) finish(c, ldc, c, ldc, rows, cols, e);
@@ -480,11 +482,11 @@ QUERN_VEC_FN void pack_b_f32(i64 n, i64 k, const float* b, i64 ldb, bool tb, flo
         for (i64 i = 0; i < total; ++i) dst[i] *= scale;
     for (i64 i = total; i < total + 64; ++i) dst[i] = 0;
 }
-/// C[R, wide_panels * panel] = A[R, k] x as many panels of B at a time: with so few rows one panel alone would wait for its own sums.
+/// C[R, P panels] = A[R, k] x as many panels of B at a time: with so few rows one panel alone would wait for its own sums.
 constexpr int wide_panels = 4, wide_rows = 2;
-template <int R>
+template <int R, int P>
 QUERN_VEC_FN void micro_wide(const float* a, i64 lda, const float* b, i64 k, float* c, i64 ldc) {
-    constexpr int N = panel<float>, P = wide_panels;
+    constexpr int N = panel<float>;
     F s[R][P][2];
     QUERN_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -516,19 +518,28 @@ QUERN_VEC_FN void micro_wide(const float* a, i64 lda, const float* b, i64 k, flo
         }
     }
 }
+using MicroWide = void (*)(const float*, i64, const float*, i64, float*, i64);
+template <int R, int P = wide_panels>
+QUERN_VEC_INL MicroWide wide_for(i64 panels) {
+    if constexpr (P == 1) return &micro_wide<R, 1>;
+    else return panels >= P ? &micro_wide<R, P> : wide_for<R, P - 1>(panels);
+}
 QUERN_VEC_FN void gemm_packed_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, bool ta, const float* panels, float* c, i64 ldc,
                                   const Epilogue& e, void* work) {
     constexpr int N = panel<float>;
     if (m > 0 && m <= wide_rows && !ta) {
-        i64 done = 0;
-        for (i64 step = N * wide_panels; done + step <= n; done += step) {
-            (m == 1 ? micro_wide<1> : micro_wide<2>)(a, lda, panels + done * k, k, c + done, ldc);
-            finish(c + done, ldc, m, step, shifted(e, 0, done, ldc));
+        auto* tile = static_cast<float*>(work);
+        for (i64 done = 0; done < n; done += N * wide_panels) {
+            i64 left = n - done, there = lesser(wide_panels, blocks_of(left, N)), cols = lesser(left, N * wide_panels);
+            bool whole = cols == there * N;
+            float* to = whole ? c + done : tile;
+            i64 ldt = whole ? ldc : N * wide_panels;
+            (m == 1 ? wide_for<1>(there) : wide_for<2>(there))(a, lda, panels + done * k, k, to, ldt);
+            if (!whole)
+                for (i64 r = 0; r < m; ++r) memcpy(c + r * ldc + done, tile + r * ldt, static_cast<std::size_t>(cols) * sizeof(float));
+            finish(c + done, ldc, m, cols, shifted(e, 0, done, ldc));
         }
-        if (done == n) return;
-        Epilogue rest = shifted(e, 0, done, ldc);
-        return product<float>(m, n - done, k, MatrixRows<float>{a, lda, ta}, [&](i64 p, i64 k0, i64, i64*) { return panels + (done + p * N) * k + k0 * N; },
-                              c + done, ldc, &rest, static_cast<float*>(work));
+        return;
     }
     product<float>(m, n, k, MatrixRows<float>{a, lda, ta}, [&](i64 p, i64 k0, i64, i64*) { return panels + p * N * k + k0 * N; },
                    c, ldc, &e, static_cast<float*>(work));
