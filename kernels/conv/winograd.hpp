@@ -45,7 +45,9 @@ public:
         q->zeros = floats(static_cast<std::size_t>(g.s.channels));
         Booking b;
         std::size_t each = q->work + (q->together ? 0 : q->v);
-        b.scratch = (q->zeros + (q->together ? q->v : 0) + each * static_cast<std::size_t>(workers)) * sizeof(float);
+        constexpr std::size_t room = 1 << 20;  // floats that stay in the cache that the cores share
+        if (q->together) q->at_once = std::clamp<std::int64_t>(static_cast<std::int64_t>(room / std::max<std::size_t>(1, q->v)), 1, std::max<std::int64_t>(1, g.images));
+        b.scratch = (q->zeros + (q->together ? q->v * static_cast<std::size_t>(q->at_once) : 0) + each * static_cast<std::size_t>(workers)) * sizeof(float);
         b.state = std::move(q);
         return b;
     }
@@ -56,22 +58,14 @@ public:
         auto* zeros = reinterpret_cast<float*>(call.scratch);
         std::fill(zeros, zeros + q.zeros, 0.f);
         float* rest = zeros + q.zeros;
-        for (std::int64_t image = 0; image < g.images; ++image) {
-            Part part{call.in[0].in<float>() + image * g.x_image(), call.out[0].out<float>() + image * g.y_image(), {}, zeros};
-            part.e.post = p_.post;
-            part.e.alpha = p_.post_alpha;
-            part.e.beta = p_.post_beta;
-            if (p_.has_bias && call.in[2].present()) part.e.bias_row = call.in[2].in<float>();
-            if (p_.has_residual) part.e.residual = call.in[3].in<float>() + image * g.y_image();
-            if (q.together) run_together(call, q, part, rest);
-            else run_blocks(call, q, part, rest);
-        }
+        if (!q.together) return run_blocks(call, q, rest, zeros);
+        for (std::int64_t image = 0; image < g.images; image += q.at_once) run_together(call, q, image, std::min(q.at_once, g.images - image), rest, zeros);
     }
 
 private:
     struct Plan {
         Geometry g;
-        std::int64_t tiles = 0, panels = 0, blocks = 1, most = 1;
+        std::int64_t tiles = 0, panels = 0, blocks = 1, most = 1, at_once = 1;  ///< at_once: images
         bool together = false;
         std::size_t v = 0, work = 0, zeros = 0;  ///< floats
     };
@@ -84,23 +78,39 @@ private:
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     static std::size_t floats(std::size_t n) { return (n + 15) / 16 * 16; }
 
-    void run_together(const Call& call, const Plan& q, const Part& a, float* rest) const {
+    Part part(const Call& call, const Plan& q, std::int64_t image, const float* zeros) const {
+        const Geometry& g = q.g;
+        Part part{call.in[0].in<float>() + image * g.x_image(), call.out[0].out<float>() + image * g.y_image(), {}, zeros};
+        part.e.post = p_.post;
+        part.e.alpha = p_.post_alpha;
+        part.e.beta = p_.post_beta;
+        if (p_.has_bias && call.in[2].present()) part.e.bias_row = call.in[2].in<float>();
+        if (p_.has_residual) part.e.residual = call.in[3].in<float>() + image * g.y_image();
+        return part;
+    }
+    /// Some images, so that a panel of weights is read once for all of them.
+    void run_together(const Call& call, const Plan& q, std::int64_t first, std::int64_t images, float* rest, const float* zeros) const {
         constexpr std::int64_t some = 4;
-        call.workers.for_each(up(q.tiles, some), [&](std::int64_t i) {
-            std::int64_t t0 = i * some, t1 = std::min(q.tiles, t0 + some);
-            t_.winograd_input_f32(q.g.s, side_, a.x, t0, t1, t0, q.most, rest, a.zeros);
+        const std::int64_t pieces = up(q.tiles, some);
+        call.workers.for_each(images * pieces, [&](std::int64_t i) {
+            std::int64_t t0 = i % pieces * some, t1 = std::min(q.tiles, t0 + some), k = i / pieces;
+            t_.winograd_input_f32(q.g.s, side_, part(call, q, first + k, zeros).x, t0, t1, t0, q.most, rest + static_cast<std::size_t>(k) * q.v, zeros);
         });
         std::int64_t each = std::max<std::int64_t>(1, q.panels / 8), parts = up(q.panels, each);
         call.workers.for_each(parts, [&](std::int64_t i, int worker) {
-            float* work = rest + q.v + static_cast<std::size_t>(worker) * q.work;
-            std::int64_t p0 = i * each, p1 = std::min(q.panels, p0 + each);
-            t_.winograd_output_f32(q.g.s, side_, rest, weights(), 0, 0, q.tiles, q.most, p0, p1, a.y, a.e, work);
+            float* work = rest + static_cast<std::size_t>(q.at_once) * q.v + static_cast<std::size_t>(worker) * q.work;
+            for (std::int64_t p = i * each; p < std::min(q.panels, (i + 1) * each); ++p)
+                for (std::int64_t k = 0; k < images; ++k) {
+                    Part a = part(call, q, first + k, zeros);
+                    t_.winograd_output_f32(q.g.s, side_, rest + static_cast<std::size_t>(k) * q.v, weights(), 0, 0, q.tiles, q.most, p, p + 1, a.y, a.e, work);
+                }
         });
     }
-    void run_blocks(const Call& call, const Plan& q, const Part& a, float* rest) const {
-        call.workers.for_each(q.blocks, [&](std::int64_t i, int worker) {
+    void run_blocks(const Call& call, const Plan& q, float* rest, const float* zeros) const {
+        call.workers.for_each(q.g.images * q.blocks, [&](std::int64_t t, int worker) {
+            Part a = part(call, q, t / q.blocks, zeros);
             float* v = rest + static_cast<std::size_t>(worker) * (q.v + q.work);
-            std::int64_t t0 = q.tiles * i / q.blocks, t1 = q.tiles * (i + 1) / q.blocks;
+            std::int64_t i = t % q.blocks, t0 = q.tiles * i / q.blocks, t1 = q.tiles * (i + 1) / q.blocks;
             t_.winograd_input_f32(q.g.s, side_, a.x, t0, t1, 0, q.most, v, a.zeros);
             t_.winograd_output_f32(q.g.s, side_, v, weights(), t0, 0, t1 - t0, q.most, 0, q.panels, a.y, a.e, v + q.v);
         });

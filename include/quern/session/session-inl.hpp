@@ -232,6 +232,17 @@ inline std::size_t weight_bytes(const Graph& g) {
         if (v.fact.is_const() && v.fact.dtype != DType::string) n += v.fact.value.bytes();
     return n;
 }
+/// Pages of the file that passes read only to compute other weights from them leave memory.
+inline void forget_replaced(const Model::Impl& m, const Graph& g) {
+    std::vector<const void*> used;
+    for (auto& v : g.values)
+        if (v.fact.is_const()) used.push_back(v.fact.value.raw());
+    std::sort(used.begin(), used.end());
+    PackStore store(m.packs, 0);
+    NodePacks packs(store, {});
+    for (auto& v : m.graph.values)
+        if (v.fact.is_const() && v.fact.dtype != DType::string && !std::binary_search(used.begin(), used.end(), v.fact.value.raw())) packs.consumed(v.fact.value.raw(), v.fact.value.bytes());
+}
 /// What only concerns running.
 inline void set_running(Engine::Impl& e, const Options& o) {
     if (o.threads < 0 || o.threads > 1024) raise(ErrorCode::invalid_argument, "threads is " + std::to_string(o.threads) + "; accepted: 0 to 1024");
@@ -265,6 +276,7 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
         run_passes(g, pc, o.stop_after);
         if (!o.stop_after.empty()) promote_types(g, pc);
         std::size_t weights = weight_bytes(g);
+        forget_replaced(*m, g);
         PackStore store(m->packs, weights);
         RunWorkers workers(e->pool.get(), o.executor.get());
         po.store = &store;
