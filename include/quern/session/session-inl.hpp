@@ -235,8 +235,9 @@ inline std::size_t weight_bytes(const Graph& g) {
 /// Pages of the file that passes read only to compute other weights from them leave memory.
 inline void forget_replaced(const Model::Impl& m, const Graph& g) {
     std::vector<const void*> used;
-    for (auto& v : g.values)
-        if (v.fact.is_const()) used.push_back(v.fact.value.raw());
+    const std::vector<int> uses = g.use_counts();
+    for (std::size_t v = 0; v < g.values.size(); ++v)
+        if (uses[v] && g.values[v].fact.is_const()) used.push_back(g.values[v].fact.value.raw());
     std::sort(used.begin(), used.end());
     PackStore store(m.packs, 0);
     NodePacks packs(store, {});
