@@ -1,5 +1,5 @@
-// Regular expressions in RE2's syntax (https://github.com/google/re2/wiki/Syntax), full match only: time is linear in
-// the text, whatever the expression.
+// Regular expressions in RE2's syntax (https://github.com/google/re2/wiki/Syntax): full matches, and the first and longest one in a text. The time of
+// each is linear in the text, whatever the expression.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -53,6 +53,32 @@ public:
         for (int pc : now)
             if (code_[pc].op == Op::match) return true;
         return false;
+    }
+    /// The match in s that begins first at or after `from`, the longest of these: [begin, end). What stands before `from` counts for ^ and \b.
+    bool find(std::string_view s, std::size_t from, std::size_t& begin, std::size_t& end) const {
+        std::vector<std::pair<int, std::size_t>> now, next;  // states and where their match began, in the order of these
+        std::vector<int> reached;
+        std::vector<std::uint32_t> seen(code_.size(), 0);
+        std::uint32_t mark = 1, before = from > 0 ? static_cast<unsigned char>(s[from - 1]) : 0;
+        bool found = false;
+        auto enter = [&](int pc, std::size_t start, std::size_t i, std::vector<std::pair<int, std::size_t>>& to) {
+            reached.clear();
+            follow(pc, s, i, before, reached, seen, mark);
+            for (int r : reached) to.emplace_back(r, start);
+        };
+        for (std::size_t i = from;;) {
+            if (!found) enter(0, i, i, now);
+            for (auto& [pc, start] : now)
+                if (code_[static_cast<std::size_t>(pc)].op == Op::match && (!found || start <= begin)) found = true, begin = start, end = i;
+            if (i >= s.size()) return found;
+            before = next_code_point(s, i);
+            ++mark;
+            next.clear();
+            for (auto& [pc, start] : now)
+                if (const Code& c = code_[static_cast<std::size_t>(pc)]; c.op == Op::set && (!found || start <= begin) && holds(sets_[static_cast<std::size_t>(c.a)], before)) enter(pc + 1, start, i, next);
+            now.swap(next);
+            if (found && now.empty()) return true;
+        }
     }
 
 private:

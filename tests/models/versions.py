@@ -64,7 +64,9 @@ def run(quern, path, feeds, folder):
     r = subprocess.run([quern, "run", path, *args, "--output-dir", out], capture_output=True, text=True, timeout=300)
     if r.returncode:
         return None, (r.stderr or r.stdout).strip().splitlines()[0][:200]
-    return {f: np.load(os.path.join(out, f)) for f in sorted(os.listdir(out))}, ""
+    # Sequences and maps are written as ONNX's messages: their bytes.
+    load = lambda p: np.load(p) if p.endswith(".npy") else np.frombuffer(open(p, "rb").read(), np.uint8)
+    return {f: load(os.path.join(out, f)) for f in sorted(os.listdir(out))}, ""
 
 
 def main():

@@ -123,6 +123,113 @@ TEST(Regex, FullMatchesInLinearTime) {
         EXPECT_THROW(Regex{bad}, quern::Error) << bad;
     EXPECT_THROW(Regex(std::string(100000, '(')), quern::Error);
 }
+/// The match that begins first, the longest of these, against a search of every begin and end.
+TEST(Regex, FindsTheFirstAndLongestMatch) {
+    using quern::text::Regex;
+    std::uint32_t seed = 1;
+    auto random = [&](std::uint32_t n) { return seed = seed * 1664525u + 1013904223u, (seed >> 8) % n; };
+    std::size_t matches = 0;
+    for (const char* pattern : {"a|ab", "a*", "(ab|c)+", "b+a?", "[^a]", "c.a", "(a|b)*c", "ba*|a", "\xc3\xa9+", "x"}) {
+        const Regex regex(pattern);
+        for (int round = 0; round < 60; ++round) {
+            std::string text;
+            for (std::uint32_t k = random(12); k > 0; --k) text += std::array<const char*, 4>{"a", "b", "c", "\xc3\xa9"}[random(4)];
+            std::vector<std::size_t> at{0};
+            while (at.back() < text.size()) {
+                std::size_t next = at.back();
+                quern::text::next_code_point(text, next);
+                at.push_back(next);
+            }
+            const std::size_t from = at[random(static_cast<std::uint32_t>(at.size()))];
+            bool want = false, got;
+            std::size_t wb = 0, we = 0, b = 0, e = 0;
+            for (std::size_t i : at)
+                for (std::size_t j : at)
+                    if (i >= from && j >= i && (!want || i == wb) && regex.matches(std::string_view(text).substr(i, j - i))) want = true, wb = i, we = j;
+            got = regex.find(text, from, b, e);
+            ASSERT_EQ(got, want) << pattern << " in " << text << " from " << from;
+            if (!want) continue;
+            ++matches;
+            ASSERT_EQ(std::pair(b, e), std::pair(wb, we)) << pattern << " in " << text << " from " << from;
+        }
+    }
+    EXPECT_GT(matches, 100u);
+    std::size_t b = 0, e = 0;
+    EXPECT_FALSE(Regex("^a").find("ba", 1, b, e));
+    EXPECT_TRUE(Regex("(?m)^a").find("b\na", 1, b, e));
+    EXPECT_FALSE(Regex("\\ba").find("ba", 1, b, e));
+    EXPECT_TRUE(Regex("a$").find("aba", 0, b, e));
+    EXPECT_EQ(b, 2u);
+    EXPECT_FALSE(Regex("(a*)*b").find(std::string(20000, 'a'), 0, b, e));  // in linear time
+}
+std::vector<quern::onnx::Attribute> cut(std::string_view token, std::vector<std::string_view> separators, std::int64_t mark, std::int64_t least) {
+    std::vector<quern::onnx::Attribute> a{attribute_s("pad_value", "#"), attribute_i("mark", mark), attribute_i("mincharnum", least)};
+    if (!token.empty()) a.push_back(attribute_s("tokenexp", token));
+    if (!separators.empty()) a.push_back(quern::onnx::attribute_strings("separators", separators));
+    return a;
+}
+/// Answers of ONNX Runtime 1.32.
+TEST(Tokenizer, AsOnnxRuntime) {
+    struct Case {
+        std::vector<std::string> in;
+        std::string_view token;
+        std::vector<std::string_view> separators;
+        std::int64_t mark, least;
+        std::vector<std::string> want;
+    };
+    for (auto& c : std::vector<Case>{
+             {{"the cat sat", "", "a"}, "[a-z]+", {}, 0, 1, {"the", "cat", "sat", "#", "#", "#", "a", "#", "#"}},
+             {{"the cat sat", "", "a"}, "[a-z]+", {}, 1, 1, {"\x02", "the", "cat", "sat", "\x03", "\x02", "\x03", "#", "#", "#", "\x02", "a", "\x03", "#", "#"}},
+             {{"the cat sat", "", "a"}, "[a-z]+", {}, 0, 2, {"the", "cat", "sat", "#", "#", "#", "#", "#", "#"}},
+             {{"", "!"}, "[a-z]+", {}, 0, 1, {}},
+             {{"", ""}, "[a-z]+", {}, 1, 1, {}},
+             {{"a\xc3\xa9" "b\nc", "x"}, ".", {}, 0, 1, {"a", "\xc3\xa9", "b", "\n", "c", "x", "#", "#", "#", "#"}},
+             {{"a\xc3\xa9" "b\nc", "x"}, "", {""}, 1, 1, {"\x02", "a", "\xc3\xa9", "b", "\n", "c", "\x03", "\x02", "x", "\x03", "#", "#", "#", "#"}},
+             {{"a b,,c", "x;y"}, "", {",", " "}, 0, 1, {"a", "b", "c", "x;y", "#", "#"}},
+             {{"a b,,c", "x;y"}, "", {"[, ]+"}, 0, 1, {"a", "b", "c", "x;y", "#", "#"}},
+             {{"abab", "b"}, "a|ab", {}, 0, 1, {"ab", "ab", "#", "#"}},
+             {{"abc"}, "x*", {}, 0, 1, {}},
+             {{"abc"}, "", {"x*"}, 0, 1, {}},
+             {{"ab"}, "a", {"b"}, 0, 1, {"a"}},
+             {{"^ab\nab"}, "^a", {}, 0, 1, {}},
+             {{"aa bb"}, "\\bb", {}, 0, 1, {"b"}},
+             {{"ab1 c"}, "\\w\\w+", {}, 0, 1, {"ab1"}},
+             {{"a,b c", "d"}, "", {",", " "}, 0, 2, {}}}) {
+        const auto rows = static_cast<std::int64_t>(c.in.size());
+        for (bool matrix : {false, true}) {
+            auto y = run_op("Tokenizer", {Tensor::from_strings(c.in, matrix ? quern::Shape{1, rows} : quern::Shape{rows})}, cut(c.token, c.separators, c.mark, c.least), 20, 1, {}, {}, "com.microsoft")[0];
+            const std::int64_t most = static_cast<std::int64_t>(c.want.size()) / rows;
+            EXPECT_EQ(y.shape(), matrix ? (quern::Shape{1, rows, most}) : (quern::Shape{rows, most})) << c.token;
+            EXPECT_EQ(std::vector<std::string>(y.strings().begin(), y.strings().end()), c.want) << c.token;
+        }
+    }
+    auto refused = [](std::string_view token, std::vector<std::string_view> separators, std::int64_t least) {
+        EXPECT_THROW(run_op("Tokenizer", {Tensor::from_strings(std::vector<std::string>{"a"}, {1})}, cut(token, std::move(separators), 0, least), 20, 1, {}, {}, "com.microsoft"), quern::Error);
+    };
+    refused("a", {}, 0);
+    refused("", {}, 1);
+    refused("", {""}, 2);
+    refused("(", {}, 1);
+    EXPECT_EQ(run_op("Tokenizer", {Tensor::from_strings(std::vector<std::string>{}, {2, 0})}, cut("a", {}, 1, 1), 20, 1, {}, {}, "com.microsoft")[0].shape(), (quern::Shape{2, 0, 0}));
+}
+/// Answers of ONNX Runtime 1.32.
+TEST(MurmurHash, AsOnnxRuntime) {
+    auto hash = [](const Tensor& x, std::vector<quern::onnx::Attribute> a) { return run_op("MurmurHash3", {x}, std::move(a), 20, 1, {}, {}, "com.microsoft")[0]; };
+    auto is = [](const Tensor& y, std::vector<std::uint32_t> want) {
+        ASSERT_EQ(static_cast<std::size_t>(y.count()), want.size());
+        EXPECT_EQ(0, std::memcmp(y.raw(), want.data(), y.bytes()));
+    };
+    const Tensor words = Tensor::from_strings(std::vector<std::string>{"foo", "", "quern", "a", "h\xc3\xa9llo w\xc3\xb6rld"}, {5});
+    const Tensor plain = hash(words, {attribute_i("positive", 0)});
+    EXPECT_EQ(plain.dtype(), DType::i32);
+    expect_near(plain, t<std::int32_t>({5}, {-156908512, 0, -2011352240, 1009084850, -1745358220}));
+    EXPECT_EQ(hash(words, {}).dtype(), DType::u32);
+    is(hash(words, {attribute_i("seed", 42)}), {2972666014u, 142593372u, 2578400775u, 3001393763u, 857211688u});
+    is(hash(t<std::int32_t>({3}, {3, -1, 0}), {}), {847579505u, 1982413648u, 593689054u});
+    is(hash(ints({3}, {3, -1, 0}), {}), {2738575283u, 1651860712u, 1669671676u});
+    is(hash(floats({3}, {3, -1, 0}), {}), {6814352u, 1363603589u, 593689054u});
+    is(hash(t<double>({3}, {3, -1, 0}), {}), {3554953595u, 3800686449u, 1669671676u});
+}
 TEST(Strings, SplittingKeepsItsCounts) {
     std::vector<std::string> in = {"a,b,,c", "", ","};
     auto y = run_op("StringSplit", {Tensor::from_strings(in, {3})}, {attribute_s("delimiter", ",")}, 20, 2);

@@ -1,8 +1,10 @@
 // StringConcat, StringSplit, StringNormalizer, RegexFullMatch, TfIdfVectorizer: https://onnx.ai/onnx/operators/onnx__StringSplit.html and theirs.
+// Tokenizer and MurmurHash3 of com.microsoft, which scikit-learn's converter writes: docs/ContribOperators.md of ONNX Runtime.
 #pragma once
 #include "shape_util.hpp"
 #include <quern/kernels/text/regex.hpp>
 #include <quern/kernels/text/text.hpp>
+#include <quern/kernels/text/tokenize.hpp>
 
 QUERN_BEGIN
 namespace ops_text {
@@ -125,6 +127,41 @@ QUERN_INLINE void infer_tf_idf(InferCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_tf_idf(const LowerCtx& ctx) { return ops_util::kernel<text::TfIdf>(tf_idf(ctx.attrs)); }
 
+inline text::TokenSpec token_spec(const Attrs& a) {
+    for (const char* needed : {"mark", "mincharnum", "pad_value"})
+        if (!a.has(needed)) raise(ErrorCode::invalid_model, std::string("the attribute '") + needed + "' is missing");
+    text::TokenSpec s;
+    s.mark = a.i("mark", 0) != 0;
+    s.least = a.i("mincharnum", 1);
+    s.pad = a.s("pad_value", "");
+    s.separators = a.strings("separators");
+    s.token = a.s("tokenexp", "");
+    s.characters = s.separators.empty() ? s.token == "." : s.separators.size() == 1 && s.separators[0].empty();
+    if (s.least < 1) raise(ErrorCode::invalid_model, "mincharnum is " + std::to_string(s.least) + "; accepted: 1 and more");
+    if (s.separators.empty() && s.token.empty()) raise(ErrorCode::invalid_model, "neither separators nor tokenexp is given; accepted: one of them");
+    if (s.characters && s.least > 1) raise(ErrorCode::invalid_model, "mincharnum is " + std::to_string(s.least) + " where each character is a token; accepted: 1");
+    return s;
+}
+QUERN_INLINE void infer_tokenize(InferCtx& ctx) {
+    const Fact& x = ctx.in(0);
+    ctx.need_type(0, {DType::string});
+    ctx.need_rank(0, 1, 2);
+    token_spec(ctx.attrs);
+    if (!x.ranked) return ctx.set_unranked(0, DType::string);
+    std::vector<Dim> out = x.dims;
+    out.push_back(ctx.concrete ? Dim(0) : ctx.fresh("tokens"));
+    ctx.set(0, DType::string, std::move(out));
+}
+QUERN_INLINE Lowered lower_tokenize(const LowerCtx& ctx) { return ops_util::kernel<text::Tokenize>(token_spec(ctx.attrs)); }
+
+QUERN_INLINE void infer_hash(InferCtx& ctx) {
+    ctx.need_type(0, {DType::string, DType::i32, DType::u32, DType::i64, DType::u64, DType::f32, DType::f64});
+    const DType t = ctx.attrs.i("positive", 1) != 0 ? DType::u32 : DType::i32;
+    if (ctx.ranked(0)) ctx.set(0, t, ctx.in(0).dims);
+    else ctx.set_unranked(0, t);
+}
+QUERN_INLINE Lowered lower_hash(const LowerCtx& ctx) { return ops_util::kernel<text::Hash>(static_cast<std::uint32_t>(ctx.attrs.i("seed", 0))); }
+
 }  // namespace ops_text
 
 QUERN_INLINE const OpDef& op_StringConcat() {
@@ -145,6 +182,14 @@ QUERN_INLINE const OpDef& op_RegexFullMatch() {
 }
 QUERN_INLINE const OpDef& op_TfIdfVectorizer() {
     static constexpr OpDef def{.name = "TfIdfVectorizer", .min_in = 1, .max_in = 1, .newest = 9, .infer = ops_text::infer_tf_idf, .lower = ops_text::lower_tf_idf};
+    return def;
+}
+QUERN_INLINE const OpDef& op_com_microsoft_Tokenizer() {
+    static constexpr OpDef def{.domain = "com.microsoft", .name = "Tokenizer", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_text::infer_tokenize, .lower = ops_text::lower_tokenize};
+    return def;
+}
+QUERN_INLINE const OpDef& op_com_microsoft_MurmurHash3() {
+    static constexpr OpDef def{.domain = "com.microsoft", .name = "MurmurHash3", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_text::infer_hash, .lower = ops_text::lower_hash};
     return def;
 }
 QUERN_END
