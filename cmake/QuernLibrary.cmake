@@ -31,11 +31,11 @@ file(CONFIGURE OUTPUT ${QUERN_GENERATED}/include/quern/ops/all-inl.hpp CONTENT "
 
 add_library(quern_core_objects OBJECT
   src/base.cpp src/tensor.cpp src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp
-  src/plan.cpp src/session.cpp src/core_backend.cpp src/c_api.cpp src/vec_baseline.cpp src/loops_8_baseline.cpp ${op_units})
+  src/plan.cpp src/session.cpp src/core_backend.cpp src/c_api.cpp src/vec_baseline.cpp src/functions_baseline.cpp src/loops_8_baseline.cpp ${op_units})
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   set(avx2 -mavx2 -mfma -mf16c)
   set(avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx512cd -mfma -mf16c -mprefer-vector-width=512)
-  foreach(unit vec_avx2 loops_8_avx2 vec_avx512 loops_8_avx512)
+  foreach(unit vec_avx2 functions_avx2 loops_8_avx2 vec_avx512 functions_avx512 loops_8_avx512)
     string(REGEX REPLACE ".*_" "" isa ${unit})
     target_sources(quern_core_objects PRIVATE src/${unit}.cpp)
     set_source_files_properties(src/${unit}.cpp PROPERTIES COMPILE_OPTIONS "${${isa}}")

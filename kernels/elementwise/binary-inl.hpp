@@ -1,5 +1,6 @@
 // Bodies of binary.hpp; part of the unit of the arithmetic operators.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -136,13 +137,28 @@ void pow_loop(const void* context, const void* pa, std::int64_t sa, const void* 
                 return;
             }
             if (y == T(0.5)) {  // sqrt, but +0 for -0 and infinity for -infinity
-                for (std::int64_t i = 0; i < n; ++i)
-                    z[i] = a[i] == -std::numeric_limits<T>::infinity() ? -a[i] : std::sqrt(a[i] + T(0));
+                constexpr T inf = std::numeric_limits<T>::infinity();
+                if constexpr (std::is_same_v<T, float>) {
+                    auto& k = *static_cast<const BinaryContext*>(context);
+                    float x[block];
+                    for (std::int64_t i = 0; i < n; i += block) {
+                        const std::int64_t m = std::min(block, n - i);
+                        for (std::int64_t j = 0; j < m; ++j) x[j] = a[i + j] + 0.f;
+                        k.table->unary_f32[static_cast<int>(vec::Unary::sqrt)](x, z + i, m);
+                        if (k.functions->find_f32(x, m, -inf, false) < 0) continue;
+                        for (std::int64_t j = 0; j < m; ++j)
+                            if (x[j] == -inf) z[i + j] = inf;
+                    }
+                    return;
+                }
+                for (std::int64_t i = 0; i < n; ++i) z[i] = a[i] == -inf ? inf : std::sqrt(a[i] + T(0));
                 return;
             }
         }
     }
-    loop<Pow, T>(context, pa, sa, pb, sb, pz, n);
+    if constexpr (std::is_same_v<T, float>)
+        static_cast<const BinaryContext*>(context)->functions->pow_f32(static_cast<const float*>(pa), sa, static_cast<const float*>(pb), sb, static_cast<float*>(pz), n);
+    else loop<Pow, T>(context, pa, sa, pb, sb, pz, n);
 }
 template <vec::Binary f>
 void table_loop(const void* context, const void* pa, std::int64_t sa, const void* pb, std::int64_t sb, void* pz, std::int64_t n) {
@@ -191,7 +207,52 @@ inline BinaryLoop pow(DType c) noexcept {
     }
 }
 
+/// Signed and unsigned bytes or halves; what is the same for both has one loop.
+template <class Op>
+BinaryLoop by_sign(DType t) noexcept {
+    switch (t) {
+        case DType::u8: return loop<Op, std::uint8_t>;
+        case DType::i8: return loop<Op, std::int8_t>;
+        case DType::u16: return loop<Op, std::uint16_t>;
+        case DType::i16: return loop<Op, std::int16_t>;
+        default: return nullptr;
+    }
+}
+template <class Op>
+BinaryLoop by_size(DType t) noexcept {
+    if (!is_integer(t)) return nullptr;
+    return dtype_bits(t) == 8 ? loop<Op, std::uint8_t> : dtype_bits(t) == 16 ? loop<Op, std::uint16_t> : nullptr;
+}
+
 }  // namespace fn2
+
+QUERN_INLINE BinaryLoop narrow_loop(BinaryOp op, DType t) noexcept {
+    using namespace fn2;
+    const bool boolean = t == DType::boolean;
+    switch (op) {
+        case BinaryOp::add: return by_size<Add>(t);
+        case BinaryOp::sub: return by_size<Sub>(t);
+        case BinaryOp::mul: return by_size<Mul>(t);
+        case BinaryOp::max: return by_sign<Max>(t);
+        case BinaryOp::min: return by_sign<Min>(t);
+        case BinaryOp::equal: return by_size<Equal>(t);
+        case BinaryOp::greater: return by_sign<Greater>(t);
+        case BinaryOp::less: return by_sign<Less>(t);
+        case BinaryOp::greater_equal: return by_sign<GreaterEqual>(t);
+        case BinaryOp::less_equal: return by_sign<LessEqual>(t);
+        case BinaryOp::bit_and: return by_size<BitAnd>(t);
+        case BinaryOp::bit_or: return by_size<BitOr>(t);
+        case BinaryOp::bit_xor: return by_size<BitXor>(t);
+        default: break;
+    }
+    if (!boolean) return nullptr;
+    switch (op) {  // bool is 0 or 1 here, as convert() gives it; another byte counts as true
+        case BinaryOp::logical_and: return loop<And, std::uint8_t>;
+        case BinaryOp::logical_or: return loop<Or, std::uint8_t>;
+        case BinaryOp::logical_xor: return loop<Xor, std::uint8_t>;
+        default: return nullptr;
+    }
+}
 
 QUERN_INLINE BinaryLoop binary_loop(BinaryOp op, DType c) noexcept {
     using B = vec::Binary;

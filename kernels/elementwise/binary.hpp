@@ -2,27 +2,33 @@
 #pragma once
 #include <quern/kernels/elementwise/convert.hpp>
 #include <quern/kernels/elementwise/functions.hpp>
-#include <quern/kernels/vec/vec.hpp>
+#include <quern/kernels/vec/functions.hpp>
 
 QUERN_BEGIN
 namespace ew {
 
 struct BinaryContext {
     const vec::Table* table;
+    const vec::FunctionTable* functions;
     int bits;  ///< of the tensor's elements
+    BinaryContext(Isa isa, DType t) : table(&vec::table(isa)), functions(&vec::function_table(isa)), bits(dtype_bits(t)) {}
 };
 /// The loop of `op` on type `c` (a wide type); null where it is not defined on it.
 BinaryLoop binary_loop(BinaryOp op, DType c) noexcept;
+/// The loop on a type of 8 or 16 bits itself, where the result is that of the wide type; else null.
+BinaryLoop narrow_loop(BinaryOp op, DType t) noexcept;
 
 /// z = op(a, b), any number types; computed in the wide type of a (Pow: in f64 where an integer has a floating
 /// exponent). Integers wrap around; division and modulo by zero give 0.
 class BinaryKernel final : public Kernel {
 public:
-    BinaryKernel(BinaryOp op, DType a, DType b, DType out, Isa isa) : context_{&vec::table(isa), dtype_bits(a)} {
+    BinaryKernel(BinaryOp op, DType a, DType b, DType out, Isa isa) : context_(isa, a) {
         in_ = wide_of(a);
         if (op == BinaryOp::pow && is_float(b) && !is_float(a)) in_ = DType::f64;
+        loop_ = a == b ? narrow_loop(op, a) : nullptr;
+        if (loop_) in_ = a;
+        else loop_ = binary_loop(op, in_);
         out_ = gives_bool(op) ? DType::boolean : in_;
-        loop_ = binary_loop(op, in_);
         if (!loop_) raise(ErrorCode::unsupported, std::string("this function of type ") + dtype_name(a));
         if (dtype_bits(a) == dtype_bits(out)) inplace |= 1;
         if (dtype_bits(b) == dtype_bits(out)) inplace |= 2;

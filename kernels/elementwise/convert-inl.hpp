@@ -197,8 +197,17 @@ struct Piece {
     const void* p;
     std::int64_t step;
 };
+template <std::size_t size>
+void splat_of(std::byte* p, std::int64_t n) {
+    std::byte v[size];
+    std::memcpy(v, p, size);
+    for (std::int64_t i = 1; i < n; ++i) std::memcpy(p + static_cast<std::size_t>(i) * size, v, size);
+}
 inline void splat(std::byte* p, std::size_t size, std::int64_t n) {
-    for (std::int64_t i = 1; i < n; ++i) std::memcpy(p + static_cast<std::size_t>(i) * size, p, size);
+    if (size == 8) splat_of<8>(p, n);
+    else if (size == 4) splat_of<4>(p, n);
+    else if (size == 2) splat_of<2>(p, n);
+    else splat_of<1>(p, n);
 }
 template <int K>
 Piece fetch(const Broadcast<K>& b, int k, const View& v, DType c, std::int64_t from, std::int64_t n, std::byte* buffer) {
@@ -230,10 +239,24 @@ QUERN_INLINE void run_binary(const View& a, DType ca, const View& b, DType cb, c
                              const void* context, std::int64_t grain, Workers& workers) {
     const View* in[2] = {&a, &b};
     const Broadcast<2> walk = make_broadcast<2>(z, in);
-    if (a.dtype == ca && b.dtype == cb && z.dtype == co && (walk.rows() == 1 || walk.inner() >= 32)) {
+    const bool same = a.dtype == ca && b.dtype == cb && z.dtype == co, whole_bytes = dtype_bits(a.dtype) >= 8 && dtype_bits(b.dtype) >= 8 && dtype_bits(z.dtype) >= 8;
+    if ((same || whole_bytes) && (walk.rows() == 1 || walk.inner() >= 32)) {
         for_rows(walk, grain, workers, [&](const std::int64_t* o, std::int64_t to, std::int64_t n) {
-            loop(context, at(static_cast<const void*>(a.data), ca, o[0]), walk.step(0), at(static_cast<const void*>(b.data), cb, o[1]),
-                 walk.step(1), at(z.data, co, to), n);
+            if (same)
+                return loop(context, at(static_cast<const void*>(a.data), ca, o[0]), walk.step(0), at(static_cast<const void*>(b.data), cb, o[1]),
+                            walk.step(1), at(z.data, co, to), n);
+            alignas(64) std::byte ab[block * 8], bb[block * 8], zb[block * 8];
+            auto piece = [](const View& v, DType c, std::int64_t at_element, std::int64_t step, std::int64_t i, std::int64_t m, std::byte* buffer) {
+                if (v.dtype == c) return at(static_cast<const void*>(v.data), c, at_element + i * step);
+                if (step || i == 0) convert(v.dtype, v.data, at_element + i * step, c, buffer, 0, step ? m : 1);
+                return static_cast<const std::byte*>(buffer);
+            };
+            for (std::int64_t i = 0; i < n; i += block) {
+                const std::int64_t m = std::min(block, n - i);
+                const std::byte *x = piece(a, ca, o[0], walk.step(0), i, m, ab), *y = piece(b, cb, o[1], walk.step(1), i, m, bb);
+                loop(context, x, walk.step(0), y, walk.step(1), z.dtype == co ? at(z.data, co, to + i) : zb, m);
+                if (z.dtype != co) convert(co, zb, 0, z.dtype, z.data, to + i, m);
+            }
         });
         return;
     }

@@ -127,6 +127,11 @@ void table_loop(const void* context, const void* x, void* y, std::int64_t n) {
     static_cast<const UnaryContext*>(context)->table->unary_f32[static_cast<int>(f)](static_cast<const float*>(x),
                                                                                     static_cast<float*>(y), n);
 }
+template <vec::Function f>
+void function_loop(const void* context, const void* x, void* y, std::int64_t n) {
+    auto& c = *static_cast<const UnaryContext*>(context);
+    c.functions->unary_f32[static_cast<int>(f)](static_cast<const float*>(x), static_cast<float*>(y), n, {c.p.alpha, c.p.beta, c.p.gamma});
+}
 template <vec::Post post>
 void finish_loop(const void* context, const void* x, void* y, std::int64_t n) {
     auto& c = *static_cast<const UnaryContext*>(context);
@@ -150,6 +155,10 @@ UnaryLoop real(DType c) noexcept {
 template <class Op, vec::Unary f>
 UnaryLoop table(DType c) noexcept {
     return c == DType::f32 ? table_loop<f> : c == DType::f64 ? loop<Op, double> : nullptr;
+}
+template <class Op, vec::Function f>
+UnaryLoop function(DType c) noexcept {
+    return c == DType::f32 ? function_loop<f> : c == DType::f64 ? loop<Op, double> : nullptr;
 }
 template <class Op>
 UnaryLoop integral(DType c) noexcept {
@@ -176,25 +185,25 @@ QUERN_INLINE UnaryLoop unary_loop(UnaryOp op, DType c, const UnaryContext& k) no
         case UnaryOp::abs: return f32 ? table_loop<U::abs> : any<Abs>(c);
         case UnaryOp::neg: return f32 ? table_loop<U::neg> : any<Neg>(c);
         case UnaryOp::relu: return f32 ? table_loop<U::relu> : any<Relu>(c);
-        case UnaryOp::sign: return any<Sign>(c);
+        case UnaryOp::sign: return f32 ? function_loop<vec::Function::sign> : any<Sign>(c);
         case UnaryOp::bit_not: return integral<BitNot>(c);
         case UnaryOp::logical_not: return any<Not>(c);
         case UnaryOp::is_nan: return real<IsNan>(c);
         case UnaryOp::is_inf: return real<IsInf>(c);
-        case UnaryOp::acos: return real<Acos>(c);
-        case UnaryOp::acosh: return real<Acosh>(c);
-        case UnaryOp::asin: return real<Asin>(c);
-        case UnaryOp::asinh: return real<Asinh>(c);
-        case UnaryOp::atan: return real<Atan>(c);
-        case UnaryOp::atanh: return real<Atanh>(c);
+        case UnaryOp::acos: return function<Acos, vec::Function::acos>(c);
+        case UnaryOp::acosh: return function<Acosh, vec::Function::acosh>(c);
+        case UnaryOp::asin: return function<Asin, vec::Function::asin>(c);
+        case UnaryOp::asinh: return function<Asinh, vec::Function::asinh>(c);
+        case UnaryOp::atan: return function<Atan, vec::Function::atan>(c);
+        case UnaryOp::atanh: return function<Atanh, vec::Function::atanh>(c);
         case UnaryOp::ceil: return table<Ceil, U::ceil>(c);
         case UnaryOp::floor: return table<Floor, U::floor>(c);
-        case UnaryOp::round: return real<Round>(c);
+        case UnaryOp::round: return function<Round, vec::Function::round>(c);
         case UnaryOp::cos: return table<Cos, U::cos>(c);
         case UnaryOp::sin: return table<Sin, U::sin>(c);
-        case UnaryOp::tan: return real<Tan>(c);
-        case UnaryOp::cosh: return real<Cosh>(c);
-        case UnaryOp::sinh: return real<Sinh>(c);
+        case UnaryOp::tan: return function<Tan, vec::Function::tan>(c);
+        case UnaryOp::cosh: return function<Cosh, vec::Function::cosh>(c);
+        case UnaryOp::sinh: return function<Sinh, vec::Function::sinh>(c);
         case UnaryOp::tanh: return table<Tanh, U::tanh>(c);
         case UnaryOp::erf: return table<Erf, U::erf>(c);
         case UnaryOp::exp: return table<Exp, U::exp>(c);
@@ -207,15 +216,15 @@ QUERN_INLINE UnaryLoop unary_loop(UnaryOp op, DType c, const UnaryContext& k) no
         case UnaryOp::mish: return table<Mish, U::mish>(c);
         case UnaryOp::gelu: return table<Gelu, U::gelu>(c);
         case UnaryOp::gelu_tanh: return table<GeluTanh, U::gelu_tanh>(c);
-        case UnaryOp::swish: return f32 && k.p.alpha == 1.0f ? table_loop<U::silu> : real<Swish>(c);
+        case UnaryOp::swish: return f32 && k.p.alpha == 1.0f ? table_loop<U::silu> : f32 && k.p.alpha > 0 ? function_loop<vec::Function::swish> : real<Swish>(c);
         case UnaryOp::leaky_relu: return f32 ? finish_loop<vec::Post::leaky_relu> : real<LeakyRelu>(c);
         case UnaryOp::hard_sigmoid: return f32 ? finish_loop<vec::Post::hard_sigmoid> : real<HardSigmoid>(c);
-        case UnaryOp::elu: return real<Elu>(c);
-        case UnaryOp::selu: return real<Selu>(c);
-        case UnaryOp::celu: return real<Celu>(c);
-        case UnaryOp::thresholded_relu: return real<ThresholdedRelu>(c);
-        case UnaryOp::softsign: return real<Softsign>(c);
-        case UnaryOp::shrink: return any<Shrink>(c);
+        case UnaryOp::elu: return function<Elu, vec::Function::elu>(c);
+        case UnaryOp::selu: return function<Selu, vec::Function::selu>(c);
+        case UnaryOp::celu: return f32 && k.p.alpha > 0 ? function_loop<vec::Function::celu> : real<Celu>(c);
+        case UnaryOp::thresholded_relu: return function<ThresholdedRelu, vec::Function::thresholded_relu>(c);
+        case UnaryOp::softsign: return function<Softsign, vec::Function::softsign>(c);
+        case UnaryOp::shrink: return f32 ? function_loop<vec::Function::shrink> : any<Shrink>(c);
         case UnaryOp::count: break;
     }
     return nullptr;

@@ -2,13 +2,14 @@
 #pragma once
 #include <quern/kernels/elementwise/convert.hpp>
 #include <quern/kernels/elementwise/functions.hpp>
-#include <quern/kernels/vec/vec.hpp>
+#include <quern/kernels/vec/functions.hpp>
 
 QUERN_BEGIN
 namespace ew {
 
 struct UnaryContext {
     const vec::Table* table;
+    const vec::FunctionTable* functions;
     UnaryOp op;
     UnaryParams p;
 };
@@ -16,11 +17,11 @@ struct UnaryContext {
 UnaryLoop unary_loop(UnaryOp op, DType c, const UnaryContext&) noexcept;
 
 /// y = op(x); any number type, computed in wide_of(x). y has x's type, or bool for is_inf, is_nan and logical_not.
-/// f32: within 4 ULP of the function for the transcendental ones, exact for the others.
+/// f32: within 4 ULP of the function for the transcendental ones (swish: 4 + |alpha * x|), exact for the others.
 class UnaryKernel final : public Kernel {
 public:
     UnaryKernel(UnaryOp op, DType in, DType out, UnaryParams p, Isa isa)
-        : context_{&vec::table(isa), op, p}, in_(wide_of(in)), out_(out == DType::boolean ? out : in_),
+        : context_{&vec::table(isa), &vec::function_table(isa), op, p}, in_(wide_of(in)), out_(out == DType::boolean ? out : in_),
           loop_(unary_loop(op, in_, context_)) {
         if (!loop_) raise(ErrorCode::unsupported, std::string("this function of type ") + dtype_name(in));
         if (dtype_bits(in) == dtype_bits(out)) inplace = 1;

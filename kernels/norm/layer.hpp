@@ -28,7 +28,7 @@ inline void row_f64(const double* x, double* y, std::int64_t n, double eps, bool
 /// Scale and bias may be any shape that broadcasts to X. Tolerance, f32: 2e-6 * (1 + |y|).
 class LayerKernel final : public Kernel {
 public:
-    LayerKernel(DType t, int axis, float eps, bool rms, Isa isa) : type_(t), axis_(axis), eps_(eps), rms_(rms), context_{&vec::table(isa), 32} {
+    LayerKernel(DType t, int axis, float eps, bool rms, Isa isa) : type_(t), axis_(axis), eps_(eps), rms_(rms), context_(isa, DType::f32) {
         inplace = 1;
     }
     const char* name() const noexcept override { return "norm.layer"; }

@@ -6,7 +6,7 @@
 
 #include <quern/kernels/elementwise/convert.hpp>
 #include <quern/kernels/quant/loops.hpp>
-#include <quern/kernels/vec/vec.hpp>
+#include <quern/kernels/vec/functions.hpp>
 #include <quern/tensor/half.hpp>
 
 QUERN_BEGIN
@@ -92,7 +92,7 @@ inline Params load_params(const Call& c) {
 class QuantizeKernel final : public Kernel {
 public:
     QuantizeKernel(std::int64_t axis, std::int64_t block_size, bool saturate, DType precision, Isa isa)
-        : axis_(axis), block_size_(block_size), precision_(precision), table_(&vec::table(isa)) {
+        : axis_(axis), block_size_(block_size), precision_(precision), table_(&vec::table(isa)), functions_(&vec::function_table(isa)) {
         rounding_.saturate = saturate;
     }
     const char* name() const noexcept override { return "quant.quantize"; }
@@ -111,7 +111,7 @@ public:
         c.workers.ranges(x.count(), 16384, [&](std::int64_t from, std::int64_t to) {
             if (!direct) return single ? blocks_f32(x, y, g, p, from, to) : blocks(x, y, g, p, from, to);
             g.runs(from, to, [&](std::int64_t at, std::int64_t n, std::int64_t s, std::int64_t step) {
-                if (step && n > 1) return blocks_f32(x, y, g, p, at, at + n);
+                if (step && n > 1) return row_8(x.in<float>() + at, p.scale + s, p.zero ? p.zero + s : nullptr, y.dtype == DType::u8, y.out<std::uint8_t>() + at, n);
                 table_->quantize_8(x.in<float>() + at, p.scale[s], p.zero ? static_cast<std::int32_t>(p.zero[s]) : 0, y.dtype == DType::u8,
                                    y.out<std::uint8_t>() + at, n);
             });
@@ -119,6 +119,19 @@ public:
     }
 
 private:
+    /// A scale for each element.
+    void row_8(const float* x, const float* scale, const float* zero, bool is_unsigned, std::uint8_t* y, std::int64_t n) const {
+        float v[ew::block];
+        for (std::int64_t i = 0; i < n; i += ew::block) {
+            const std::int64_t m = std::min(ew::block, n - i);
+            table_->binary_f32[static_cast<int>(vec::Binary::div)](x + i, scale + i, v, m);
+            if (zero) {
+                functions_->unary_f32[static_cast<int>(vec::Function::round)](v, v, m, {});
+                table_->binary_f32[static_cast<int>(vec::Binary::add)](v, zero + i, v, m);
+            }
+            table_->quantize_8(v, 1.0f, 0, is_unsigned, y + i, m);
+        }
+    }
     double quotient(double x, float s) const noexcept {
         const double q = x / static_cast<double>(s);
         switch (precision_) {
@@ -177,6 +190,7 @@ private:
     DType precision_;
     ew::Rounding rounding_;
     const vec::Table* table_;
+    const vec::FunctionTable* functions_;
 };
 
 /// y = (x - zero_point) * scale: https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html

@@ -98,14 +98,14 @@ T finish(Op op, A a, std::int64_t n) {
 /// The data as T: in place, or converted piece by piece from a narrower type.
 template <class T>
 struct Source {
-    static constexpr std::int64_t piece = 1024;
+    static constexpr std::int64_t piece = 2048;
     const T* x;
     const void* narrow = nullptr;  ///< in place of x where not null
     DType type = DType::undefined;
     /// n <= piece elements from `at`.
     const T* read(std::int64_t at, std::int64_t n, T* buffer) const {
         if (!narrow) return x + at;
-        ew::convert(type, narrow, at, ew::wide_of(type), buffer, 0, n);
+        ew::convert(type, narrow, at, dtype_of<T>, buffer, 0, n);
         return buffer;
     }
 };
@@ -134,14 +134,16 @@ acc_t<T> run_of(const Source<T>& x, std::int64_t at, std::int64_t n, const vec::
     }
     return a;
 }
-/// acc[j] over the rows [from, to) of `width` <= 512 columns from element `base`.
+/// Columns that are reduced together: whole rows of the source where they are not longer, as memory likes it.
+inline constexpr std::int64_t columns_most = 2048;
+/// acc[j] over the rows [from, to) of `width` <= columns_most columns from element `base`.
 template <class T, class F>
 void columns(const Walk& w, const Source<T>& x, std::int64_t base, std::int64_t width, std::int64_t from, std::int64_t to, acc_t<T>* acc, const vec::Table& t) {
-    T buffer[512];
+    T buffer[columns_most];
     std::fill(acc, acc + width, F::template none<acc_t<T>>());
     if constexpr (std::is_same_v<T, float>) {
         if (width >= 16) {
-            float part[512];
+            float part[columns_most];
             for (std::int64_t r = from; r < to; r += 32) {
                 std::fill(part, part + width, static_cast<float>(F::template none<double>()));
                 const std::int64_t end = std::min(to, r + 32);
@@ -160,12 +162,13 @@ template <class T, class F>
 void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
     using A = acc_t<T>;
     if (w.rank && !w.reduced[0]) {  // whole rows at a time
-        const std::int64_t n = w.dims[0], chunks = (n + 511) / 512, row_parts = ReduceKernel::row_parts(w.each * w.outputs);
+        const std::int64_t n = w.dims[0], chunk = w.outputs >= 8 * columns_most ? columns_most : n <= columns_most && w.outputs / n >= 8 ? n : 512;
+        const std::int64_t chunks = (n + chunk - 1) / chunk, row_parts = ReduceKernel::row_parts(w.each * w.outputs);
         if (w.outputs / n * chunks < 8 && w.outputs <= ReduceKernel::few_columns && row_parts > 1 && w.each >= 2 * row_parts) {
             A* part = static_cast<A*>(partial);
             workers.for_each(w.outputs / n * chunks * row_parts, [&](std::int64_t i) {
-                const std::int64_t p = i % row_parts, c = i / row_parts, outer = c / chunks, at = c % chunks * 512;
-                columns<T, F>(w, x, w.offset(outer, false, 1) + at, std::min<std::int64_t>(512, n - at), w.each * p / row_parts, w.each * (p + 1) / row_parts,
+                const std::int64_t p = i % row_parts, c = i / row_parts, outer = c / chunks, at = c % chunks * chunk;
+                columns<T, F>(w, x, w.offset(outer, false, 1) + at, std::min(chunk, n - at), w.each * p / row_parts, w.each * (p + 1) / row_parts,
                               part + p * w.outputs + outer * n + at, t);
             });
             for (std::int64_t o = 0; o < w.outputs; ++o) {
@@ -175,11 +178,11 @@ void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t,
             }
             return;
         }
-        const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each * std::min<std::int64_t>(n, 512)));
+        const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each * std::min(n, chunk)));
         workers.ranges(w.outputs / n * chunks, per, [&](std::int64_t from, std::int64_t to) {
-            A acc[512];
+            A acc[columns_most];
             for (std::int64_t i = from; i < to; ++i) {
-                const std::int64_t outer = i / chunks, at = i % chunks * 512, width = std::min<std::int64_t>(512, n - at);
+                const std::int64_t outer = i / chunks, at = i % chunks * chunk, width = std::min(chunk, n - at);
                 columns<T, F>(w, x, w.offset(outer, false, 1) + at, width, 0, w.each, acc, t);
                 for (std::int64_t j = 0; j < width; ++j) y[outer * n + at + j] = finish<T>(op, acc[j], w.each);
             }
@@ -299,7 +302,7 @@ QUERN_INLINE void ReduceKernel::run(const Call& c) const {
     const Walk w = make_walk(x, c.in.size() > 1 ? &c.in[1] : nullptr, noop_);
     if (w.outputs == 0) return;
     if (w.each == 0) return fill_empty(op_, type_, y);
-    const DType wide = ew::wide_of(type_);
+    const DType wide = this->wide();
     const void* from = x.data;
     void* to = y.data;
     std::byte* scratch = c.scratch;
@@ -332,28 +335,40 @@ QUERN_INLINE void ReduceKernel::run(const Call& c) const {
 }
 
 /// Of contiguous values: the largest value first, then its place.
-inline std::int64_t arg_row(const float* x, std::int64_t n, bool max, bool last, const vec::Table& t) {
+inline std::int64_t arg_row(const float* x, std::int64_t n, bool max, bool last, const vec::Table& t, const vec::FunctionTable& f) {
     const float best = t.reduce_f32[static_cast<int>(max ? vec::Reduce::max : vec::Reduce::min)](x, n);
-    if (best != best) return std::find_if(x, x + n, [](float v) { return v != v; }) - x;
-    if (!last) return std::find(x, x + n, best) - x;
-    std::int64_t i = n - 1;
-    while (i > 0 && x[i] != best) --i;
-    return i;
+    return f.find_f32(x, n, best, last && best == best);
+}
+/// The same of a narrow type, piece by piece. The first NaN stays.
+inline std::int64_t arg_row(const Source<float>& x, std::int64_t at, std::int64_t n, bool max, bool last, const vec::Table& t, const vec::FunctionTable& f) {
+    if (!x.narrow) return arg_row(x.x + at, n, max, last, t, f);
+    float buffer[Source<float>::piece], best = 0;
+    std::int64_t place = -1;
+    for (std::int64_t i = 0; i < n && best == best; i += x.piece) {
+        const std::int64_t m = std::min(x.piece, n - i);
+        const float* p = x.read(at + i, m, buffer);
+        const float v = t.reduce_f32[static_cast<int>(max ? vec::Reduce::max : vec::Reduce::min)](p, m);
+        const bool ahead = max ? (last ? v >= best : v > best) : (last ? v <= best : v < best);
+        if (place >= 0 && v == v && !ahead) continue;
+        best = v;
+        place = i + f.find_f32(p, m, v, last && v == v);
+    }
+    return place;
 }
 /// `width` columns of n rows, `step` elements apart: without branches, so that compilers make vectors of the loops.
 template <bool max, bool last, class T>
-void arg_columns(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, std::int64_t* y) {
+void arg_columns(const Source<T>& x, std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width, std::int64_t* y) {
     using I = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
-    constexpr std::int64_t block = 256;
+    constexpr std::int64_t block = 1024;
     if (n > std::numeric_limits<std::int32_t>::max()) raise(ErrorCode::unsupported, "ArgMax over more than 2^31 elements");
-    T best[block];
+    T best[block], buffer[block];
     I place[block];
     for (std::int64_t j0 = 0; j0 < width; j0 += block) {
         const std::int64_t m = std::min(block, width - j0);
-        std::copy_n(x + j0, m, best);
+        std::copy_n(x.read(base + j0, m, buffer), m, best);
         std::fill_n(place, m, I(0));
         for (std::int64_t i = 1; i < n; ++i) {
-            const T* p = x + i * step + j0;
+            const T* p = x.read(base + i * step + j0, m, buffer);
             for (std::int64_t j = 0; j < m; ++j) {
                 const T v = p[j], b = best[j];
                 const bool ahead = max ? (last ? v >= b : v > b) : (last ? v <= b : v < b);
@@ -366,22 +381,35 @@ void arg_columns(const T* x, std::int64_t n, std::int64_t step, std::int64_t wid
     }
 }
 template <class T>
-void arg_run(const T* x, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
+void arg_run(const Source<T>& x, std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
     for (std::int64_t j = 0; width < 8 && j < width; ++j) {
-        const T* p = x + j;
-        std::int64_t best = 0;
-        for (std::int64_t i = 1; i < n; ++i) {
-            const T v = p[i * step], b = p[best * step];
-            const bool nan = v != v && b == b;
-            if (b == b && (nan || (max ? (last ? v >= b : v > b) : (last ? v <= b : v < b)))) best = i;
+        T best{}, one[1];
+        std::int64_t place = -1;
+        for (std::int64_t i = 0; i < n && best == best; ++i) {
+            const T v = *x.read(base + j + i * step, 1, one);
+            if (place < 0 || v != v || (max ? (last ? v >= best : v > best) : (last ? v <= best : v < best))) best = v, place = i;
         }
-        y[j] = best;
+        y[j] = place;
     }
     if (width < 8) return;
-    if (max && last) arg_columns<true, true>(x, n, step, width, y);
-    else if (max) arg_columns<true, false>(x, n, step, width, y);
-    else if (last) arg_columns<false, true>(x, n, step, width, y);
-    else arg_columns<false, false>(x, n, step, width, y);
+    if (max && last) arg_columns<true, true>(x, base, n, step, width, y);
+    else if (max) arg_columns<true, false>(x, base, n, step, width, y);
+    else if (last) arg_columns<false, true>(x, base, n, step, width, y);
+    else arg_columns<false, false>(x, base, n, step, width, y);
+}
+/// f(source) with the data in a type that ordering is written for: itself, or f32 for what that holds exactly.
+template <class F>
+void with_order(const View& x, F&& f) {
+    switch (x.dtype) {
+        case DType::f64: return f(Source<double>{x.in<double>()});
+        case DType::i32: return f(Source<std::int32_t>{x.in<std::int32_t>()});
+        case DType::i64: return f(Source<std::int64_t>{x.in<std::int64_t>()});
+        case DType::u32: return f(Source<std::uint32_t>{x.in<std::uint32_t>()});
+        case DType::u64: return f(Source<std::uint64_t>{x.in<std::uint64_t>()});
+        default: break;
+    }
+    if (x.dtype == DType::f32) f(Source<float>{x.in<float>()});
+    else f(Source<float>{nullptr, x.data, x.dtype});
 }
 QUERN_INLINE void ArgKernel::run(const Call& c) const {
     const View& x = c.in[0];
@@ -389,36 +417,112 @@ QUERN_INLINE void ArgKernel::run(const Call& c) const {
     if (outer == 0 || inner == 0) return;
     if (n == 0) raise(ErrorCode::shape_mismatch, "ArgMax and ArgMin over an axis of no elements; accepted: one or more");
     auto* y = c.out[0].out<std::int64_t>();
-    const std::int64_t total = outer * inner;
-    if (inner == 1 && n >= 16 && x.dtype == DType::f32)
-        return c.workers.ranges(outer, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
-            for (std::int64_t o = from; o < to; ++o) y[o] = arg_row(x.in<float>() + o * n, n, max_, last_, *table_);
-        });
-    c.workers.ranges(total, std::max<std::int64_t>(inner > 1 ? 256 : 1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
-        while (from < to) {
-            const std::int64_t o = from / inner, j = from % inner, width = std::min(to - from, inner - j);
-            const std::int64_t base = o * n * inner + j;
-            dispatch_arith(x.dtype, [&](auto tag) {
-                using T = typename decltype(tag)::type;
-                arg_run<T>(x.in<T>() + base, n, inner, width, max_, last_, y + from);
-            });
-            from += width;
+    with_order(x, [&](const auto& source) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(source)>, Source<float>>) {
+            if (inner == 1 && n >= 16)
+                return c.workers.ranges(outer, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+                    for (std::int64_t o = from; o < to; ++o) y[o] = arg_row(source, o * n, n, max_, last_, *table_, *functions_);
+                });
         }
+        c.workers.ranges(outer * inner, std::max<std::int64_t>(inner > 1 ? 512 : 1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+            while (from < to) {
+                const std::int64_t o = from / inner, j = from % inner, width = std::min(to - from, inner - j);
+                arg_run(source, o * n * inner + j, n, inner, width, max_, last_, y + from);
+                from += width;
+            }
+        });
     });
 }
 
-template <class T>
-void cumulate(const T* x, T* y, std::int64_t n, std::int64_t step, std::int64_t width, bool product, bool exclusive, bool reverse) {
-    for (std::int64_t j = 0; j < width; ++j) {
-        auto acc = product ? acc_t<T>(1) : acc_t<T>(0);
-        for (std::int64_t k = 0; k < n; ++k) {
-            const std::int64_t i = (reverse ? n - 1 - k : k) * step + j;
-            const auto v = static_cast<acc_t<T>>(x[i]);
-            const auto next = product ? Prod::merge(acc, v) : Sum::merge(acc, v);
-            y[i] = static_cast<T>(exclusive ? acc : next);
-            acc = next;
+/// Running sums or products of T, a buffer of narrow ones at a time.
+template <class T, class F>
+class Cumulative {
+public:
+    using A = acc_t<T>;
+    Cumulative(const View& x, const View& y, bool exclusive, bool reverse)
+        : x_{x.in<T>()}, y_(y.out<T>()), to_(y.data), type_(x.dtype), exclusive_(exclusive), reverse_(reverse) {
+        if (x.dtype != dtype_of<T>) x_ = {nullptr, x.data, x.dtype}, y_ = nullptr;
+    }
+    /// `count` <= 4 neighbouring rows of n: side by side, since each sum waits for the one before.
+    void rows(std::int64_t row, std::int64_t count, std::int64_t n) const {
+        T buffer[4][piece];
+        A acc[4];
+        std::fill(acc, acc + 4, F::template none<A>());
+        for (std::int64_t done = 0; done < n; done += piece) {
+            const std::int64_t m = std::min(piece, n - done), at = row * n + (reverse_ ? n - done - m : done);
+            const T* p[4];
+            T* q[4];
+            for (std::int64_t r = 0; r < 4; ++r) {
+                const std::int64_t from = at + std::min(r, count - 1) * n;
+                p[r] = x_.read(from, m, buffer[r]);
+                q[r] = r < count && y_ ? y_ + from : buffer[r];
+            }
+            if (reverse_) run<-1>(p, q, acc, m);
+            else run<1>(p, q, acc, m);
+            for (std::int64_t r = 0; r < count && !y_; ++r) ew::convert(dtype_of<T>, q[r], 0, type_, to_, at + r * n, m);
         }
     }
+    /// `width` <= piece columns of n rows, `step` elements apart.
+    void columns(std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width) const {
+        T buffer[piece];
+        A acc[piece];
+        std::fill(acc, acc + width, F::template none<A>());
+        for (std::int64_t k = 0; k < n; ++k) {
+            const std::int64_t at = base + (reverse_ ? n - 1 - k : k) * step;
+            const T* p = x_.read(at, width, buffer);
+            T* q = y_ ? y_ + at : buffer;
+            if (exclusive_)
+                for (std::int64_t j = 0; j < width; ++j) {
+                    const A next = F::step(acc[j], p[j]);
+                    q[j] = static_cast<T>(acc[j]);
+                    acc[j] = next;
+                }
+            else
+                for (std::int64_t j = 0; j < width; ++j) {
+                    acc[j] = F::step(acc[j], p[j]);
+                    q[j] = static_cast<T>(acc[j]);
+                }
+            if (!y_) ew::convert(dtype_of<T>, q, 0, type_, to_, at, width);
+        }
+    }
+    static constexpr std::int64_t piece = 512;
+
+private:
+    template <int direction>
+    void run(const T* const* p, T* const* q, A* acc, std::int64_t m) const {
+        A a[4] = {acc[0], acc[1], acc[2], acc[3]};
+        for (std::int64_t k = 0; k < m; ++k) {
+            const std::int64_t i = direction > 0 ? k : m - 1 - k;
+            for (int r = 0; r < 4; ++r) {
+                const A next = F::step(a[r], p[r][i]);
+                q[r][i] = static_cast<T>(exclusive_ ? a[r] : next);
+                a[r] = next;
+            }
+        }
+        std::copy(a, a + 4, acc);
+    }
+    Source<T> x_;
+    T* y_;
+    void* to_;
+    DType type_;
+    bool exclusive_, reverse_;
+};
+template <class T, class F>
+void cumulate(const Call& c, int axis, bool exclusive, bool reverse) {
+    const View& x = c.in[0];
+    const std::int64_t n = x.dims[axis], inner = x.count(axis + 1, x.rank), outer = x.count(0, axis);
+    const Cumulative<T, F> k(x, c.out[0], exclusive, reverse);
+    if (inner == 1)
+        return c.workers.ranges(outer, std::max<std::int64_t>(4, 32768 / n / 4 * 4), [&](std::int64_t from, std::int64_t to) {
+            for (; from < to; from += 4) k.rows(from, std::min<std::int64_t>(4, to - from), n);
+        });
+    c.workers.ranges(outer * inner, std::max<std::int64_t>(k.piece, 32768 / n), [&](std::int64_t from, std::int64_t to) {
+        while (from < to) {
+            const std::int64_t j = from % inner, width = std::min({to - from, inner - j, k.piece});
+            k.columns(from / inner * n * inner + j, n, inner, width);
+            from += width;
+        }
+    });
 }
 QUERN_INLINE void CumulativeKernel::run(const Call& c) const {
     const View& x = c.in[0];
@@ -428,18 +532,19 @@ QUERN_INLINE void CumulativeKernel::run(const Call& c) const {
     if (axis < -x.rank || axis >= x.rank)
         raise(ErrorCode::shape_mismatch, "axis " + std::to_string(axis) + " is outside of rank " + std::to_string(x.rank));
     const int a = static_cast<int>(axis < 0 ? axis + x.rank : axis);
-    const std::int64_t n = x.dims[a], inner = x.count(a + 1, x.rank), outer = x.count(0, a);
-    if (n == 0) return;
-    c.workers.ranges(outer * inner, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
-        while (from < to) {
-            const std::int64_t j = from % inner, width = std::min(to - from, inner - j), base = from / inner * n * inner + j;
-            dispatch_arith(x.dtype, [&](auto tag) {
-                using T = typename decltype(tag)::type;
-                cumulate<T>(x.in<T>() + base, c.out[0].out<T>() + base, n, inner, width, product_, exclusive_, reverse_);
-            });
-            from += width;
-        }
-    });
+    if (x.count() == 0) return;
+    auto go = [&](auto zero) {
+        using T = decltype(zero);
+        if (product_) cumulate<T, Prod>(c, a, exclusive_, reverse_);
+        else cumulate<T, Sum>(c, a, exclusive_, reverse_);
+    };
+    switch (ew::wide_of(x.dtype)) {
+        case DType::f32: return go(float{});
+        case DType::f64: return go(double{});
+        case DType::i32: return go(std::int32_t{});
+        case DType::i64: return go(std::int64_t{});
+        default: return go(std::uint64_t{});
+    }
 }
 
 }  // namespace reduce

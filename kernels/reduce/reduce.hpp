@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include <quern/kernels/elementwise/convert.hpp>
-#include <quern/kernels/vec/vec.hpp>
+#include <quern/kernels/vec/functions.hpp>
 
 QUERN_BEGIN
 namespace reduce {
@@ -54,7 +54,7 @@ public:
     ReduceKernel(Op op, DType t, bool noop, Isa isa) : op_(op), type_(t), noop_(noop), table_(&vec::table(isa)) {}
     const char* name() const noexcept override { return "reduce.portable"; }
     Booking book(std::span<const View> in, std::span<const View> out, int) const override {
-        const DType w = ew::wide_of(type_);
+        const DType w = wide();
         Booking b;
         b.scratch = partial_bytes(in[0].count(), out[0].count());
         if (w != type_) b.scratch += (op_ == Op::log_sum_exp ? wide_bytes(w, in[0].count()) : 0) + wide_bytes(w, out[0].count());
@@ -77,16 +77,22 @@ public:
     static constexpr std::int64_t few_columns = 2048;
 
 private:
+    /// The largest and smallest of narrow integers are found among floats, which hold them exactly.
+    DType wide() const noexcept {
+        const bool order = op_ == Op::max || op_ == Op::min;
+        return order && !is_float(type_) && dtype_bits(type_) <= 16 ? DType::f32 : ew::wide_of(type_);
+    }
     Op op_;
     DType type_;
     bool noop_;
     const vec::Table* table_;
 };
 
-/// Index of the largest (`max`) or smallest element along one axis; the last of equal ones where `last`.
+/// Index of the largest (`max`) or smallest element along one axis; the last of equal ones where `last`. Any number type.
 class ArgKernel final : public Kernel {
 public:
-    ArgKernel(int axis, bool max, bool last, Isa isa) : axis_(axis), max_(max), last_(last), table_(&vec::table(isa)) {}
+    ArgKernel(int axis, bool max, bool last, Isa isa)
+        : axis_(axis), max_(max), last_(last), table_(&vec::table(isa)), functions_(&vec::function_table(isa)) {}
     const char* name() const noexcept override { return "reduce.arg"; }
     void run(const Call& c) const override;
 
@@ -94,9 +100,10 @@ private:
     int axis_;
     bool max_, last_;
     const vec::Table* table_;
+    const vec::FunctionTable* functions_;
 };
 
-/// Running sum or product along an axis; in[1] is the axis (int32 or int64, one value).
+/// Running sum or product along an axis; in[1] is the axis (int32 or int64, one value). Any number type; floats are collected in double.
 class CumulativeKernel final : public Kernel {
 public:
     CumulativeKernel(bool product, bool exclusive, bool reverse) : product_(product), exclusive_(exclusive), reverse_(reverse) {

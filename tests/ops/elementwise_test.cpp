@@ -39,6 +39,43 @@ TEST(Arithmetic, SmallIntegersWrap) {
     EXPECT_EQ(run_op("Mul", {one<std::int8_t>({100}), one<std::int8_t>({3})})[0].data<std::int8_t>()[0], 44);
     EXPECT_EQ(run_op("Sub", {one<std::uint16_t>({1}), one<std::uint16_t>({2})})[0].data<std::uint16_t>()[0], 65535);
 }
+/// Loops of narrow types give what the wide ones give; over same shapes, rows, columns and scalars.
+TEST(Arithmetic, NarrowTypesFollowWideOnes) {
+    auto cast = [](const Tensor& x, DType to) { return run_op("Cast", {x}, {attribute_i("to", static_cast<std::int64_t>(to))})[0]; };
+    for (DType type : {DType::u8, DType::i8, DType::u16, DType::i16, DType::f16, DType::bf16})
+        for (const quern::Shape& other : {quern::Shape{7, 700}, quern::Shape{700}, quern::Shape{7, 1}, quern::Shape{1}}) {
+            Tensor a(DType::f32, {7, 700}), b(DType::f32, other);
+            const bool positive = type == DType::u8 || type == DType::u16;
+            for (std::int64_t i = 0; i < a.count(); ++i) a.data<float>()[i] = float((i * 7919 >> 2) % 12) - (positive ? 0 : 6);
+            for (std::int64_t i = 0; i < b.count(); ++i) b.data<float>()[i] = float((i * 104729 >> 3) % 12) - (positive ? 0 : 6);
+            for (const char* op : {"Add", "Mul", "Max", "Min", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"}) {
+                SCOPED_TRACE(std::string(op) + " " + quern::dtype_name(type) + " " + other.to_string());
+                const bool order = std::string(op).size() > 3;
+                const Tensor want = run_op(op, {a, b})[0], got = run_op(op, {cast(a, type), cast(b, type)})[0];
+                if (order) expect_near(got, want);
+                else {
+                    EXPECT_EQ(got.dtype(), type);
+                    expect_near(cast(got, DType::f32), cast(cast(want, type), DType::f32), 0, 0);
+                }
+            }
+            const Tensor x = cast(a, type), y = cast(b, type), k = run_op("Greater", {a, floats({}, {1})})[0];
+            expect_near(cast(run_op("Where", {k, x, y})[0], DType::f32), run_op("Where", {k, cast(x, DType::f32), cast(y, DType::f32)})[0], 0, 0);
+            expect_near(cast(run_op("Where", {k, y, x})[0], DType::f32), run_op("Where", {k, cast(y, DType::f32), cast(x, DType::f32)})[0], 0, 0);
+            if (type != DType::f16 && type != DType::bf16) expect_near(run_op("BitwiseXor", {run_op("BitwiseXor", {x, y})[0], y})[0], x);
+        }
+}
+TEST(Logic, BoolLoops) {
+    Tensor a(DType::boolean, {3, 100}), b(DType::boolean, {100});
+    for (std::int64_t i = 0; i < 300; ++i) a.data<bool>()[i] = i * 7 % 5 < 2;
+    for (std::int64_t i = 0; i < 100; ++i) b.data<bool>()[i] = i % 3 == 0;
+    for (const char* op : {"And", "Or", "Xor"}) {
+        const Tensor got = run_op(op, {a, b})[0];
+        for (std::int64_t i = 0; i < 300; ++i) {
+            const bool x = a.data<bool>()[i], y = b.data<bool>()[i % 100];
+            ASSERT_EQ(got.data<bool>()[i], op[0] == 'A' ? x && y : op[0] == 'O' ? x || y : x != y) << op << i;
+        }
+    }
+}
 TEST(Arithmetic, PowersOfMixedTypes) {
     expect_near(run_op("Pow", {ints({5}, {2, 3, 2, -1, 0}), one<std::int32_t>({10, 0, -1, -3, 5})})[0], ints({5}, {1024, 1, 0, -1, 0}));
     expect_near(run_op("Pow", {one<std::int32_t>({9, 2}), floats({2}, {0.5f, 3.0f})})[0], one<std::int32_t>({3, 8}));

@@ -48,6 +48,78 @@ TEST(Reduce, FewColumnsOfManyRows) {
         }
     }
 }
+/// A tensor with the values of `x` as another type.
+Tensor as(const Tensor& x, DType t) {
+    return run_op("Cast", {x}, {attribute_i("to", static_cast<std::int64_t>(t))})[0];
+}
+/// Few different values, so that there are equal ones, in a type that holds them all.
+Tensor steps(quern::Shape s, bool negative) {
+    Tensor x(DType::f32, s);
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = float((i * 7919 >> 3) % 50) - (negative ? 25 : 0);
+    return x;
+}
+TEST(Arg, EveryTypeAxisAndOrder) {
+    for (auto [type, negative] : {std::pair{DType::f32, true}, {DType::f64, true}, {DType::f16, true}, {DType::bf16, true}, {DType::i8, true}, {DType::u8, false},
+                                  {DType::i16, true}, {DType::u16, false}, {DType::i32, true}, {DType::u32, false}, {DType::i64, true}, {DType::u64, false}})
+        for (auto [rows, columns] : {std::pair<std::int64_t, std::int64_t>{5, 7}, {3, 5000}, {40, 1100}, {300, 4}}) {
+            Tensor x = steps({rows, columns}, negative), y = as(x, type);
+            for (int axis : {0, 1})
+                for (bool max : {true, false})
+                    for (bool last : {true, false}) {
+                        SCOPED_TRACE(std::string(quern::dtype_name(type)) + " axis " + std::to_string(axis) + (max ? " max" : " min") + (last ? " last" : ""));
+                        Tensor want(DType::i64, axis ? quern::Shape{rows, 1} : quern::Shape{1, columns});
+                        const std::int64_t n = axis ? columns : rows, step = axis ? 1 : columns;
+                        for (std::int64_t o = 0; o < want.count(); ++o) {
+                            const float* p = x.data<float>().data() + (axis ? o * columns : o);
+                            std::int64_t best = 0;
+                            for (std::int64_t i = 1; i < n; ++i) {
+                                const float v = p[i * step], b = p[best * step];
+                                if (max ? (last ? v >= b : v > b) : (last ? v <= b : v < b)) best = i;
+                            }
+                            want.data<std::int64_t>()[o] = best;
+                        }
+                        expect_near(run_op(max ? "ArgMax" : "ArgMin", {y}, {attribute_i("axis", axis), attribute_i("select_last_index", last)})[0], want, 0, 0);
+                    }
+        }
+    Tensor x = steps({2, 3000}, true);
+    x.data<float>()[2500] = x.data<float>()[2900] = std::numeric_limits<float>::quiet_NaN();
+    for (DType t : {DType::f32, DType::f16})
+        for (int last : {0, 1}) EXPECT_EQ(run_op("ArgMax", {as(x, t)}, {attribute_i("axis", 1), attribute_i("select_last_index", last)})[0].data<std::int64_t>()[0], 2500);
+}
+TEST(Cumulative, EveryTypeAxisAndDirection) {
+    for (DType type : {DType::f32, DType::f64, DType::f16, DType::i32, DType::u32, DType::i64, DType::u64})
+        for (auto [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 6}, {5, 7}, {6, 1300}, {700, 3}}) {
+            Tensor x(DType::f32, {rows, columns});
+            for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = float(i * 7 % 3 == 0);
+            for (std::int64_t axis : {0, 1})
+                for (int flags = 0; flags < 4; ++flags) {
+                    const bool exclusive = flags & 1, reverse = flags & 2;
+                    Tensor want(DType::f32, {rows, columns});
+                    const std::int64_t n = axis ? columns : rows, step = axis ? 1 : columns;
+                    for (std::int64_t o = 0; o < (axis ? rows : columns); ++o) {
+                        float sum = 0;
+                        for (std::int64_t k = 0; k < n; ++k) {
+                            const std::int64_t i = (axis ? o * columns : o) + (reverse ? n - 1 - k : k) * step;
+                            const float next = sum + x.data<float>()[i];
+                            want.data<float>()[i] = exclusive ? sum : next;
+                            sum = next;
+                        }
+                    }
+                    auto got = run_op("CumSum", {as(x, type), ints({}, {axis})}, {attribute_i("exclusive", exclusive), attribute_i("reverse", reverse)})[0];
+                    EXPECT_EQ(got.dtype(), type);
+                    expect_near(as(got, DType::f32), want, 0, 0);
+                }
+        }
+}
+/// Narrow types over either axis, rows longer than what is converted at once.
+TEST(Reduce, NarrowTypes) {
+    Tensor x = steps({33, 2500}, false);
+    for (DType t : {DType::u8, DType::i8, DType::f16, DType::bf16})
+        for (const char* op : {"ReduceMax", "ReduceMin"})
+            for (std::int64_t axis : {0, 1})
+                expect_near(as(run_op(op, {as(x, t), ints({1}, {axis})})[0], DType::f32), run_op(op, {x, ints({1}, {axis})})[0], 0, 0);
+    expect_near(as(run_op("ReduceSum", {as(x, DType::f16), ints({1}, {0})})[0], DType::f32), run_op("ReduceSum", {x, ints({1}, {0})})[0], 0, 0);
+}
 /// Every set of axes of a tensor of rank 4, against sums in double.
 TEST(Reduce, EverySetOfAxes) {
     const std::int64_t dims[4] = {3, 20, 2, 5};

@@ -163,12 +163,12 @@ QUERN_ARG(ArgMin, false)
 #undef QUERN_ARG
 QUERN_INLINE const OpDef& op_CumSum() {
     static constexpr OpDef def{.name = "CumSum", .min_in = 2, .max_in = 2, .newest = 14, .infer = ops_reduce::infer_cumulative,
-                               .lower = ops_reduce::lower_cumulative<false>, .compute = Compute::arith, .promote_in = 1};
+                               .lower = ops_reduce::lower_cumulative<false>};
     return def;
 }
 QUERN_INLINE const OpDef& op_CumProd() {
     static constexpr OpDef def{.name = "CumProd", .min_in = 2, .max_in = 2, .newest = 26, .infer = ops_reduce::infer_cumulative,
-                               .lower = ops_reduce::lower_cumulative<true>, .compute = Compute::arith, .promote_in = 1};
+                               .lower = ops_reduce::lower_cumulative<true>};
     return def;
 }
 QUERN_END

@@ -27,6 +27,12 @@ inline bool may_widen(const OpDef& op) {
         if (!*op.domain && std::string_view(name) == op.name) return true;
     return false;
 }
+/// Operators whose kernels on the CPU read narrow types themselves; on a device they are cast as `compute` says.
+inline bool reads_narrow(const OpDef& op) {
+    for (const char* name : {"ArgMax", "ArgMin"})
+        if (!*op.domain && std::string_view(name) == op.name) return true;
+    return false;
+}
 inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 
 /// f16, bf16 and float8 compute in f32; narrow integers and bool in i32; u32 and u64 in i64 (rule 14). A
@@ -42,7 +48,7 @@ inline bool promote(Graph& g, const PassContext& ctx) {
                 auto it = v == no_value || !is_half(g.fact(v).dtype) ? wide_copy.end() : wide_copy.find(v);
                 follow = follow || (it != wide_copy.end() && g.producer(v) && g.producer(v)->in[0] == it->second);
             }
-        if (op.compute == Compute::any && !follow) continue;
+        if ((op.compute == Compute::any || (ctx.target.device == Device::cpu && reads_narrow(op))) && !follow) continue;
         std::string origin = g.nodes[id].origin;
         bool touched = false;
         for (std::size_t i = 0; i < g.nodes[id].in.size(); ++i) {

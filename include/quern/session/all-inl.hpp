@@ -30,6 +30,7 @@
 #include "engine-inl.hpp"
 #include <quern/kernels/core_backend-inl.hpp>
 #include <quern/kernels/quant/loops-inl.hpp>
+#include <quern/kernels/vec/functions-inl.hpp>
 #include <quern/kernels/vec/table-inl.hpp>
 QUERN_BEGIN
 inline std::span<const Backend* const> linked_backends() noexcept {

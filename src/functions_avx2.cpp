@@ -1,0 +1,8 @@
+#include <quern/kernels/vec/function_loops.hpp>
+
+QUERN_BEGIN
+namespace vec {
+extern const FunctionTable function_table_avx2;
+constexpr FunctionTable function_table_avx2 = QUERN_VEC_NS::make_function_table();
+}  // namespace vec
+QUERN_END
