@@ -98,7 +98,28 @@ QUERN_INLINE std::string place_of(const Node& n) {
     return "node '" + n.name + "' (" + (n.origin.empty() ? std::string(n.op ? op_name(*n.op) : "?") : n.origin) + ")";
 }
 
+namespace detail {
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool moves_always = true;
+#elif defined(__has_feature)
+inline constexpr bool moves_always = __has_feature(address_sanitizer);
+#else
+inline constexpr bool moves_always = false;
+#endif
+/// Under AddressSanitizer every addition moves the list, so that a reference which was kept across one is found each time.
+template <class T>
+void move_to_new_memory(std::vector<T>& list) {
+    if constexpr (moves_always) {
+        std::vector<T> there;
+        there.reserve(list.size() + 1);
+        for (T& x : list) there.push_back(std::move(x));
+        list.swap(there);
+    }
+}
+}  // namespace detail
+
 QUERN_INLINE ValueId Graph::add_value(std::string n, Fact f) {
+    detail::move_to_new_memory(values);
     values.push_back(GraphValue{std::move(n), std::move(f), -1});
     return static_cast<ValueId>(values.size()) - 1;
 }
@@ -107,6 +128,7 @@ QUERN_INLINE NodeId Graph::add_node(const OpDef& op, std::string n, std::vector<
     auto id = static_cast<NodeId>(nodes.size());
     for (ValueId v : out)
         if (v != no_value) values[v].producer = id;
+    detail::move_to_new_memory(nodes);
     nodes.push_back(Node{&op, std::move(n), {}, std::move(attrs), std::move(in), std::move(out)});
     return id;
 }

@@ -199,10 +199,10 @@ inline void import_batched(ImportCtx& c) {
     if (auto d = c.attrs.ints("directions"); !d.empty()) a.set("scan_input_directions", d);
     auto out = node("Scan", in, a, static_cast<int>(body->outputs.size()));
     for (std::size_t o = states; lens && o < out.size(); ++o) {
-        const Fact& f = outer->fact(out[o]);
-        if (!f.ranked) c.unsupported("Scan-8 with sequence_lens whose outputs have no rank");
+        if (!outer->fact(out[o]).ranked) c.unsupported("Scan-8 with sequence_lens whose outputs have no rank");
+        const auto rank = static_cast<std::size_t>(outer->fact(out[o]).rank());  // no reference: list() adds values
         std::vector<ValueId> pads;
-        if (f.rank() > 1) pads = {list(std::vector<std::int64_t>(static_cast<std::size_t>(f.rank()), 0)), rest, list(std::vector<std::int64_t>(static_cast<std::size_t>(f.rank() - 1), 0))};
+        if (rank > 1) pads = {list(std::vector<std::int64_t>(rank, 0)), rest, list(std::vector<std::int64_t>(rank - 1, 0))};
         else pads = {list({0}), rest};
         Attrs axis;
         axis.set("axis", std::int64_t{0});
