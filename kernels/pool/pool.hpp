@@ -8,6 +8,7 @@
 
 #include <quern/kernels/conv/conv.hpp>
 #include <quern/kernels/kernel.hpp>
+#include <quern/kernels/transpose/region.hpp>
 #include <quern/kernels/vec/images.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #include <quern/tensor/dispatch.hpp>
@@ -19,7 +20,7 @@ enum class Op : std::uint8_t { max, average, lp };
 
 /// in[0] = X [N, C, d...] (nhwc: [N, d..., C]), out[0] = Y, out[1] = indices (max, nchw; may be absent): positions in
 /// X flattened, `column_major` inside a plane (https://onnx.ai/onnx/operators/onnx__MaxPool.html). Output dims decide how many
-/// windows there are. f32, f64; max also i32, i64. Padding counts in an average if `count_padding`, elements
+/// windows there are. f32, f64; max also i32, i64, and u8 and i8 (portable). Padding counts in an average if `count_padding`, elements
 /// beyond the padding never do. A window of padding only gives the least value (max) or 0.
 struct Problem {
     DType dtype = DType::f32;
@@ -62,15 +63,19 @@ public:
         return b;
     }
     void run(const Call& c) const override {
-        dispatch_arith(p_.dtype, [&](auto tag) {
+        auto any = [&](auto tag) {
             using T = typename decltype(tag)::type;
             if (p_.indices && c.out.size() > 1 && c.out[1].present()) with_indices<T>(c);
             else go<T>(c);
-        });
+        };
+        if (p_.dtype == DType::u8) any(TypeTag<std::uint8_t>{});
+        else if (p_.dtype == DType::i8) any(TypeTag<std::int8_t>{});
+        else dispatch_arith(p_.dtype, any);
     }
 
 private:
-    static std::size_t row_bytes(const View& x) { return (static_cast<std::size_t>(x.dim(-1)) * 8 + 63) / 64 * 64; }
+    /// A row of sums or maxima, and its phases (across()).
+    static std::size_t row_bytes(const View& x) { return (static_cast<std::size_t>(x.dim(-1)) * 16 + 64 + 63) / 64 * 64; }
     struct Axis {
         std::int64_t in, out, kernel, stride, dilation, begin, end;
         Taps at(std::int64_t o, bool count_padding) const { return taps(o, in, kernel, stride, dilation, begin, end, count_padding); }
@@ -149,20 +154,31 @@ private:
         images_.pool_pixel_f32(p_.op == Op::max, n, list, length, static_cast<float>(count), y);
         return true;
     }
-    /// y[o] over one output row from the combined input row.
+    /// y[o] over one output row from the combined input row. With strides of 2 to 4, each phase of the row, whose taps are neighbours, lies in
+    /// `phases`: [stride, each].
     template <class T>
-    void across(const T* row, const Axis& a, std::int64_t count, T* y) const {
+    void across(const T* row, const Axis& a, std::int64_t count, T* phases, T* y) const {
         std::fill_n(y, a.out, p_.op == Op::max ? lowest<T>() : T{0});
+        const bool split = a.stride > 1 && a.stride <= 4 && a.kernel > 1 && a.in >= 8;
+        const std::int64_t each = a.in / a.stride + 1;
+        for (std::int64_t s = 0; split && s < a.stride; ++s) movement::copy_strided(phases + s * each, row + s, a.stride, (a.in - s + a.stride - 1) / a.stride);
         for (std::int64_t k = 0; k < a.kernel; ++k) {
             std::int64_t off = k * a.dilation - a.begin;  // o * stride + off in [0, in)
             if (off >= a.in) break;
             std::int64_t from = off >= 0 ? 0 : (-off + a.stride - 1) / a.stride;
             std::int64_t to = std::min(a.out, (a.in - 1 - off) / a.stride + 1);
-            const T* r = row + off;
-            if (p_.op == Op::max)
-                for (std::int64_t o = from; o < to; ++o) y[o] = r[o * a.stride] > y[o] ? r[o * a.stride] : y[o];
+            if (from >= to) continue;
+            const std::int64_t first = from * a.stride + off;
+            const T* r = split ? phases + first % a.stride * each + first / a.stride : row + first;
+            const std::int64_t step = split ? 1 : a.stride, n = to - from;
+            T* z = y + from;
+            if (p_.op == Op::max && step == 1) accumulate(r, z, n);
+            else if (p_.op == Op::max)
+                for (std::int64_t o = 0; o < n; ++o) z[o] = r[o * step] > z[o] ? r[o * step] : z[o];
+            else if (step == 1)
+                for (std::int64_t o = 0; o < n; ++o) z[o] += r[o];
             else
-                for (std::int64_t o = from; o < to; ++o) y[o] += r[o * a.stride];
+                for (std::int64_t o = 0; o < n; ++o) z[o] += r[o * step];
         }
         if (p_.op == Op::max) return;
         for (std::int64_t o = 0; o < a.out; ++o) y[o] = finish(y[o], p_.op == Op::average ? count * a.at(o, p_.count_padding).counted : 0);
@@ -195,7 +211,7 @@ private:
                     if (nhwc && p_.op != Op::lp && pixel(plane, x_row, a, lead, t, length, count, dst)) continue;
                 }
                 rows(plane, x_row, a, lead, t, length, nhwc ? dst : tmp);
-                if (!nhwc) across(tmp, a.back(), count, dst);
+                if (!nhwc) across(tmp, a.back(), count, tmp + length, dst);
                 else if (p_.op != Op::max)
                     for (std::int64_t i = 0; i < length; ++i) dst[i] = finish(dst[i], count);
             }

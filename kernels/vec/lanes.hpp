@@ -478,9 +478,12 @@ template <class V> QUERN_VEC_INL V swish(const V& x, F slope) {
 template <class V> QUERN_VEC_INL V silu(const V& x) { return swish(x, splat(1.f)); }
 /// ln(1 + e^x).
 QUERN_VEC_INL F softplus(F x) {
-    F e = exp(-abs(x)), u = 1.f + e, d = u - 1.f;
-    F l = select(d == 0.f, e, log(u) * (e / select(d == 0.f, splat(1.f), d)));
-    return select(x != x, x, max2(x, F{}) + l);
+    F e = exp_below<F>(-abs(x)), s = e * reciprocal(e + 2.f), z = s * s;  // ln(1 + e) = 2 artanh(s) = s * P(z), relative error of P 4e-9
+    F p = fma(splat(0.28174657f), z, splat(0.279614188f));
+    p = fma(p, z, splat(0.400248537f));
+    p = fma(p, z, splat(0.66666316f));
+    p = fma(p, z, splat(2.f));
+    return select(x != x, x, fma(p, s, max2(x, F{})));
 }
 /// x * tanh(softplus(x)) = x * q / (q + 2) with q = e^2x + 2 e^x.
 QUERN_VEC_INL F mish(F x) {

@@ -47,6 +47,58 @@ TEST(Pool, ChannelsLastEqualsChannelsFirst) {
             for (std::int64_t q = 0; q < 20; ++q) EXPECT_NEAR(yl.data<float>()[(i / c * 20 + q) * c + i % c], y.data<float>()[i * 20 + q], 1e-6);
     }
 }
+/// Every stride, also beyond what is split into phases, and bytes as they are, against windows one by one.
+TEST(Pool, StridesAndBytes) {
+    const std::int64_t h = 9, w = 41;
+    for (DType type : {DType::f32, DType::f64, DType::i32, DType::u8, DType::i8})
+        for (std::int64_t stride = 1; stride <= 5; ++stride)
+            for (auto [kernel, dilation, pad] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{3, 1, 1}, {2, 3, 0}, {1, 1, 0}, {5, 2, 4}}) {
+                Tensor x(DType::f32, {2, 3, h, w});
+                for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = float((i * 7919 >> 2) % 120) - (type == DType::u8 ? 0 : 60);
+                const std::int64_t oh = (h + 2 * pad - (kernel - 1) * dilation - 1) / stride + 1, ow = (w + 2 * pad - (kernel - 1) * dilation - 1) / stride + 1;
+                Tensor want(DType::f32, {2, 3, oh, ow});
+                for (std::int64_t o = 0; o < want.count(); ++o) {
+                    const std::int64_t c = o % ow, r = o / ow % oh, plane = o / ow / oh;
+                    float best = -1000;
+                    for (std::int64_t i = 0; i < kernel; ++i)
+                        for (std::int64_t j = 0; j < kernel; ++j) {
+                            const std::int64_t a = r * stride - pad + i * dilation, b = c * stride - pad + j * dilation;
+                            if (a >= 0 && a < h && b >= 0 && b < w) best = std::max(best, x.data<float>()[(plane * h + a) * w + b]);
+                        }
+                    want.data<float>()[o] = best;
+                }
+                SCOPED_TRACE(std::string(quern::dtype_name(type)) + " stride " + std::to_string(stride) + " kernel " + std::to_string(kernel));
+                auto cast = [](const Tensor& v, DType to) { return run_op("Cast", {v}, {attribute_i("to", static_cast<std::int64_t>(to))})[0]; };
+                if (type == DType::i32) {  // ONNX has no such pool: the kernel alone
+                    Tensor xi = cast(x, type), yi(type, {2, 3, oh, ow});
+                    quern::pool::Problem p;
+                    p.dtype = type;
+                    p.window = {{kernel, kernel}, {stride, stride}, {pad, pad, pad, pad}, {dilation, dilation}};
+                    run_pool(p, xi, yi);
+                    expect_near(cast(yi, DType::f32), want, 0, 0);
+                    continue;
+                }
+                auto attributes = std::vector{attribute_ints("kernel_shape", {kernel, kernel}), attribute_ints("strides", {stride, stride}),
+                                              attribute_ints("dilations", {dilation, dilation}), attribute_ints("pads", {pad, pad, pad, pad})};
+                const Tensor got = run_op("MaxPool", {cast(x, type)}, attributes)[0];
+                EXPECT_EQ(got.dtype(), type);
+                expect_near(cast(got, DType::f32), want, 0, 0);
+                if (type != DType::f32) continue;
+                attributes.push_back(attribute_i("count_include_pad", 1));
+                Tensor ones(DType::f32, {1, 1, h, w});
+                for (float& v : ones.data<float>()) v = 1;
+                const Tensor mean = run_op("AveragePool", {ones}, attributes)[0];  // the share of each window that is no padding
+                for (std::int64_t o = 0; o < mean.count(); ++o) {
+                    std::int64_t inside = 0;
+                    for (std::int64_t i = 0; i < kernel; ++i)
+                        for (std::int64_t j = 0; j < kernel; ++j) {
+                            const std::int64_t a = o / ow * stride - pad + i * dilation, b = o % ow * stride - pad + j * dilation;
+                            inside += a >= 0 && a < h && b >= 0 && b < w;
+                        }
+                    ASSERT_NEAR(mean.data<float>()[o], float(inside) / float(kernel * kernel), 1e-6) << o;
+                }
+            }
+}
 TEST(Pool, MaximumOfMinusInfinityAndIndices) {
     float inf = std::numeric_limits<float>::infinity();
     auto out = run_op("MaxPool", {floats({1, 1, 4}, {-inf, -inf, 3, 3})}, {attribute_ints("kernel_shape", {2}), attribute_ints("strides", {2})}, 12, 2);

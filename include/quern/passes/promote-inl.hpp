@@ -27,11 +27,11 @@ inline bool may_widen(const OpDef& op) {
         if (!*op.domain && std::string_view(name) == op.name) return true;
     return false;
 }
-/// Operators whose kernels on the CPU read narrow types themselves; on a device they are cast as `compute` says.
-inline bool reads_narrow(const OpDef& op) {
-    for (const char* name : {"ArgMax", "ArgMin"})
-        if (!*op.domain && std::string_view(name) == op.name) return true;
-    return false;
+/// Operators whose kernels on the CPU read and write a narrow type themselves; on a device they are cast as `compute` says.
+inline bool takes_narrow(const OpDef& op, DType t) {
+    if (*op.domain) return false;
+    const std::string_view name = op.name;
+    return name == "ArgMax" || name == "ArgMin" || (name == "MaxPool" && (t == DType::u8 || t == DType::i8));
 }
 inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 
@@ -48,7 +48,7 @@ inline bool promote(Graph& g, const PassContext& ctx) {
                 auto it = v == no_value || !is_half(g.fact(v).dtype) ? wide_copy.end() : wide_copy.find(v);
                 follow = follow || (it != wide_copy.end() && g.producer(v) && g.producer(v)->in[0] == it->second);
             }
-        if ((op.compute == Compute::any || (ctx.target.device == Device::cpu && reads_narrow(op))) && !follow) continue;
+        if ((op.compute == Compute::any || (ctx.target.device == Device::cpu && !g.nodes[id].in.empty() && g.nodes[id].in[0] != no_value && takes_narrow(op, g.fact(g.nodes[id].in[0]).dtype))) && !follow) continue;
         std::string origin = g.nodes[id].origin;
         bool touched = false;
         for (std::size_t i = 0; i < g.nodes[id].in.size(); ++i) {
