@@ -16,7 +16,7 @@ using namespace quern;
 
 struct Row {
     std::string model;
-    std::int64_t v[17];  // N C H W, M kh kw, strides, pads, dilations, group
+    std::int64_t v[16];  // N C H W, M kh kw, strides, pads, dilations, group
 };
 std::vector<Row> rows(const char* path) {
     std::vector<Row> all;
