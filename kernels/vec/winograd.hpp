@@ -181,6 +181,7 @@ QUERN_VEC_FN void wino_output(const ConvShape& s, const float* v, const float* u
     constexpr int Q = (T + 2) * (T + 2), N = panel<float>, R = rows_max<float>;
     i64 row = wino_row(s.channels), plane = wino_plane(tiles, s.channels), stride = wino_sums(count), nr = blocks_of(count, R);
     i64 step = (N * 4 + nr - 1) / nr;
+    const bool shared = (p1 - p0) * N < s.out_channels;
     float inf = __builtin_inff();
     DepthwiseEnds ends{nullptr, -inf, inf, false};
     bool fused = e.post == Post::none || e.post == Post::relu || e.post == Post::clip;
@@ -192,6 +193,9 @@ QUERN_VEC_FN void wino_output(const ConvShape& s, const float* v, const float* u
             const char* next = reinterpret_cast<const char*>(b + s.channels * N);
             for (i64 ir = 0; ir < nr; ++ir) {
                 i64 r0 = piece(count, nr, ir), r = piece(count, nr, ir + 1) - r0;
+                // Where panels are shared out, half of these lines were written by other cores, in rows too short to be fetched ahead.
+                for (i64 i = r0; shared && q + 1 < Q && i < r0 + r; ++i)
+                    for (i64 c = 0; c < s.channels; c += 16) __builtin_prefetch(v + (q + 1) * plane + (at + i) * row + c, 0, 2);
                 micro_for<float, in_place>(r)(v + q * plane + (at + r0) * row, row, b, N, work + q * stride + r0 * N, N, s.channels, false, next, step, nullptr);
                 next += step * s.channels;
             }
