@@ -1,6 +1,8 @@
 // Session::cancel from another thread, and what threads may not change: the bits of the answer.
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -150,6 +152,25 @@ TEST(Threads, WhatAnExecutorDoesWrongIsAnErrorOfTheCaller) {
     executor->worker = 1;
     EXPECT_TRUE(s.try_run().ok());
 }
+
+#if defined(__unix__)
+TEST(Threads, TakeNoTimeOnceARunIsOver) {
+    Engine engine = chain(20).model().compile({.threads = 3});
+    Session s(engine);
+    s.bind("x", image());
+    for (int i = 0; i < 20; ++i) s.run();
+    auto processor_seconds = [] {
+        timespec t{};
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+    };
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const double before = processor_seconds();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_LT(processor_seconds() - before, 0.005);
+}
+#endif
+
 TEST(Threads, QuotasOfControlGroups) {
     namespace fs = std::filesystem;
     fs::path root = fs::path(testing::TempDir()) / "quern_cgroup";

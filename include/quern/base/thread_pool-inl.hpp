@@ -75,18 +75,18 @@ inline void cpu_pause() noexcept {
     __builtin_ia32_pause();
 #endif
 }
-/// Spins until ready() or the time is over; true when ready. longer(): the time is 1 ms, else 50 us.
+/// Spins until ready() or limit() after `start`; true when ready.
 template <class F, class L>
-bool spin(F&& ready, L&& longer) {
-    auto start = std::chrono::steady_clock::now();
+bool spin(std::chrono::steady_clock::time_point start, F&& ready, L&& limit) {
     for (;;) {
         for (int i = 0; i < 64; ++i) {
             if (ready()) return true;
             cpu_pause();
         }
-        if (std::chrono::steady_clock::now() - start >= std::chrono::microseconds(longer() ? 1000 : 50)) return ready();
+        if (std::chrono::steady_clock::now() - start >= limit()) return ready();
     }
 }
+inline constexpr std::chrono::steady_clock::duration shortest_spin = std::chrono::microseconds(50), longest_spin = std::chrono::milliseconds(1);
 }  // namespace detail
 
 QUERN_INLINE ThreadPool::~ThreadPool() {
@@ -117,14 +117,20 @@ QUERN_INLINE void ThreadPool::leave() {
     if (inside_.fetch_sub(1) == 1 && waiting_.load()) inside_.notify_all();
 }
 QUERN_INLINE void ThreadPool::work(int worker) {
+    using Clock = std::chrono::steady_clock;
     std::uint32_t seen = 0;
+    Clock::duration usual{};
     for (;;) {
-        bool news = detail::spin([&] { return epoch_.load(std::memory_order_acquire) != seen; }, [&] { return runs_.load(std::memory_order_relaxed) > 0; });
+        const Clock::time_point start = Clock::now();
+        const Clock::duration in_run = std::clamp(2 * usual, detail::shortest_spin, detail::longest_spin);
+        bool news = detail::spin(start, [&] { return epoch_.load(std::memory_order_acquire) != seen; },
+                                 [&] { return runs_.load(std::memory_order_relaxed) > 0 ? in_run : detail::shortest_spin; });
         if (!news) {
             sleepers_.fetch_add(1);
             epoch_.wait(seen);
             sleepers_.fetch_sub(1);
         }
+        if (const auto gap = Clock::now() - start; gap <= detail::longest_spin) usual = std::max(gap, usual - usual / 64);
         seen = epoch_.load();
         if (stop_.load()) return;
         // A worker counts itself in before it looks whether a job is open; the caller closes the job before it
@@ -152,7 +158,7 @@ QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* con
     if (sleepers_.load()) epoch_.notify_all();
     drain(0);
     open_.store(0);
-    if (inside_.load() && !detail::spin([&] { return inside_.load() == 0; }, [] { return false; })) {
+    if (inside_.load() && !detail::spin(std::chrono::steady_clock::now(), [&] { return inside_.load() == 0; }, [] { return detail::shortest_spin; })) {
         waiting_.store(1);
         for (int v = inside_.load(); v; v = inside_.load()) inside_.wait(v);
         waiting_.store(0);

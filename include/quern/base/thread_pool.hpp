@@ -21,8 +21,9 @@ QUERN_API int usable_cpus() noexcept;
 QUERN_API double cgroup_quota(std::string_view membership, const std::string& mount);
 
 /// A fixed number of threads, started at the first parallel work. One job at a time: a caller that finds
-/// the pool busy does its work alone. Between jobs workers spin, for at most 1 ms while a run is on (waking a sleeping core takes
-/// as long as a small step) and for 50 us otherwise, then sleep.
+/// the pool busy does its work alone. Between jobs workers spin, then sleep: while a run is on for twice the longest usual gap between its
+/// jobs, at most 1 ms (waking a sleeping core takes as long as a small step), otherwise for 50 us. A worker that spun on while the caller's
+/// thread has lost its processor to a neighbour would keep the system from moving the caller to the worker's.
 /// Each worker begins with its own part of the tiles, the same part in each job, and helps the others when that is done: what
 /// one step leaves in a core's cache the next step finds there.
 class QUERN_API ThreadPool {
