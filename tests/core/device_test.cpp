@@ -424,9 +424,13 @@ TEST(DeviceRun, EnginesOfAModelShareConstantsAndTheDevice) {
         Engine one = model.compile(on_fake());
         const int uploads = counts.to_device;
         EXPECT_EQ(uploads, 2);  // w as it is, v packed
-        Engine two = model.compile(on_fake());
+        Engine same = model.compile(on_fake());
+        EXPECT_EQ(counts.to_device, uploads);  // one plan
+        auto other = on_fake();
+        other.winograd = false;
+        Engine two = model.compile(other);
         EXPECT_EQ(counts.opened, 1);
-        EXPECT_EQ(counts.to_device, uploads + 1);  // packed by each engine
+        EXPECT_EQ(counts.to_device, uploads + 1);  // packed for each plan
         Tensor x = noise({3, 16});
         expect_near(two.run({{"x", x}})[0].second, one.run({{"x", x}})[0].second, 0, 0);
     }

@@ -2,6 +2,9 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <quern/base/mapped_file.hpp>
 #include <quern/base/pages.hpp>
@@ -148,6 +151,102 @@ TEST(Packs, ThreadsMakeTheSameKernels) {
         if (threads == 1) first = y;
         EXPECT_EQ(0, std::memcmp(first.raw(), y.raw(), y.bytes())) << threads << " threads";
     }
+}
+
+/// Resident memory of this process that no file backs, without what the heap keeps for later; 0 where this cannot be told.
+std::int64_t anonymous_bytes() {
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    malloc_trim(0);
+    std::ifstream f("/proc/self/status");
+    for (std::string line; std::getline(f, line);)
+        if (line.rfind("RssAnon:", 0) == 0) return std::atoll(line.c_str() + 8) * 1024;
+#endif
+    return 0;
+}
+/// `layers` products of 1024 x 1024 (4 MiB each); the first is scaled, so that passes compute its weights.
+ModelBuilder heavy_model(int layers, float first) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"2", "1024"});
+    b.constant("scale", floats({1}, {0.5f}));
+    std::string last = "x";
+    for (int i = 0; i < layers; ++i) {
+        std::string w = "w" + std::to_string(i), y = "y" + std::to_string(i);
+        std::vector<float> v = numbers(1024 * 1024);
+        for (float& f : v) f /= 32;
+        v[0] = first;
+        b.constant(w, floats({1024, 1024}, v));
+        b.node("MatMul", {last, w}, {y});
+        last = y;
+        if (i == 0) b.node("Mul", {last, "scale"}, {"scaled"}), last = "scaled";
+    }
+    b.output(last);
+    return b;
+}
+struct ModelFile {
+    std::string path = testing::TempDir() + "quern_shared.onnx";
+    ~ModelFile() { std::remove(path.c_str()); }
+    /// A new file in the place of the old one, as whoever replaces a model in use must write it.
+    void write(const std::string& bytes) const {
+        std::ofstream(path + ".new", std::ios::binary) << bytes;
+        std::rename((path + ".new").c_str(), path.c_str());
+    }
+};
+
+TEST(Packs, ASecondEngineCostsNothing) {
+    ModelFile file;
+    file.write(heavy_model(8, 0.25f).bytes());
+    Model m = Model::load(file.path);
+    const std::int64_t before = anonymous_bytes();
+    Engine one = m.compile({.threads = 1});
+    const std::int64_t first = anonymous_bytes() - before, packed = static_cast<std::int64_t>(one.packed_bytes());
+    EXPECT_EQ(one.packings(), 8u);
+    Engine two = m.compile({.threads = 2, .deadline = 100});  // what only concerns running may differ
+    EXPECT_EQ(two.packings(), 0u);
+    EXPECT_EQ(two.packed_bytes(), one.packed_bytes());
+    if (before) {
+        EXPECT_GT(first, packed / 2);
+        EXPECT_LT(anonymous_bytes() - before, first + packed / 8);
+    }
+    EXPECT_EQ(m.compile({.threads = 1, .optimize = false}).packings(), 1u);  // another plan: only the weights that are not scaled in it are new
+    Tensor x = floats({2, 1024}, numbers(2048));
+    Tensor y1 = one.run({{"x", x}})[0].second, y2 = two.run({{"x", x}})[0].second;
+    EXPECT_EQ(0, std::memcmp(y1.raw(), y2.raw(), y1.bytes()));
+    auto limited = m.try_compile({.threads = 1, .memory_limit = 1000});  // also of a plan that is there
+    ASSERT_FALSE(limited.ok());
+    EXPECT_EQ(limited.error().code(), ErrorCode::out_of_memory);
+}
+
+TEST(Packs, ModelsOfTheSameFileShareThem) {
+    ModelFile file;
+    file.write(heavy_model(8, 0.25f).bytes());
+    const std::int64_t before = anonymous_bytes();
+    Engine one = Model::load(file.path).compile({.threads = 1});
+    const std::int64_t first = anonymous_bytes() - before, packed = static_cast<std::int64_t>(one.packed_bytes());
+    Engine two = Model::load(file.path).compile({.threads = 1});
+    EXPECT_LE(two.packings(), 1u);  // the weights that passes computed are packed again, found equal, and given back
+    if (before) {
+        EXPECT_GT(first, packed / 2);
+        EXPECT_LT(anonymous_bytes() - before, first + packed / 4);
+    }
+    Tensor x = floats({2, 1024}, numbers(2048));
+    Tensor y1 = one.run({{"x", x}})[0].second, y2 = two.run({{"x", x}})[0].second;
+    EXPECT_EQ(0, std::memcmp(y1.raw(), y2.raw(), y1.bytes()));
+    one = two;  // what the first model packed outlives it
+    Tensor y3 = two.run({{"x", x}})[0].second;
+    EXPECT_EQ(0, std::memcmp(y1.raw(), y3.raw(), y1.bytes()));
+}
+
+TEST(Packs, AFilePutInTheOldOnesPlaceIsAnother) {
+    ModelFile file;
+    file.write(heavy_model(2, 0.25f).bytes());
+    Engine old = Model::load(file.path).compile({.threads = 1});
+    file.write(heavy_model(2, 8.f).bytes());
+    Engine fresh = Model::load(file.path).compile({.threads = 1});
+    EXPECT_EQ(fresh.packings(), 2u);
+    Tensor x = floats({2, 1024}, numbers(2048));
+    Tensor y1 = old.run({{"x", x}})[0].second, y2 = fresh.run({{"x", x}})[0].second, want = heavy_model(2, 8.f).run({{"x", x}})[0];
+    EXPECT_NE(0, std::memcmp(y1.raw(), y2.raw(), y1.bytes()));
+    EXPECT_EQ(0, std::memcmp(want.raw(), y2.raw(), y2.bytes()));
 }
 
 }  // namespace

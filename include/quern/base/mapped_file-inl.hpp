@@ -2,8 +2,10 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "mapped_file.hpp"
 
@@ -28,17 +30,41 @@ namespace mapped_file {
 }  // namespace mapped_file
 
 QUERN_INLINE MappedFile::MappedFile(MappedFile&& o) noexcept
-    : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)), path_(std::move(o.path_)) {}
+    : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)), path_(std::move(o.path_)), identity_(std::exchange(o.identity_, {})) {}
 QUERN_INLINE MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
     if (this != &o) {
         close();
         data_ = std::exchange(o.data_, nullptr);
         size_ = std::exchange(o.size_, 0);
         path_ = std::move(o.path_);
+        identity_ = std::exchange(o.identity_, {});
     }
     return *this;
 }
 QUERN_INLINE MappedFile::~MappedFile() { close(); }
+
+namespace mapped_file {
+struct Known {
+    std::mutex lock;
+    std::vector<std::weak_ptr<const MappedFile>> files;
+};
+/// Never destroyed: mappings may end after static objects have.
+inline Known& known() {
+    static Known* k = new Known;
+    return *k;
+}
+}  // namespace mapped_file
+QUERN_INLINE std::shared_ptr<const MappedFile> MappedFile::shared(MappedFile fresh) {
+    if (fresh.identity_ == decltype(identity_){}) return std::make_shared<const MappedFile>(std::move(fresh));
+    auto& known = mapped_file::known();
+    std::lock_guard<std::mutex> l(known.lock);
+    std::erase_if(known.files, [](auto& f) { return f.expired(); });
+    for (auto& f : known.files)
+        if (auto there = f.lock(); there && there->identity_ == fresh.identity_) return there;
+    auto made = std::make_shared<const MappedFile>(std::move(fresh));
+    known.files.push_back(made);
+    return made;
+}
 
 #if defined(_WIN32)
 
@@ -133,6 +159,14 @@ QUERN_INLINE MappedFile MappedFile::adopt(std::intptr_t handle, const std::strin
     if (p == MAP_FAILED) mapped_file::fail(path, errno, "cannot map");
     m.data_ = static_cast<const std::byte*>(p);
     m.size_ = size;
+    auto number = [](auto v) { return static_cast<std::uint64_t>(v); };
+#if defined(__APPLE__)
+    const auto &changed = st.st_mtimespec, &touched = st.st_ctimespec;
+#else
+    const auto &changed = st.st_mtim, &touched = st.st_ctim;
+#endif
+    constexpr std::uint64_t second = 1000000000;
+    m.identity_ = {number(st.st_dev), number(st.st_ino), size, number(changed.tv_sec) * second + number(changed.tv_nsec), number(touched.tv_sec) * second + number(touched.tv_nsec), 1};
     return m;
 }
 QUERN_INLINE void MappedFile::close() noexcept {

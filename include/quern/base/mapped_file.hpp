@@ -1,5 +1,6 @@
 // A file's bytes as memory.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -21,6 +22,8 @@ public:
     explicit MappedFile(const std::string& path);
     /// Maps an open file descriptor (POSIX) or HANDLE (Windows) and closes it, also when that fails.
     static MappedFile adopt(std::intptr_t handle, const std::string& path);
+    /// `fresh`, or the mapping of the same unchanged file (device, inode, size, times of change) that this process has already.
+    static std::shared_ptr<const MappedFile> shared(MappedFile fresh);
     /// No file: `bytes` zeros that take no memory, to stand for data that must not be read. Raises out_of_memory.
     static MappedFile blank(std::size_t bytes);
     MappedFile(MappedFile&& o) noexcept;
@@ -39,6 +42,7 @@ private:
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
     std::string path_;
+    std::array<std::uint64_t, 6> identity_{};  ///< of the file when it was mapped; zeros where the system tells none
 };
 
 QUERN_END

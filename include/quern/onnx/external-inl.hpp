@@ -201,7 +201,7 @@ QUERN_INLINE External::Bytes External::open(std::string_view where) {
         if (auto r = d->empty() ? std::nullopt : location::real(*d)) roots.push_back(*r);
     auto base = location::real(dir);
     if (!base) location::fail(where, dir, "the folder is not there");
-    auto file = std::make_shared<const MappedFile>(location::open(roots, {*base, std::move(parts)}, where, dir));
+    auto file = MappedFile::shared(location::open(roots, {*base, std::move(parts)}, where, dir));
     files.emplace(where, file);
     return {file->text(), file};
 }

@@ -25,7 +25,7 @@ inline std::vector<float> channel_constant(const Graph& g, ValueId v, const Fact
     return {data.begin(), data.end()};
 }
 /// Convolution with constant weights, then * or / or + or - a constant for each channel: into weights and bias.
-inline bool fold_channel_constant(Graph& g, NodeId id, const std::vector<int>& uses) {
+inline bool fold_channel_constant(Graph& g, const PassContext& ctx, NodeId id, const std::vector<int>& uses) {
     const Node& n = g.nodes[id];
     bool mul = is_op(&n, "Mul"), div = is_op(&n, "Div"), add = is_op(&n, "Add"), sub = is_op(&n, "Sub");
     if (!mul && !div && !add && !sub) return false;
@@ -48,6 +48,7 @@ inline bool fold_channel_constant(Graph& g, NodeId id, const std::vector<int>& u
             b[i] = mul ? b[i] * c[i] : b[i] / c[i];
             for (std::int64_t j = 0; j < k; ++j) s[i * k + j] = mul ? s[i * k + j] * c[i] : s[i * k + j] / c[i];
         }
+        ctx.done_with(w.value);
         conv->in[1] = g.add_constant(g.fresh_name(g.values[conv->in[1]].name), std::move(scaled));
     } else {
         for (std::int64_t i = 0; i < m; ++i) b[i] = add ? b[i] + c[i] : b[i] - c[i];
@@ -145,7 +146,7 @@ inline bool spell_activation(Graph& g, NodeId id) {
 }
 
 /// Rewrites around convolutions that leave them convolutions.
-inline bool convolutions(Graph& g, const PassContext&) {
+inline bool convolutions(Graph& g, const PassContext& ctx) {
     bool changed = false;
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op) continue;
@@ -156,7 +157,7 @@ inline bool convolutions(Graph& g, const PassContext&) {
     }
     std::vector<int> uses = g.use_counts();
     for (NodeId id : g.order()) {
-        if (!g.nodes[id].op || !fold_channel_constant(g, id, uses)) continue;
+        if (!g.nodes[id].op || !fold_channel_constant(g, ctx, id, uses)) continue;
         uses.resize(g.values.size(), 1);
         changed = true;
     }

@@ -44,7 +44,11 @@ inline bool fold_constants(Graph& g, const PassContext& ctx) {
             std::string_view widens = n.op->name;
             std::size_t most = (widens == "Cast" ? 4 : widens == "DequantizeLinear" ? 8 : 1) * in_bytes + (1u << 20);
             auto r = guarded([&] { return evaluate(g, n, ctx.target, most); });
-            if (r && !(*r).empty()) results = std::move(*r);
+            if (r && !(*r).empty()) {
+                results = std::move(*r);
+                for (ValueId v : n.in)
+                    if (v != no_value) ctx.done_with(g.fact(v).value);
+            }
         } else if (n.out.size() == 1 && n.out[0] != no_value) {
             const Fact& f = g.fact(n.out[0]);
             if (f.symbolic && f.concrete()) {

@@ -29,7 +29,7 @@ inline void take_over(Graph& g, Node& n, ValueId out, NodeId removed) {
 }
 
 /// Conv -> BatchNormalization with constants: scale and shift move into the weights.
-inline bool fuse_conv_bn(Graph& g, NodeId id, const std::vector<int>& uses) {
+inline bool fuse_conv_bn(Graph& g, const PassContext& ctx, NodeId id, const std::vector<int>& uses) {
     Node& bn = g.nodes[id];
     if (!is_op(&bn, "BatchNormalization") || bn.in.size() != 5 || bn.attrs.i("training_mode", 0)) return false;
     for (std::size_t o = 1; o < bn.out.size(); ++o)
@@ -40,19 +40,22 @@ inline bool fuse_conv_bn(Graph& g, NodeId id, const std::vector<int>& uses) {
     if (has_bias && !g.fact(conv->in[2]).is_const()) return false;
     for (int i = 1; i < 5; ++i)
         if (!g.fact(bn.in[i]).is_const() || g.fact(bn.in[i]).dtype != DType::f32) return false;
-    Tensor w = g.fact(conv->in[1]).value.clone();
+    const Tensor given = g.fact(conv->in[1]).value;
+    Tensor w = given.clone();
     std::int64_t m = w.shape()[0], k = m ? w.count() / m : 0;
     auto param = [&](int i) { return g.fact(bn.in[i]).value.data<float>(); };
     for (int i = 1; i < 5; ++i)
         if (static_cast<std::int64_t>(param(i).size()) != m) return false;
     Tensor b(DType::f32, {m});
     float eps = bn.attrs.f("epsilon", 1e-5f);
+    float* weights = w.data<float>().data();
     for (std::int64_t c = 0; c < m; ++c) {
         double s = param(1)[c] / std::sqrt(static_cast<double>(param(4)[c]) + eps);
         double old = has_bias ? g.fact(conv->in[2]).value.data<float>()[c] : 0.0;
         b.data<float>()[c] = static_cast<float>((old - param(3)[c]) * s + param(2)[c]);
-        for (std::int64_t i = 0; i < k; ++i) w.data<float>()[c * k + i] = static_cast<float>(w.data<float>()[c * k + i] * s);
+        for (std::int64_t i = c * k; i < (c + 1) * k; ++i) weights[i] = static_cast<float>(weights[i] * s);
     }
+    ctx.done_with(given);
     ValueId out = bn.out[0];
     std::string wn = g.fresh_name(g.values[conv->in[1]].name), bname = g.fresh_name(g.values[out].name);
     ValueId wv = g.add_constant(wn, std::move(w)), bv = g.add_constant(bname, std::move(b));
@@ -68,7 +71,7 @@ inline bool fuse_conv_bn(Graph& g, NodeId id, const std::vector<int>& uses) {
 }
 
 /// product * constant row or number: the factor moves into the weights and the bias.
-inline bool fuse_scale(Graph& g, NodeId id, const std::vector<int>& uses) {
+inline bool fuse_scale(Graph& g, const PassContext& ctx, NodeId id, const std::vector<int>& uses) {
     Node& mul = g.nodes[id];
     if (!is_op(&mul, "Mul") || g.fact(mul.out[0]).dtype != DType::f32) return false;
     for (int side = 0; side < 2; ++side) {
@@ -83,16 +86,19 @@ inline bool fuse_scale(Graph& g, NodeId id, const std::vector<int>& uses) {
         if (count != 1 && (factor.rank() == 0 || !factor.dims.back().is(width) || count != width)) continue;
         bool has_bias = n->in.size() > 2 && n->in[2] != no_value;
         if (has_bias && (!g.fact(n->in[2]).is_const() || g.fact(n->in[2]).value.count() != width || g.fact(n->in[2]).rank() != 1)) continue;
-        Tensor aligned = factor.value.aligned();
-        auto at = [&](std::int64_t j) { return aligned.data<float>()[static_cast<std::size_t>(count == 1 ? 0 : j)]; };
+        Tensor factors(DType::f32, {width});
+        float* by = factors.data<float>().data();
+        if (const Tensor aligned = factor.value.aligned(); count == 1) std::fill_n(by, width, aligned.data<float>()[0]);
+        else std::copy_n(aligned.data<float>().data(), width, by);
         Tensor w = b.value.clone();
+        ctx.done_with(b.value);
         float* p = w.data<float>().data();
-        for (std::int64_t r = 0; r < rows; ++r)
-            for (std::int64_t c = 0; c < columns; ++c) p[r * columns + c] *= at(by_row ? r : c);
+        for (std::int64_t r = 0; r < rows; ++r, p += columns)
+            for (std::int64_t c = 0; c < columns; ++c) p[c] *= by[by_row ? r : c];
         ValueId weights = g.add_constant(g.fresh_name(g.values[n->in[1]].name), std::move(w));
         if (has_bias) {
             Tensor moved = g.fact(n->in[2]).value.clone();
-            for (std::int64_t j = 0; j < width; ++j) moved.data<float>()[j] *= at(j);
+            for (std::int64_t j = 0; j < width; ++j) moved.data<float>()[j] *= by[j];
             ValueId bias = g.add_constant(g.fresh_name(g.values[n->in[2]].name), std::move(moved));
             n->in[2] = bias;
         }
@@ -214,12 +220,11 @@ inline bool fuse(Graph& g, const PassContext& ctx) {
         for (NodeId id : order) {
             if (!g.nodes[id].op) continue;
             // Counts stay valid: a fusion only removes a value that had one use.
-            if (fuse_conv_bn(g, id, uses) || fuse_scale(g, id, uses) || fuse_bias(g, id, uses) || fuse_residual(g, id, uses, position) || fuse_activation(g, id, uses)) {
+            if (fuse_conv_bn(g, ctx, id, uses) || fuse_scale(g, ctx, id, uses) || fuse_bias(g, id, uses) || fuse_residual(g, id, uses, position) || fuse_activation(g, id, uses)) {
                 again = changed = true;
                 uses.resize(g.values.size(), 1);
             }
         }
-        (void)ctx;
     }
     return changed;
 }

@@ -1,5 +1,6 @@
 // The ordered list of rewrites between import and plan.
 #pragma once
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,12 @@ QUERN_BEGIN
 struct PassContext {
     const Options& options;
     const Target& target;
+    /// Told of constants that were computed on and will hardly be read again, where they are a mapped file's: see Packs::consumed.
+    std::function<void(const void*, std::size_t)> consumed = {};
+
+    void done_with(const Tensor& t) const {
+        if (consumed && t.defined() && t.dtype() != DType::string) consumed(t.raw(), t.bytes());
+    }
 };
 /// A rewriting of the whole graph. Returns whether anything changed. After each pass facts are inferred again,
 /// dead nodes removed and (in debug builds and under Options::log) the graph verified.

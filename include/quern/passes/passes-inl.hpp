@@ -37,6 +37,12 @@ QUERN_INLINE bool remove_dead(Graph& g) {
 }
 
 namespace passes_detail {
+/// Constants that nobody uses any more hold no memory.
+inline void drop_constants(Graph& g) {
+    std::vector<int> uses = g.use_counts();
+    for (std::size_t v = 0; v < g.values.size(); ++v)
+        if (!uses[v]) g.values[v].fact.value = Tensor();
+}
 /// Tells the subgraph what is known of its inputs now, until what it gives back agrees with what it gets.
 inline void bind_subgraph(const Graph& g, const Node& n, Graph& sub) {
     const std::size_t captured = sub.inputs.size() - sub.formals, own = n.in.size() - captured;
@@ -66,7 +72,7 @@ inline void bind_subgraph(const Graph& g, const Node& n, Graph& sub) {
 inline void subgraphs(Graph& g, const PassContext& ctx, std::string_view stop_after) {
     Options inner = ctx.options;
     inner.device_io = false;  // what a subgraph takes and gives is on the host
-    const PassContext inner_ctx{inner, ctx.target};
+    const PassContext inner_ctx{inner, ctx.target, ctx.consumed};
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op->control) continue;
         Attrs attrs = g.nodes[id].attrs;
@@ -132,6 +138,7 @@ QUERN_INLINE void run_passes(Graph& g, const PassContext& ctx, std::string_view 
             bool changed = p.run(g, ctx);
             if (changed) {
                 remove_dead(g);
+                passes_detail::drop_constants(g);
                 infer_graph(g);
             }
 #ifndef NDEBUG

@@ -8,11 +8,61 @@
 
 QUERN_BEGIN
 
+namespace packs_detail {
+struct Known {
+    std::mutex lock;
+    std::vector<std::pair<const MappedFile*, std::weak_ptr<PackRegistry>>> registries;  // a registry keeps its file
+};
+/// Never destroyed: models may end after static objects have.
+inline Known& known() {
+    static Known* k = new Known;
+    return *k;
+}
+}  // namespace packs_detail
+
+QUERN_INLINE std::shared_ptr<PackRegistry> PackRegistry::of(std::shared_ptr<const MappedFile> file) {
+    if (!file) return std::make_shared<PackRegistry>();
+    auto& known = packs_detail::known();
+    std::lock_guard<std::mutex> l(known.lock);
+    std::erase_if(known.registries, [](auto& r) { return r.second.expired(); });
+    for (auto& [f, r] : known.registries)
+        if (auto there = f == file.get() ? r.lock() : nullptr) return there;
+    auto made = std::make_shared<PackRegistry>();
+    known.registries.emplace_back(file.get(), made);
+    made->add(std::move(file));
+    return made;
+}
+QUERN_INLINE void PackRegistry::add(std::shared_ptr<const MappedFile> file) {
+    std::lock_guard<std::mutex> l(lock_);
+    if (std::find(files_.begin(), files_.end(), file) != files_.end()) return;
+    stable_.push_back(file->bytes());
+    files_.push_back(std::move(file));
+}
+QUERN_INLINE void PackRegistry::add_stable(std::span<const std::byte> bytes) {
+    std::lock_guard<std::mutex> l(lock_);
+    stable_.push_back(bytes);
+}
 QUERN_INLINE bool PackRegistry::is_stable(const Tensor& t) const noexcept {
     const auto* p = static_cast<const std::byte*>(t.raw());
-    for (auto& s : stable)
-        if (p >= s.data() && p < s.data() + s.size()) return true;
-    return false;
+    std::lock_guard<std::mutex> l(lock_);
+    return std::any_of(stable_.begin(), stable_.end(), [&](auto& s) { return p >= s.data() && p < s.data() + s.size(); });
+}
+QUERN_INLINE std::string PackRegistry::identity(const Tensor& t) const {
+    constexpr std::size_t few = 4096;
+    const std::string type = "#" + std::string(dtype_name(t.dtype())) + t.shape().to_string();
+    if (is_stable(t)) return type + "@" + std::to_string(reinterpret_cast<std::uintptr_t>(t.raw()));
+    if (t.dtype() == DType::string || t.bytes() > few) return {};
+    return type + "=" + std::string(static_cast<const char*>(t.raw()), t.bytes());
+}
+QUERN_INLINE void PackRegistry::consumed(const void* from, std::size_t bytes) const noexcept {
+    const auto* p = static_cast<const std::byte*>(from);
+    const MappedFile* file = nullptr;  // kept as long as the registry
+    {
+        std::lock_guard<std::mutex> l(lock_);
+        for (auto& f : files_)
+            if (auto b = f->bytes(); p >= b.data() && p < b.data() + b.size()) file = f.get();
+    }
+    if (file) file->forget(from, bytes);
 }
 QUERN_INLINE Tensor PackRegistry::find(const std::string& key) {
     std::lock_guard<std::mutex> l(lock_);
@@ -76,8 +126,9 @@ QUERN_INLINE void PackStore::give_back(const Tensor& t) {
 QUERN_INLINE std::shared_ptr<Pages> PackStore::spare(std::size_t bytes) {
     {
         std::lock_guard<std::mutex> l(lock_);
+        std::erase_if(spares_, [&](auto& p) { return p->size() / 4 > bytes; });
         for (auto& p : spares_)
-            if (p->size() >= bytes && p->size() / 8 <= bytes) {
+            if (p->size() >= bytes) {
                 std::swap(p, spares_.back());
                 auto found = std::move(spares_.back());
                 spares_.pop_back();
@@ -111,11 +162,17 @@ QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tens
                 if (c.copy.raw() == s.raw()) return c.original;
             return s;
         };
-        if (store_.registry_ && std::all_of(sources.begin(), sources.end(), [&](const Tensor& s) { return store_.registry_->is_stable(original(s)); })) {
+        if (store_.registry_) {
             key = p.layout + "#" + std::to_string(bytes);
-            for (const Tensor& s : sources)
-                key += "#" + std::to_string(reinterpret_cast<std::uintptr_t>(original(s).raw())) + dtype_name(s.dtype()) + s.shape().to_string();
-            p.data = store_.registry_->find(key);
+            for (const Tensor& source : sources) {
+                const std::string id = store_.registry_->identity(original(source));
+                if (id.empty()) {
+                    key.clear();
+                    break;
+                }
+                key += id;
+            }
+            if (!key.empty()) p.data = store_.registry_->find(key);
         }
         if (!p.data.defined()) {
             p.data = store_.memory(bytes);
@@ -141,8 +198,15 @@ QUERN_INLINE Tensor NodePacks::aligned(const Tensor& t) {
         if (a.raw() != t.raw()) copies_.push_back({a, t, nullptr});
         return a;
     }
+    // In parts, whose pages in the file go at once.
+    constexpr std::size_t part = std::size_t{1} << 20;
     auto pages = store_.spare(t.bytes());
-    std::memcpy(pages->data(), t.raw(), t.bytes());
+    const auto* from = static_cast<const std::byte*>(t.raw());
+    for (std::size_t at = 0; at < t.bytes(); at += part) {
+        const std::size_t n = std::min(part, t.bytes() - at);
+        std::memcpy(pages->data() + at, from + at, n);
+        consumed(from + at, n);
+    }
     Tensor a = Tensor::share(t.dtype(), t.shape(), pages->data(), pages);
     copies_.push_back({a, t, std::move(pages)});
     return a;
@@ -151,8 +215,7 @@ QUERN_INLINE bool NodePacks::copied(const Tensor& t) const noexcept {
     return std::any_of(copies_.begin(), copies_.end(), [&](auto& c) { return c.original.raw() == t.raw(); });
 }
 QUERN_INLINE void NodePacks::consumed(const void* from, std::size_t bytes) noexcept {
-    if (!store_.registry_) return;
-    for (auto& f : store_.registry_->files) f->forget(from, bytes);
+    if (store_.registry_) store_.registry_->consumed(from, bytes);
 }
 
 QUERN_END

@@ -14,14 +14,21 @@
 
 QUERN_BEGIN
 
-/// What was packed from the bytes of one model, for as long as an engine uses it: engines of the same model find each other's. Thread-safe.
+/// What was packed from the bytes of one model, for as long as an engine uses it: engines of the same model, and of other models of the same
+/// file, find each other's. Thread-safe.
 class QUERN_API PackRegistry {
 public:
+    /// The registry of all models of `file` in this process; of its own where `file` is null.
+    static std::shared_ptr<PackRegistry> of(std::shared_ptr<const MappedFile> file);
+    /// Keeps `file`, whose bytes are then stable.
+    void add(std::shared_ptr<const MappedFile> file);
     /// Bytes that stay where they are, unchanged, as long as the registry: only they identify a weight by its address.
-    std::vector<std::span<const std::byte>> stable;
-    std::vector<std::shared_ptr<const MappedFile>> files;
-
+    void add_stable(std::span<const std::byte> bytes);
     bool is_stable(const Tensor& t) const noexcept;
+    /// What tells the content of `t` from others: where it is stable its address, where it is short its bytes; else empty.
+    std::string identity(const Tensor& t) const;
+    /// See Packs::consumed.
+    void consumed(const void* from, std::size_t bytes) const noexcept;
     Tensor find(const std::string& key);
     /// What is there under the key from now on: `made`, or what another thread put there meanwhile.
     Tensor add(const std::string& key, Tensor made);
@@ -31,7 +38,9 @@ public:
 private:
     using Held = std::weak_ptr<const Tensor>;
     static Tensor shared(const std::shared_ptr<const Tensor>& held);
-    std::mutex lock_;
+    mutable std::mutex lock_;
+    std::vector<std::span<const std::byte>> stable_;
+    std::vector<std::shared_ptr<const MappedFile>> files_;
     std::unordered_map<std::string, Held> made_;
     std::unordered_map<std::string, std::vector<Held>> computed_;  ///< by layout and checksum
 };
@@ -57,7 +66,7 @@ private:
     friend class NodePacks;
     Tensor memory(std::size_t bytes);
     void give_back(const Tensor& t);  ///< where it was the last one taken
-    std::shared_ptr<Pages> spare(std::size_t bytes);
+    std::shared_ptr<Pages> spare(std::size_t bytes);  ///< asks for less and less: lower_all() makes the largest weights first
     std::shared_ptr<PackRegistry> registry_;
     std::size_t block_bytes_;
     bool closed_;  ///< nothing new is packed

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <tuple>
 
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
@@ -55,6 +56,7 @@ private:
     std::string pack_name(const Node& n) const;
     void lower(NodeId id);
     void lower_all();
+    std::vector<std::int64_t> turns_of_lowering() const;
     void find_needed();
     void add_step(NodeId id);
     void outputs();
@@ -217,6 +219,26 @@ inline void Planner::lower(NodeId id) {
         }
     });
 }
+/// Positions in order_: nodes with weights that passes computed first, for these give their memory back when packed, then the others, the
+/// largest weights first, so that what is copied on the way is small when much is packed already.
+inline std::vector<std::int64_t> Planner::turns_of_lowering() const {
+    const Graph& g = plan_->graph;
+    std::vector<std::tuple<bool, std::size_t, std::int64_t>> keys;
+    for (NodeId id : order_) {
+        std::size_t bytes = 0, owned = 0;
+        for (ValueId v : g.nodes[id].in) {
+            const Tensor& t = v == no_value ? Tensor() : g.fact(v).value;
+            if (!t.defined() || t.dtype() == DType::string) continue;
+            bytes += t.bytes();
+            if (!opt_.store || !opt_.store->registry() || !opt_.store->registry()->is_stable(t)) owned += t.bytes();
+        }
+        keys.emplace_back(owned <= few, SIZE_MAX - bytes, static_cast<std::int64_t>(keys.size()));
+    }
+    std::sort(keys.begin(), keys.end());
+    std::vector<std::int64_t> turns;
+    for (auto& k : keys) turns.push_back(std::get<2>(k));
+    return turns;
+}
 /// Kernels of all nodes that anybody could need, beside each other. What fails is told only if it is needed.
 inline void Planner::lower_all() {
     const Plan& p = *plan_;
@@ -228,9 +250,17 @@ inline void Planner::lower_all() {
         if (std::none_of(out.begin(), out.end(), [&](ValueId v) { return v != no_value && p.values[v].home == PlanValue::Home::unused; })) return;
         if (auto r = guarded([&] { lower(id); }); !r) failed_[id] = r.error();
     };
-    auto n = static_cast<std::int64_t>(order_.size());
-    if (opt_.workers) opt_.workers->for_each(n, one);
-    else for (std::int64_t i = 0; i < n; ++i) one(i);
+    const auto turns = turns_of_lowering();
+    auto n = static_cast<std::int64_t>(turns.size());
+    if (!opt_.workers) {
+        for (std::int64_t i = 0; i < n; ++i) one(turns[static_cast<std::size_t>(i)]);
+        return;
+    }
+    // A pool's worker k begins at part k of the tiles: the largest are dealt out one by one.
+    const std::int64_t width = std::max(1, opt_.workers->width()), part = (n + width - 1) / width;
+    opt_.workers->for_each(part * width, [&](std::int64_t i) {
+        if (std::int64_t k = i % part * width + i / part; k < n) one(turns[static_cast<std::size_t>(k)]);
+    });
 }
 
 inline void Planner::find_needed() {

@@ -54,8 +54,9 @@ inline std::shared_ptr<const Engine::Impl> load_engine(std::shared_ptr<const Map
         m->outputs = std::move(image.model.outputs);
         for (std::size_t i = m->outputs.size() - h.taps; i < m->outputs.size(); ++i) e->taps.push_back(m->outputs[i].name);
         m->outputs.resize(m->outputs.size() - h.taps);
-        m->packs->files = {file, image.blank};
-        m->packs->stable = {file->bytes()};
+        m->packs = PackRegistry::of(nullptr);
+        m->packs->add(file);
+        m->packs->add(image.blank);
         PlanOptions po;
         po.target.isa = h.isa;
         po.target.backends = backends;
@@ -64,6 +65,7 @@ inline std::shared_ptr<const Engine::Impl> load_engine(std::shared_ptr<const Map
         po.store = &store;
         if (parallel) po.workers = &workers;
         e->plan = make_plan(std::move(image.model.graph), po);
+        e->packings = e->plan->packings;
         auto blank = image.blank->bytes();
         for (const PlanValue& v : e->plan->values) {
             const auto* p = static_cast<const std::byte*>(v.constant.raw());
@@ -87,7 +89,7 @@ QUERN_INLINE Result<void> Engine::try_save(const std::string& path) const noexce
 }
 QUERN_INLINE Result<Engine> Engine::try_load(const std::string& path, const Options& o, const CustomOps& custom) noexcept {
     return guarded([&] {
-        return engine_of_file(with_place([&] { return "engine file '" + path + "'"; }, [&] { return std::make_shared<const MappedFile>(path); }), o, custom);
+        return engine_of_file(with_place([&] { return "engine file '" + path + "'"; }, [&] { return MappedFile::shared(MappedFile(path)); }), o, custom);
     });
 }
 QUERN_INLINE void Engine::save(const std::string& path) const { try_save(path).value(); }

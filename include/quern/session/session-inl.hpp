@@ -31,7 +31,9 @@ struct Model::Impl {
     std::vector<PortInfo> inputs, outputs;
     std::vector<Problem> problems;
     mutable DeviceConstants device_constants;
-    std::shared_ptr<PackRegistry> packs = std::make_shared<PackRegistry>();  ///< of all engines of this model
+    std::shared_ptr<PackRegistry> packs;  ///< of all engines of this model
+    mutable std::mutex lock;
+    mutable std::vector<std::pair<std::string, std::weak_ptr<const Plan>>> plans;  ///< by the options that they were made for
 };
 
 struct Engine::Impl {
@@ -44,6 +46,7 @@ struct Engine::Impl {
     mutable std::unique_ptr<ThreadPool> pool;
     std::vector<std::string> taps;  // in the order of the plan's outputs after the model's own
     std::vector<PortInfo> outputs;
+    std::size_t packings = 0;
     mutable std::atomic<std::size_t> late_packings{0};
     mutable std::mutex lock;
     mutable std::vector<std::unique_ptr<Session::Impl>> idle;  // without their reference to the engine, which would be a cycle
@@ -182,16 +185,15 @@ inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::
     impl->functions = o.functions;
     const auto functions = parse_functions(impl->functions);
     Imported im = import_model(proto, &external, owner, impl->custom.get(), functions);
-    impl->packs->stable.push_back(bytes);
-    if (owner) impl->packs->files.push_back(std::move(owner));
-    for (auto& [where, file] : external.files) {
-        impl->packs->stable.push_back(file->bytes());
-        impl->packs->files.push_back(file);
+    impl->packs = PackRegistry::of(owner);
+    if (!owner) {
+        impl->packs->add_stable(bytes);
+        for (auto& v : im.graph.values)  // constants that lay unaligned or spelled out were copied: the model keeps the copies
+            if (v.fact.is_const() && v.fact.value.bytes() && !impl->packs->is_stable(v.fact.value))
+                impl->packs->add_stable({static_cast<const std::byte*>(v.fact.value.raw()), v.fact.value.bytes()});
     }
+    for (auto& [where, file] : external.files) impl->packs->add(file);
     impl->graph = std::move(im.graph);
-    for (auto& v : impl->graph.values)  // small constants that lay unaligned were copied: the model keeps the copies
-        if (v.fact.is_const() && v.fact.value.bytes() && !impl->packs->is_stable(v.fact.value))
-            impl->packs->stable.emplace_back(static_cast<const std::byte*>(v.fact.value.raw()), v.fact.value.bytes());
     impl->inputs = std::move(im.inputs);
     impl->outputs = std::move(im.outputs);
     impl->problems = std::move(im.problems);
@@ -201,7 +203,7 @@ inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::
 }
 inline std::shared_ptr<Model::Impl> load_file(const std::string& path, const LoadOptions& o, const CustomOps& custom) {
     return with_place([&] { return "model '" + path + "'"; }, [&] {
-        auto file = std::make_shared<const MappedFile>(path);
+        auto file = MappedFile::shared(MappedFile(path));
         return load(file->bytes(), file, path, o, custom);
     });
 }
@@ -239,10 +241,8 @@ inline void forget_replaced(const Model::Impl& m, const Graph& g) {
     for (std::size_t v = 0; v < g.values.size(); ++v)
         if (uses[v] && g.values[v].fact.is_const()) used.push_back(g.values[v].fact.value.raw());
     std::sort(used.begin(), used.end());
-    PackStore store(m.packs, 0);
-    NodePacks packs(store, {});
     for (auto& v : m.graph.values)
-        if (v.fact.is_const() && v.fact.dtype != DType::string && !std::binary_search(used.begin(), used.end(), v.fact.value.raw())) packs.consumed(v.fact.value.raw(), v.fact.value.bytes());
+        if (v.fact.is_const() && v.fact.dtype != DType::string && !std::binary_search(used.begin(), used.end(), v.fact.value.raw())) m.packs->consumed(v.fact.value.raw(), v.fact.value.bytes());
 }
 /// What only concerns running.
 inline void set_running(Engine::Impl& e, const Options& o) {
@@ -259,6 +259,26 @@ inline void check_memory(const Engine::Impl& e) {
     if (e.memory_limit && e.plan->packed_bytes > e.memory_limit)
         raise(ErrorCode::out_of_memory, "the packed weights take " + std::to_string(e.plan->packed_bytes) + " bytes; memory_limit is " + std::to_string(e.memory_limit));
 }
+/// All that a plan depends on beside the model, as text; empty for plans that are not shared.
+inline std::string plan_key(const Options& o, const PlanOptions& po) {
+    if (o.tune || o.log) return {};
+    std::string k = std::to_string(static_cast<int>(po.target.isa)) + "," + std::to_string(reinterpret_cast<std::uintptr_t>(po.device.get()));
+    for (bool b : {o.winograd, o.optimize, o.strict_device, o.tf32, po.device_io}) k += b ? ",1" : ",0";
+    for (const Backend* b : po.target.backends) k += "," + std::to_string(reinterpret_cast<std::uintptr_t>(b));
+    for (const std::vector<std::string>& list : {std::vector<std::string>{o.device, o.stop_after}, o.library_dirs, o.taps}) {
+        k += ";" + std::to_string(list.size());
+        for (auto& s : list) k += "," + std::to_string(s.size()) + ":" + s;
+    }
+    return k;
+}
+/// The plan of an engine of the same model and options that still lives.
+inline std::shared_ptr<const Plan> find_plan(const Model::Impl& m, const std::string& key) {
+    std::lock_guard<std::mutex> l(m.lock);
+    std::erase_if(m.plans, [](auto& p) { return p.second.expired(); });
+    for (auto& [k, plan] : m.plans)
+        if (k == key) return plan.lock();
+    return nullptr;
+}
 inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::Impl> m, const Options& o) {
     return with_place([&] { return m->path.empty() ? std::string("model from bytes") : "model '" + m->path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
         if (!m->problems.empty()) raise(problem_error(m->problems));
@@ -271,19 +291,26 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
         po.constants = &m->device_constants;
         po.device_io = o.device_io && po.device;
         po.memory_limit = o.memory_limit;
-        Graph g = m->graph.clone();
-        add_taps(g, o.taps);
-        PassContext pc{o, po.target};
-        run_passes(g, pc, o.stop_after);
-        if (!o.stop_after.empty()) promote_types(g, pc);
-        std::size_t weights = weight_bytes(g);
-        forget_replaced(*m, g);
-        PackStore store(m->packs, weights);
-        RunWorkers workers(e->pool.get(), o.executor.get());
-        po.store = &store;
-        if (weights >= parallel_from) po.workers = &workers;
-        if (o.tune) tune(g, po, o, workers);
-        e->plan = make_plan(std::move(g), po);
+        const std::string key = plan_key(o, po);
+        if (!key.empty()) e->plan = find_plan(*m, key);
+        if (!e->plan) {
+            Graph g = m->graph.clone();
+            add_taps(g, o.taps);
+            PassContext pc{o, po.target, [&](const void* from, std::size_t bytes) { m->packs->consumed(from, bytes); }};
+            run_passes(g, pc, o.stop_after);
+            if (!o.stop_after.empty()) promote_types(g, pc);
+            std::size_t weights = weight_bytes(g);
+            forget_replaced(*m, g);
+            PackStore store(m->packs, weights);
+            RunWorkers workers(e->pool.get(), o.executor.get());
+            po.store = &store;
+            if (weights >= parallel_from) po.workers = &workers;
+            if (o.tune) tune(g, po, o, workers);
+            e->plan = make_plan(std::move(g), po);
+            e->packings = e->plan->packings;
+            std::lock_guard<std::mutex> l(m->lock);
+            if (!key.empty()) m->plans.emplace_back(key, e->plan);
+        }
         check_memory(*e);
         e->device_io = po.device_io;
         e->taps = o.taps;
@@ -347,7 +374,7 @@ QUERN_INLINE const std::vector<PortInfo>& Engine::inputs() const noexcept { retu
 QUERN_INLINE const std::vector<PortInfo>& Engine::outputs() const noexcept { return p_->outputs; }
 QUERN_INLINE std::string Engine::describe() const { return describe_plan(*p_->plan); }
 QUERN_INLINE std::size_t Engine::packed_bytes() const noexcept { return p_->plan->packed_bytes; }
-QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->plan->packings + p_->late_packings; }
+QUERN_INLINE std::size_t Engine::packings() const noexcept { return p_->packings + p_->late_packings; }
 
 namespace session_detail {
 /// One run in a session of the engine's own. `read` takes the outputs out of it.
