@@ -25,7 +25,7 @@ struct FakeStream {
     void push(std::function<void()> f) { (capturing ? captured : work).push_back(std::move(f)); }
 };
 struct Counts {
-    int opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0;
+    int opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0, trims = 0;
     std::size_t held = 0;
     bool fail_next_kernel = false;
 };
@@ -55,7 +55,7 @@ public:
     }
     void limit(std::size_t) noexcept override {}
     std::size_t held_bytes() const noexcept override { return counts.held; }
-    void trim() noexcept override {}
+    void trim() noexcept override { ++counts.trims; }
     void* allocate_pinned(std::size_t n) override {
         auto* p = static_cast<char*>(::operator new(n, std::align_val_t(64)));
         pinned_[p] = n;
@@ -489,5 +489,22 @@ TEST(DeviceRun, TapsOfDeviceValuesAreReadable) {
     t.bind("x", x);
     t.run();
     expect_near(s.tap("a"), t.tap("a"));
+}
+TEST(DeviceRuns, TrimGivesThePoolBackAndTheSessionRunsOn) {
+    auto b = chain("N");
+    Session s(b.model().compile(on_fake()));
+    for (std::int64_t rows : {300, 5}) {
+        s.bind("x", noise({rows, 16}));
+        s.run();
+    }
+    const int trims = counts.trims;
+    s.trim();
+    EXPECT_EQ(counts.trims, trims + 1);
+    for (std::int64_t rows : {5, 300, 7}) {
+        Tensor x = noise({rows, 16}, 2);
+        s.bind("x", x);
+        s.run();
+        expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+    }
 }
 }  // namespace

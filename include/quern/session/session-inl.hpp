@@ -637,7 +637,10 @@ QUERN_INLINE std::string Session::profile_trace() const {
     return s + "]}";
 }
 QUERN_INLINE std::size_t Session::memory_bytes() const noexcept { return p_->runner.memory_bytes(); }
-QUERN_INLINE void Session::trim() noexcept { p_->runner.trim(); }
+QUERN_INLINE void Session::trim() noexcept {
+    p_->runner.trim();
+    if (DeviceApi* api = p_->runner.plan().device.get()) api->trim();  // what growing arenas left in its pool
+}
 
 // The throwing forms exist only where the caller has exceptions; the library itself always has them.
 QUERN_INLINE Model Model::load(const std::string& path, const LoadOptions& o, const CustomOps& custom) { return try_load(path, o, custom).value(); }
