@@ -208,13 +208,32 @@ QUERN_VEC_INL bool any(I m) {
     return r != 0;
 #endif
 }
-/// In an order that depends on the vector length only.
+/// Lane i takes lane i + H, a power of 2 below W; lanes without one take any.
+template <int H> QUERN_VEC_INL F lanes_down(F v) {
+#if QUERN_VEC_BYTES == 64
+    __m512 x = (__m512)v;
+    if constexpr (H >= 4) return (F)_mm512_maskz_shuffle_f32x4(0xffff, x, x, H == 8 ? 0x4e : 0xb1);
+    else return (F)_mm512_maskz_permute_ps(0xffff, x, H == 2 ? 0x4e : 0xb1);
+#elif QUERN_VEC_BYTES == 32
+    __m256 x = (__m256)v;
+    if constexpr (H == 4) return (F)_mm256_permute2f128_ps(x, x, 1);
+    else return (F)_mm256_permute_ps(x, H == 2 ? 0x4e : 0xb1);
+#elif defined(__SSE2__)
+    return (F)_mm_shuffle_ps((__m128)v, (__m128)v, H == 2 ? 0x4e : 0xb1);
+#else
+    F r = v;
+    for (int i = 0; i + H < W; ++i) r[i] = v[i + H];
+    return r;
+#endif
+}
+/// All lanes as one, halves joined with halves: an order that depends on the vector length only.
+template <int H = W / 2, class J> QUERN_VEC_INL float join_lanes(F v, J&& join) {
+    v = join(v, lanes_down<H>(v));
+    if constexpr (H > 1) return join_lanes<H / 2>(v, join);
+    else return v[0];
+}
 QUERN_VEC_INL float sum_lanes(F v) {
-    float t[W];
-    store(t, v);
-    for (int h = W / 2; h > 0; h /= 2)
-        for (int i = 0; i < h; ++i) t[i] += t[i + h];
-    return t[0];
+    return join_lanes(v, [](F a, F b) QUERN_VEC_INLINED { return a + b; });
 }
 
 /// 2^n * x for whole n in [-300, 300], right for subnormal results and overflow.

@@ -97,11 +97,7 @@ template <Reduce R> QUERN_VEC_INL F load_neutral(const float* x, i64 n) {
     return load(t);
 }
 template <Reduce R> QUERN_VEC_INL float fold(F v) {
-    float t[2 * W];
-    store(t + W, splat(neutral<R>));
-    store(t, v);
-    for (int h = W / 2; h > 0; h /= 2) store(t, join<R>(load(t), load(t + h)));
-    return t[0];
+    return join_lanes(v, [](F a, F b) QUERN_VEC_INLINED { return join<R>(a, b); });
 }
 template <Reduce R> QUERN_VEC_FN float reduce_block(const float* x, i64 n) {
     F a = splat(neutral<R>), b = a, c = a, d = a;
