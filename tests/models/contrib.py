@@ -212,6 +212,23 @@ case("gather_block_u4", "GatherBlockQuantized", [Packed4(u8(9 * 16), (9, 32)), r
 case("gather_block_i4", "GatherBlockQuantized", [Packed4(u8(9 * 16), (9, 32), True), rows, Const(np.abs(f(9, 2)) * .1)], block_size=16, gather_axis=0, quantize_axis=1, types=[1])
 
 
+for tag, more in {"": {}, "_sigmoid": {"activation": "sigmoid", "epsilon": 1e-3}}.items():
+    case("gated_rms" + tag, "GatedRMSNorm", [f(2, 3, 24), f(24), f(2, 3, 24)], **more)
+case("gated_rms_heads", "GatedRMSNorm", [f(2, 3, 24), f(8), f(2, 3, 24)])
+for tag, ins, more in (("", [f(3, 4, 8)], {}), ("_width", [f(3, 4, 8), f(8)], {}), ("_matrix", [f(3, 4, 8), f(4, 8)], {}), ("_flat", [f(3, 32), f(32)], {"num_branches": 4}),
+                       ("_flat_width", [f(3, 32), f(8)], {"num_branches": 4, "epsilon": 1e-2})):
+    case("branchwise_rms" + tag, "BranchwiseRMSNorm", ins, **more)
+case("gated_add", "GatedAdd", [f(2, 3, 8), f(2, 3, 8), f(2, 3, 1)])
+case("scaled_silu", "ScaledSiLU", [f(3, 70)], alpha=1.5)
+case("scaled_silu_input", "ScaledSiLU", [f(3, 70), s(0.3)])
+for tag, quant_type, n, k, block in (("nf4", 1, 48, 32, 16), ("fp4", 0, 48, 32, 64), ("nf4_wide", 1, 5, 64, 128)):
+    case("bnb_" + tag, "MatMulBnb4", [f(2, 3, k), Const(u8((n * k + 1) // 2)), Const(np.abs(f((n * k + block - 1) // block)))], N=n, K=k, block_size=block, quant_type=quant_type)
+rois = np.array([[0, 0, 1, 1], [0.2, 0.1, 0.7, 1.2], [0.9, 0.8, 0.1, 0.2], [-0.1, 0.3, 0.5, 0.31]], np.float32)
+for tag, size, more in (("", (4, 5), {"extrapolation_value": 0.5}), ("_nearest", (4, 5), {"mode": "nearest"}), ("_one", (1, 3), {})):
+    case("crop_resize" + tag, "CropAndResize", [f(2, 3, 6, 7), rois, i32(0, 1, 1, 0), Const(i32(*size))], **more)
+case("crop_resize_size", "CropAndResize", [f(2, 3, 6, 7), rois, i32(0, 1, 1, 0), i32(3, 2)])
+
+
 def model_of(op, inputs, outputs, domain, types, attrs):
     names, feeds, infos, inits = [], {}, [], []
     for k, a in enumerate(inputs):

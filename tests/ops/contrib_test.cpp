@@ -133,6 +133,55 @@ TEST(Contrib, FewBitProductsRefuseWhatDoesNotFit) {
     order.data<std::int32_t>()[5] = 7;  // there is one block
     EXPECT_THROW(run(32, 4, 32, {a, q, scales, Tensor(), order}), quern::Error);
 }
+TEST(Contrib, ClampedSwiGlu) {
+    Tensor gate = noise({3, 8}, 1), up = noise({3, 8}, 2), both(DType::f32, {3, 16});
+    for (std::size_t r = 0; r < 3; ++r)
+        for (std::size_t k = 0; k < 8; ++k) both.data<float>()[r * 16 + k] = gate.data<float>()[r * 8 + k], both.data<float>()[r * 16 + 8 + k] = up.data<float>()[r * 8 + k];
+    for (double limit : {0.0, 0.5}) {
+        Tensor want(DType::f32, {3, 8});
+        for (std::size_t i = 0; i < 24; ++i) {
+            double g = double(gate.data<float>()[i]), l = double(up.data<float>()[i]);
+            if (limit > 0) g = std::min(g, limit), l = std::clamp(l, -limit, limit);
+            want.data<float>()[i] = static_cast<float>(g / (1 + std::exp(-1.7 * g)) * (l + 1));
+        }
+        std::vector<quern::onnx::Attribute> attrs{attribute_f("activation_alpha", 1.7f), attribute_f("activation_beta", 1), attribute_f("limit", static_cast<float>(limit))};
+        expect_near(contrib("SwiGLU", {gate, up}, attrs)[0], want);
+        expect_near(contrib("SwiGLU", {both}, attrs)[0], want);
+    }
+}
+TEST(Contrib, Bnb4OfTheBackwardPassAndBadWeights) {
+    // NF4 codes 15 (1.0) and 0 (-1.0), first elements in the high bits; [N, K] = [2, 8] with absmax 3.
+    Tensor b(DType::u8, {8}), most = floats({1}, {3});
+    for (int i = 0; i < 8; ++i) static_cast<std::uint8_t*>(b.raw())[i] = 0xf0;
+    auto product = [&](const Tensor& a, std::int64_t trans, std::int64_t k = 8, std::int64_t block = 16, std::vector<int> fixed = {1, 2}) {
+        return contrib("MatMulBnb4", {a, b, most}, {attribute_i("N", 2), attribute_i("K", k), attribute_i("block_size", block), attribute_i("quant_type", 1), attribute_i("transB", trans)}, 1, std::move(fixed))[0];
+    };
+    expect_near(product(floats({1, 8}, {1, 0, 0, 0, 0, 0, 0, 2}), 1), floats({1, 2}, {-3, -3}));
+    expect_near(product(floats({1, 2}, {1, 2}), 0), floats({1, 8}, {9, -9, 9, -9, 9, -9, 9, -9}));
+    Tensor a = noise({1, 8}, 1);
+    EXPECT_THROW(product(a, 1, 9), quern::Error);
+    EXPECT_THROW(product(a, 1, std::int64_t{1} << 40), quern::Error);
+    EXPECT_THROW(product(a, 1, 8, 24), quern::Error);
+    EXPECT_THROW(product(a, 1, 8, 16, {1}), quern::Error);
+}
+TEST(Contrib, CropsOfHostileRegions) {
+    Tensor x = noise({1, 1, 4, 4}, 1);
+    const float nan = std::nanf(""), inf = INFINITY;
+    auto crop = [&](Tensor rois, std::int32_t image, std::vector<std::int32_t> size, std::vector<int> fixed = {}) {
+        return contrib("CropAndResize", {x, rois, t<std::int32_t>({1}, {image}), t<std::int32_t>({std::int64_t(size.size())}, size)}, {attribute_f("extrapolation_value", 7)}, 1, std::move(fixed))[0];
+    };
+    expect_near(crop(floats({1, 4}, {0, 0, 1, 1}), 0, {4, 4}), x, 1e-5, 1e-6);
+    for (float v : {nan, inf, -inf, 1e30f}) {
+        const Tensor y = crop(floats({1, 4}, {v, 0, v, 1}), 0, {2, 2});
+        for (float f : y.data<float>()) EXPECT_EQ(f, 7);
+    }
+    for (std::vector<int> fixed : {std::vector<int>{}, {3}}) {
+        EXPECT_THROW(crop(floats({1, 4}, {0, 0, 1, 1}), 0, {0, 2}, fixed), quern::Error);
+        EXPECT_THROW(crop(floats({1, 4}, {0, 0, 1, 1}), 0, {2}, fixed), quern::Error);
+    }
+    EXPECT_THROW(crop(floats({1, 4}, {0, 0, 1, 1}), 1, {2, 2}), quern::Error);
+    EXPECT_THROW(crop(floats({1, 4}, {0, 0, 1, 1}), -1, {2, 2}), quern::Error);
+}
 TEST(Contrib, BadInputIsRefused) {
     Tensor x = noise({2, 3, 8}, 1);
     EXPECT_THROW(contrib("MultiHeadAttention", {x, x, x}), quern::Error);                                        // no num_heads

@@ -1,5 +1,6 @@
-// Weights of a few bits in blocks, domain com.microsoft: MatMulNBits, GatherBlockQuantized.
+// Weights of a few bits in blocks, domain com.microsoft: MatMulNBits, GatherBlockQuantized, MatMulBnb4.
 #pragma once
+#include <quern/kernels/elementwise/convert.hpp>
 #include <quern/kernels/quant/blocked.hpp>
 
 #include "contrib.hpp"
@@ -134,6 +135,39 @@ inline Lowered lower_gather(const LowerCtx& c) {
     return Lowered(std::make_unique<quant::GatherBlocksKernel>(axis("gather_axis", 0), axis("quantize_axis", 1), c.attrs.i("block_size", 128), bits, t == DType::i4, t == DType::u8 ? 1 << (bits - 1) : 0));
 }
 
+/// The values of bitsandbytes' codes of 4 bits: quantiles of the normal distribution (https://arxiv.org/abs/2305.14314, appendix E), or floats.
+inline float bnb4(bool normal, unsigned code) {
+    static constexpr float quantiles[16] = {-1.f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f,
+                                            -0.09105003625154495f, 0.f, 0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+                                            0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.f};
+    static constexpr float floats[8] = {0.f, 0.005208333333f, 0.6666666667f, 1.f, 0.3333333333f, 0.5f, 0.1666666667f, 0.25f};
+    return normal ? quantiles[code] : code & 8 ? -floats[code & 7] : floats[code & 7];
+}
+/// The weights become wide when loading: a constant of A's type, [K, N] (transB) or [N, K].
+inline void import_bnb4(ImportCtx& c) {
+    ops_contrib::Make m{c};
+    const std::int64_t n = c.attrs.i("N", 0), k = c.attrs.i("K", 0), block = c.attrs.i("block_size", 0), type = c.attrs.i("quant_type", 1);
+    if (n < 1 || k < 1 || n > INT32_MAX || k > INT32_MAX) c.invalid("N is " + std::to_string(n) + " and K " + std::to_string(k) + "; accepted: 1 to 2^31 - 1");
+    if (block < 16 || (block & (block - 1))) c.invalid("block_size is " + std::to_string(block) + "; accepted: powers of 2 from 16");
+    if (type != 0 && type != 1) c.invalid("quant_type is " + std::to_string(type) + "; accepted: 0 (FP4), 1 (NF4)");
+    const Tensor b = c.fact(1).value, most = c.fact(2).value.aligned();
+    if (!b.defined() || !most.defined()) c.unsupported("MatMulBnb4 whose weights are no constants");
+    const std::int64_t count = n * k;
+    if (b.dtype() != DType::u8 || b.count() != (count + 1) / 2 || most.count() != (count + block - 1) / block)
+        c.invalid("B is " + c.fact(1).to_string() + " and absmax " + c.fact(2).to_string() + "; accepted: uint8 of N * K / 2 elements and one absmax for each block");
+    const bool turned = c.attrs.i("transB", 1) != 0;
+    Tensor w(DType::f32, turned ? Shape{k, n} : Shape{n, k});
+    std::vector<float> scale(static_cast<std::size_t>(most.count()));
+    ew::convert(most.dtype(), most.raw(), 0, DType::f32, scale.data(), 0, most.count());
+    auto to = w.data<float>();
+    for (std::int64_t i = 0; i < count; ++i) {
+        const unsigned byte = static_cast<const std::uint8_t*>(b.raw())[i / 2];
+        const float v = bnb4(type == 1, i % 2 ? byte & 15 : byte >> 4) * scale[static_cast<std::size_t>(i / block)];
+        to[static_cast<std::size_t>(turned ? i % k * n + i / k : i)] = v;
+    }
+    c.finish("MatMul", {m.need(0), m.like(c.constant(std::move(w)), c.in[0])});
+}
+
 }  // namespace ops_contrib_blocked
 
 QUERN_INLINE const OpDef& op_com_microsoft_MatMulNBits() {
@@ -146,4 +180,5 @@ QUERN_INLINE const OpDef& op_com_microsoft_GatherBlockQuantized() {
                                .infer = ops_contrib_blocked::infer_gather, .lower = ops_contrib_blocked::lower_gather, .compute = Compute::f32, .promote_in = 4u};
     return def;
 }
+QUERN_IMPORTED(com_microsoft_MatMulBnb4, ops_contrib::microsoft, "MatMulBnb4", 3, 3, ops_contrib_blocked::import_bnb4)
 QUERN_END

@@ -1,6 +1,7 @@
 // GridSample, AffineGrid, RoiAlign, Col2Im, MaxUnpool, Det: https://onnx.ai/onnx/operators/onnx__GridSample.html and theirs.
 #pragma once
 #include "shape_util.hpp"
+#include <quern/kernels/sample/crop.hpp>
 #include <quern/kernels/sample/sample.hpp>
 
 QUERN_BEGIN
@@ -180,6 +181,27 @@ QUERN_INLINE void infer_det(InferCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_det(const LowerCtx&) { return ops_util::kernel<sample::Det>(); }
 
+QUERN_INLINE void infer_crop(InferCtx& ctx) {
+    ctx.need_type(0, {DType::f32});
+    ctx.need_type(1, {DType::f32});
+    ctx.need_type(2, {DType::i32});
+    ctx.need_type(3, {DType::i32});
+    const std::string mode = ctx.attrs.s("mode", "bilinear");
+    if (mode != "bilinear" && mode != "nearest") raise(ErrorCode::invalid_model, "mode '" + mode + "'; accepted: bilinear, nearest");
+    ctx.need_rank(0, 4, 4);
+    ctx.need_rank(1, 2, 2);
+    ctx.need_rank(2, 1, 1);
+    if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_unranked(0, DType::f32);
+    ops_util::same_dim(ctx, ctx.in(1).dims[1], Dim(4), "the numbers of a roi and 4");
+    const auto size = ctx.const_ints(3);
+    if (size && (size->size() != 2 || (*size)[0] < 1 || (*size)[1] < 1)) ctx.fail("the crop size must be two numbers, 1 and more");
+    auto side = [&](std::size_t k, const char* name) { return size ? Dim((*size)[k]) : ctx.concrete ? Dim(0) : ctx.fresh(name); };
+    ctx.set(0, DType::f32, {ctx.in(1).dims[0], ctx.in(0).dims[1], side(0, "crop_height"), side(1, "crop_width")});
+}
+QUERN_INLINE Lowered lower_crop(const LowerCtx& ctx) {
+    return ops_util::kernel<sample::CropAndResize>(ctx.attrs.s("mode", "bilinear") == "nearest", ctx.attrs.f("extrapolation_value", 0));
+}
+
 }  // namespace ops_sample
 
 QUERN_INLINE const OpDef& op_GridSample() {
@@ -204,6 +226,10 @@ QUERN_INLINE const OpDef& op_MaxUnpool() {
 }
 QUERN_INLINE const OpDef& op_Det() {
     static constexpr OpDef def{.name = "Det", .min_in = 1, .max_in = 1, .newest = 22, .infer = ops_sample::infer_det, .lower = ops_sample::lower_det, .compute = Compute::real};
+    return def;
+}
+QUERN_INLINE const OpDef& op_com_microsoft_CropAndResize() {
+    static constexpr OpDef def{.domain = "com.microsoft", .name = "CropAndResize", .min_in = 4, .max_in = 4, .newest = 1, .infer = ops_sample::infer_crop, .lower = ops_sample::lower_crop};
     return def;
 }
 QUERN_END
