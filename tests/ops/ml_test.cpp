@@ -452,6 +452,8 @@ TEST(Ml, Features) {
     expect_near(run("Normalizer", {floats({3, 2}, {3, -4, 0, 0, 1, 0})}, {k.s("norm", "L2")}, 1, 1)[0], floats({3, 2}, {0.6f, -0.8f, 0, 0, 1, 0}));
     expect_near(run("Normalizer", {floats({1, 2}, {3, -4})}, {k.s("norm", "L1")}, 1, 1)[0], floats({1, 2}, {3 / 7.0f, -4 / 7.0f}));
     expect_near(run("Binarizer", {ints({4}, {-1, 0, 1, 2})}, {k.f("threshold", 0.5f)}, 1, 1)[0], ints({4}, {0, 0, 1, 1}));
+    for (float beyond : {nan, 1e30f}) expect_near(run("Binarizer", {ints({3}, {INT64_MIN, 0, INT64_MAX})}, {k.f("threshold", beyond)}, 1, 1)[0], ints({3}, {0, 0, 0}));  // NaN found by fuzzing
+    expect_near(run("Binarizer", {ints({2}, {INT64_MIN, 0})}, {k.f("threshold", -1e30f)}, 1, 1)[0], ints({2}, {0, 1}));
     expect_near(run("Binarizer", {floats({3}, {0.5f, nan, 0.75f})}, {k.f("threshold", 0.5f)}, 1, 1)[0], floats({3}, {0, 0, 1}));
     expect_near(run("Imputer", {floats({2, 2}, {nan, 1, 2, nan})}, {k.floats("imputed_value_floats", {7, 8}), k.f("replaced_value_float", nan)}, 1, 1)[0], floats({2, 2}, {7, 1, 2, 8}));
     expect_near(run("Imputer", {ints({1, 3}, {5, 1, 5})}, {k.ints("imputed_value_int64s", {0}), k.i("replaced_value_int64", 5)}, 1, 1)[0], ints({1, 3}, {0, 1, 0}));

@@ -54,9 +54,9 @@ inline void import_binarizer(ImportCtx& ctx) {
     need_number(ctx);
     const DType t = ctx.fact(0).dtype;
     const double threshold = static_cast<double>(ctx.attrs.f("threshold", 0));
-    const double lowest = t == DType::i32 ? INT32_MIN : -9.2233720368547758e18, highest = t == DType::i32 ? INT32_MAX : 9.2233720368547748e18;
-    // x > 0.5 is x > 0 for integers
-    const double limit = is_float(t) ? threshold : std::clamp(std::floor(threshold), lowest, highest);
+    const double lowest = t == DType::i32 ? INT32_MIN : -9.2233720368547758e18, highest = t == DType::i32 ? INT32_MAX : 9.2233720368547758e18;
+    // x > 0.5 is x > 0 for integers; nothing is more than NaN
+    const double limit = is_float(t) ? threshold : std::isnan(threshold) ? highest : std::clamp(std::floor(threshold), lowest, highest);
     ValueId above = ctx.add("Greater", {ctx.in[0], ctx.constant(ops_util::scalar(t, limit))})[0];
     ctx.finish("Cast", {above}, cast_attrs(t));
 }
