@@ -82,11 +82,11 @@ private:
     std::vector<char> from_, to_;
     std::size_t threads_;
 };
-struct Result {
+struct Speed {
     double rate = 0, copy = 0, ns = 0;
 };
 
-Result measure(const Case& c, int threads, Isa isa, Copy& copy) {
+Speed measure(const Case& c, int threads, Isa isa, Copy& copy) {
     std::deque<std::string> names;
     std::deque<Tensor> constants;
     auto keep = [&](std::string s) { return std::string_view(names.emplace_back(std::move(s))); };
@@ -249,7 +249,7 @@ int main(int argc, char** argv) {
     int below = 0, all = 0;
     for (const Case& c : cases(mebibytes)) {
         if (!wanted(c.name)) continue;
-        Result r;
+        Speed r;
         try {
             r = measure(c, threads, cap, copy);
         } catch (const Error& e) {
