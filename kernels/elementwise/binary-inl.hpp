@@ -140,7 +140,7 @@ void pow_loop(const void* context, const void* pa, std::int64_t sa, const void* 
                 constexpr T inf = std::numeric_limits<T>::infinity();
                 if constexpr (std::is_same_v<T, float>) {
                     auto& k = *static_cast<const BinaryContext*>(context);
-                    float x[block];
+                    alignas(64) float x[block];
                     for (std::int64_t i = 0; i < n; i += block) {
                         const std::int64_t m = std::min(block, n - i);
                         for (std::int64_t j = 0; j < m; ++j) x[j] = a[i + j] + 0.f;

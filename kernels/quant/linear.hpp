@@ -121,7 +121,7 @@ public:
 private:
     /// A scale for each element.
     void row_8(const float* x, const float* scale, const float* zero, bool is_unsigned, std::uint8_t* y, std::int64_t n) const {
-        float v[ew::block];
+        alignas(64) float v[ew::block];
         for (std::int64_t i = 0; i < n; i += ew::block) {
             const std::int64_t m = std::min(ew::block, n - i);
             table_->binary_f32[static_cast<int>(vec::Binary::div)](x + i, scale + i, v, m);

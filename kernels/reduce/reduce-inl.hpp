@@ -126,7 +126,7 @@ acc_t<T> run_of(const T* x, std::int64_t n, const vec::Table& t) {
 template <class T, class F>
 acc_t<T> run_of(const Source<T>& x, std::int64_t at, std::int64_t n, const vec::Table& t) {
     if (!x.narrow) return run_of<T, F>(x.x + at, n, t);
-    T buffer[Source<T>::piece];
+    alignas(64) T buffer[Source<T>::piece];
     auto a = F::template none<acc_t<T>>();
     for (std::int64_t i = 0; i < n; i += x.piece) {
         const std::int64_t m = std::min(x.piece, n - i);
@@ -136,14 +136,15 @@ acc_t<T> run_of(const Source<T>& x, std::int64_t at, std::int64_t n, const vec::
 }
 /// Columns that are reduced together: whole rows of the source where they are not longer, as memory likes it.
 inline constexpr std::int64_t columns_most = 2048;
+// Buffers of loops are aligned to lines: a vector that crosses one is stored and read back at a tenth of the speed.
 /// acc[j] over the rows [from, to) of `width` <= columns_most columns from element `base`.
 template <class T, class F>
 void columns(const Walk& w, const Source<T>& x, std::int64_t base, std::int64_t width, std::int64_t from, std::int64_t to, acc_t<T>* acc, const vec::Table& t) {
-    T buffer[columns_most];
+    alignas(64) T buffer[columns_most];
     std::fill(acc, acc + width, F::template none<acc_t<T>>());
     if constexpr (std::is_same_v<T, float>) {
         if (width >= 16) {
-            float part[columns_most];
+            alignas(64) float part[columns_most];
             for (std::int64_t r = from; r < to; r += 32) {
                 std::fill(part, part + width, static_cast<float>(F::template none<double>()));
                 const std::int64_t end = std::min(to, r + 32);
@@ -162,9 +163,10 @@ template <class T, class F>
 void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
     using A = acc_t<T>;
     if (w.rank && !w.reduced[0]) {  // whole rows at a time
-        const std::int64_t n = w.dims[0], chunk = w.outputs >= 8 * columns_most ? columns_most : n <= columns_most && w.outputs / n >= 8 ? n : 512;
-        const std::int64_t chunks = (n + chunk - 1) / chunk, row_parts = ReduceKernel::row_parts(w.each * w.outputs);
-        if (w.outputs / n * chunks < 8 && w.outputs <= ReduceKernel::few_columns && row_parts > 1 && w.each >= 2 * row_parts) {
+        const std::int64_t n = w.dims[0], row_parts = ReduceKernel::row_parts(w.each * w.outputs);
+        const bool few = w.outputs <= ReduceKernel::few_columns && row_parts > 1 && w.each >= 2 * row_parts;
+        const std::int64_t chunk = few || w.outputs >= 8 * columns_most ? std::min(n, columns_most) : 512, chunks = (n + chunk - 1) / chunk;
+        if (few && w.outputs / n * chunks < 8) {
             A* part = static_cast<A*>(partial);
             workers.for_each(w.outputs / n * chunks * row_parts, [&](std::int64_t i) {
                 const std::int64_t p = i % row_parts, c = i / row_parts, outer = c / chunks, at = c % chunks * chunk;
@@ -180,7 +182,7 @@ void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t,
         }
         const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each * std::min(n, chunk)));
         workers.ranges(w.outputs / n * chunks, per, [&](std::int64_t from, std::int64_t to) {
-            A acc[columns_most];
+            alignas(64) A acc[columns_most];
             for (std::int64_t i = from; i < to; ++i) {
                 const std::int64_t outer = i / chunks, at = i % chunks * chunk, width = std::min(chunk, n - at);
                 columns<T, F>(w, x, w.offset(outer, false, 1) + at, width, 0, w.each, acc, t);
@@ -223,7 +225,7 @@ inline float log_sum_exp_run(const float* x, std::int64_t n, const vec::Table& t
     const float top = t.reduce_f32[static_cast<int>(vec::Reduce::max)](x, n);
     if (!std::isfinite(top)) return top;  // -inf: nothing but -inf; inf and NaN win
     double sum = 0;
-    float e[512];
+    alignas(64) float e[512];
     for (std::int64_t i = 0; i < n; i += 512) {
         const std::int64_t m = std::min<std::int64_t>(512, n - i);
         t.binary_scalar_f32[static_cast<int>(vec::Binary::sub)](x + i, top, e, m);
@@ -342,7 +344,7 @@ inline std::int64_t arg_row(const float* x, std::int64_t n, bool max, bool last,
 /// The same of a narrow type, piece by piece. The first NaN stays.
 inline std::int64_t arg_row(const Source<float>& x, std::int64_t at, std::int64_t n, bool max, bool last, const vec::Table& t, const vec::FunctionTable& f) {
     if (!x.narrow) return arg_row(x.x + at, n, max, last, t, f);
-    float buffer[Source<float>::piece], best = 0;
+    alignas(64) float buffer[Source<float>::piece], best = 0;
     std::int64_t place = -1;
     for (std::int64_t i = 0; i < n && best == best; i += x.piece) {
         const std::int64_t m = std::min(x.piece, n - i);
@@ -361,8 +363,8 @@ void arg_columns(const Source<T>& x, std::int64_t base, std::int64_t n, std::int
     using I = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
     constexpr std::int64_t block = 1024;
     if (n > std::numeric_limits<std::int32_t>::max()) raise(ErrorCode::unsupported, "ArgMax over more than 2^31 elements");
-    T best[block], buffer[block];
-    I place[block];
+    alignas(64) T best[block], buffer[block];
+    alignas(64) I place[block];
     for (std::int64_t j0 = 0; j0 < width; j0 += block) {
         const std::int64_t m = std::min(block, width - j0);
         std::copy_n(x.read(base + j0, m, buffer), m, best);
@@ -445,7 +447,7 @@ public:
     }
     /// `count` <= 4 neighbouring rows of n: side by side, since each sum waits for the one before.
     void rows(std::int64_t row, std::int64_t count, std::int64_t n) const {
-        T buffer[4][piece];
+        alignas(64) T buffer[4][piece];
         A acc[4];
         std::fill(acc, acc + 4, F::template none<A>());
         for (std::int64_t done = 0; done < n; done += piece) {
@@ -464,8 +466,8 @@ public:
     }
     /// `width` <= piece columns of n rows, `step` elements apart.
     void columns(std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width) const {
-        T buffer[piece];
-        A acc[piece];
+        alignas(64) T buffer[piece];
+        alignas(64) A acc[piece];
         std::fill(acc, acc + width, F::template none<A>());
         for (std::int64_t k = 0; k < n; ++k) {
             const std::int64_t at = base + (reverse_ ? n - 1 - k : k) * step;
