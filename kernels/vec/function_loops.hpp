@@ -23,7 +23,7 @@ QUERN_VEC_INL void store_narrow(float* p, D v) { *reinterpret_cast<Fhu*>(p) = __
 QUERN_VEC_INL D select(L m, D a, D b) { return m ? a : b; }
 QUERN_VEC_INL D abs(D x) { return (D)((L)x & 0x7fffffffffffffff); }
 QUERN_VEC_INL D with_sign(D magnitude, D sign) { return (D)((L)abs(magnitude) | ((L)sign & static_cast<std::int64_t>(0x8000000000000000u))); }
-QUERN_VEC_INL bool any(L m) {
+QUERN_VEC_INL bool any_wide(L m) {
     std::int64_t r = 0;
     for (int i = 0; i < WD; ++i) r |= m[i];
     return r != 0;
@@ -93,7 +93,7 @@ QUERN_VEC_INL D arc_tangent(D x) {
     return select(x != x, x, with_sign(r, x));
 }
 QUERN_VEC_INL D tangent(D x) {
-    if (__builtin_expect(any(~(abs(x) <= splat(100000.))), 0)) {
+    if (__builtin_expect(any_wide(~(abs(x) <= splat(100000.))), 0)) {
         for (int i = 0; i < WD; ++i) x[i] = ::tan(x[i]);
         return x;
     }
@@ -202,7 +202,7 @@ QUERN_VEC_INL D power(D x, D y) {
 }
 QUERN_VEC_INL void power_lanes(const float* x, const float* y, float* z) {
     D a = widened(x), b = widened(y), big = splat(3.5e38);
-    if (__builtin_expect(any(~((abs(a) < big) & (abs(b) < big))), 0)) {
+    if (__builtin_expect(any_wide(~((abs(a) < big) & (abs(b) < big))), 0)) {
         float t[WD];
         for (int i = 0; i < WD; ++i) t[i] = ::powf(x[i], y[i]);
         for (int i = 0; i < WD; ++i) z[i] = t[i];
