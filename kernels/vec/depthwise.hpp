@@ -205,19 +205,7 @@ QUERN_VEC_FN void micro_gated(const float* a, i64 as, const float* b, const floa
             QUERN_VEC_OPAQUE(at[p]);
         }
     }
-    F lo = splat(end ? end->lo : -__builtin_inff()), hi = splat(end ? end->hi : __builtin_inff());
-    QUERN_UNROLL
-    for (int v = 0; v < V; ++v) {
-        F bias = end && end->bias ? get(end->bias, v) : F{};
-        QUERN_UNROLL
-        for (int r = 0; r < R; ++r) {
-            F y = s[r][v] + bias;
-            if (end && end->residual) y += get(end->residual + r * ldc, v);
-            if (end) y = clip(y, lo, hi);
-            if (v + 1 < V || last == W) store(c + r * ldc + v * W, y);
-            else store_n(c + r * ldc + v * W, y, last);
-        }
-    }
+    part_end<R, V>(s, c, ldc, last, end);
 }
 using MicroGated = void (*)(const float*, i64, const float*, const float*, float*, i64, i64, i64, bool, const char*, i64, const End*);
 template <int V, int R = rows_max<float>>

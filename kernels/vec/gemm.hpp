@@ -130,6 +130,23 @@ QUERN_VEC_INL typename Micro<T>::Fn micro_for(i64 rows) {
     if constexpr (R == 1) return &micro<T, 1, S, Fetch>;
     else return rows == R ? &micro<T, R, S, Fetch> : micro_for<T, S, R - 1, Fetch>(rows);
 }
+/// The sums to C, whose last vector of columns holds `last` values; `end` may be null.
+template <int R, int V> QUERN_VEC_INL void part_end(F (&s)[R][V], float* c, i64 ldc, i64 last, const End* end) {
+    auto get = [&](const float* p, int v) QUERN_VEC_INLINED { return v + 1 < V || last == W ? load(p + v * W) : load_n(p + v * W, last); };
+    F lo = splat(end ? end->lo : -__builtin_inff()), hi = splat(end ? end->hi : __builtin_inff());
+    QUERN_UNROLL
+    for (int v = 0; v < V; ++v) {
+        F bias = end && end->bias ? get(end->bias, v) : F{};
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            F y = s[r][v] + bias;
+            if (end && end->residual) y += get(end->residual + r * ldc, v);
+            if (end) y = clip(y, lo, hi);
+            if (v + 1 < V || last == W) store(c + r * ldc + v * W, y);
+            else store_n(c + r * ldc + v * W, y, last);
+        }
+    }
+}
 /// micro() for the last columns of a product: `cols` of V vectors, the last one perhaps not full.
 template <int R, int S, int V>
 QUERN_VEC_FN void micro_part(const float* a, i64 as, const float* b, i64 bs, float* c, i64 ldc, i64 cols, i64 k, bool acc, const End* end) {
@@ -164,19 +181,7 @@ QUERN_VEC_FN void micro_part(const float* a, i64 as, const float* b, i64 bs, flo
             a += S ? 1 : as;
         }
     }
-    F lo = splat(end ? end->lo : -__builtin_inff()), hi = splat(end ? end->hi : __builtin_inff());
-    QUERN_UNROLL
-    for (int v = 0; v < V; ++v) {
-        F bias = end && end->bias ? get(end->bias, v) : F{};
-        QUERN_UNROLL
-        for (int r = 0; r < R; ++r) {
-            F y = s[r][v] + bias;
-            if (end && end->residual) y += get(end->residual + r * ldc, v);
-            if (end) y = clip(y, lo, hi);
-            if (v + 1 < V || last == W) store(c + r * ldc + v * W, y);
-            else store_n(c + r * ldc + v * W, y, last);
-        }
-    }
+    part_end<R, V>(s, c, ldc, last, end);
 }
 using MicroPart = void (*)(const float* a, i64 as, const float* b, i64 bs, float* c, i64 ldc, i64 cols, i64 k, bool acc, const End* end);
 template <int S, int V, int R = rows_max<float>>
