@@ -65,7 +65,7 @@ int inspect(const Args& a) {
 int check(const Args& a) {
     Progress progress;
     progress.show("checking " + a.model);
-    auto problems = quern::check(a.model, options(a));
+    auto problems = quern::check(a.model, options(a), load_options(a));
     progress.clear();
     if (!problems.ok()) raise(problems.error());
     for (const quern::Problem& p : *problems) {

@@ -42,6 +42,14 @@ grep -q '"ph"' trace.json || { echo "FAILED: no Chrome trace"; failed=1; }
 expect 0 '' "$quern" inspect "$model" --stage import --save saved.onnx
 expect 0 'prob: float\[2, 10\]' "$quern" run saved.onnx --input image=image.npy
 expect 0 'no problem' "$quern" check "$model"
+# A model of one node whose operator is a function that comes along: FunctionProto w = v + v, and the ModelProto.
+printf '\012\005Twice\042\001v\052\001w\072\016\012\001v\012\001v\022\001w\042\003AddJ\004\012\000\020\024R\001d' >twice.pb
+printf '\010\012\022\000\0727\012\020\012\001x\022\001y\042\005Twice\072\001d\022\001gZ\017\012\001x\022\012\012\010\010\001\022\004\012\002\010\002b\017\012\001y\022\012\012\010\010\001\022\004\012\002\010\002B\004\012\000\020\024B\005\012\001d\020\001' >twice.onnx
+{ printf '\223NUMPY\001\000\166\000'; printf '%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"; head -c 8 /dev/zero; } >two.npy
+expect 2 'd::Twice is not implemented' "$quern" check twice.onnx
+expect 0 'no problem' "$quern" check twice.onnx --function twice.pb
+expect 0 'y: float\[2\]' "$quern" run twice.onnx --function twice.pb@1 --input x=two.npy
+expect 2 'since opset 2' "$quern" run twice.onnx --function twice.pb@2 --input x=two.npy
 mkdir -p case/test_data_set_0 && cp "$model" case/model.onnx
 # TensorProto: dims 1,1,8,8; data_type 1; 256 bytes of raw_data.
 { printf '\010\001\010\001\010\010\010\010\020\001\112\200\002'; head -c 256 /dev/zero; } >case/test_data_set_0/input_0.pb

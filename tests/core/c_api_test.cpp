@@ -63,6 +63,35 @@ TEST(CApi, OutputsGoWhereTheCallerWants) {
     EXPECT_EQ(y[0], -1);
     EXPECT_EQ(y[1], 2);
 }
+/// FunctionProto: Twice of domain d, w = v + v.
+constexpr char twice[] = "\x0a\x05" "Twice" "\x22\x01" "v" "\x2a\x01" "w" "\x3a\x0e" "\x0a\x01" "v" "\x0a\x01" "v" "\x12\x01" "w" "\x22\x03" "Add" "\x4a\x02\x10\x14" "\x52\x01" "d";
+TEST(CApi, FunctionBodiesOfOperators) {
+    ModelBuilder b;
+    b.domain("d", 3).input("x", DType::f32, {"N"}).node("Twice", {"x"}, {"y"}, {}, "d").output("y");
+    const std::string bytes = b.bytes();
+    quern_load_options load{};
+    load.size = sizeof load;
+    quern_function f{twice, sizeof twice - 1, 3};
+    load.functions = &f;
+    load.function_count = 1;
+    Handles h, none, newer, null;
+    ASSERT_EQ(QUERN_OK, h.open(bytes, &load)) << h.message();
+    const float x[2] = {1, -3};
+    auto tx = view(QUERN_FLOAT, std::vector<std::int64_t>{2}, x);
+    std::vector<std::int64_t> dims{2};
+    tx.dims = dims.data();
+    ASSERT_EQ(QUERN_OK, quern_session_bind(h.session, "x", &tx, nullptr));
+    ASSERT_EQ(QUERN_OK, quern_session_run(h.session, nullptr));
+    quern_tensor y;
+    ASSERT_EQ(QUERN_OK, quern_session_output(h.session, "y", &y, nullptr));
+    EXPECT_EQ(static_cast<const float*>(y.data)[1], -6);
+    EXPECT_EQ(QUERN_UNSUPPORTED, none.open(bytes));
+    f.since = 4;
+    EXPECT_EQ(QUERN_UNSUPPORTED, newer.open(bytes, &load));
+    EXPECT_NE(newer.message().find("since opset 4"), std::string::npos) << newer.message();
+    f.bytes = nullptr;
+    EXPECT_EQ(QUERN_INVALID_ARGUMENT, null.open(bytes, &load));
+}
 TEST(CApi, NonsenseIsAnError) {
     Handles h;
     EXPECT_EQ(QUERN_INVALID_ARGUMENT, quern_model_load(nullptr, nullptr, &h.model, nullptr));
