@@ -490,7 +490,7 @@ TEST(DeviceRun, TapsOfDeviceValuesAreReadable) {
     t.run();
     expect_near(s.tap("a"), t.tap("a"));
 }
-TEST(DeviceRuns, TrimGivesThePoolBackAndTheSessionRunsOn) {
+TEST(DeviceRun, TrimGivesThePoolBackAndTheSessionRunsOn) {
     auto b = chain("N");
     Session s(b.model().compile(on_fake()));
     for (std::int64_t rows : {300, 5}) {

@@ -158,6 +158,45 @@ TEST_F(CudaEngine, HostNodesInBetweenReadAndWriteTheRightValues) {
         expect_same(s.output("y"), b.run({{"x", x}}, cpu())[0]);
     }
 }
+TEST_F(CudaEngine, RecurrentCellsOfEachKindAreThere) {
+    for (bool linear : {false, true})
+        for (const char* cell : {"GRU", "RNN", "LSTM"}) {
+            const std::int64_t gates = *cell == 'G' ? 3 : *cell == 'L' ? 4 : 1;
+            if (linear && *cell != 'G') continue;
+            ModelBuilder b;
+            b.input("x", DType::f32, {"S", "B", "5"}).constant("w", noise({2, gates * 6, 5}, 2)).constant("r", noise({2, gates * 6, 6}, 3)).constant("c", noise({2, 2 * gates * 6}, 4));
+            std::vector<onnx::Attribute> attributes{onnx::attribute_i("hidden_size", 6), onnx::attribute_s("direction", "bidirectional")};
+            if (linear) attributes.push_back(onnx::attribute_i("linear_before_reset", 1));
+            b.node(cell, {"x", "w", "r", "c"}, {"y"}, attributes).output("y");
+            Engine engine = b.model().compile(cuda_strict());
+            Session s(engine);
+            for (std::int64_t steps : {4, 1, 7}) {
+                Tensor x = noise({steps, 3, 5}, static_cast<int>(steps));
+                s.bind("x", x);
+                s.run();
+                expect_same(s.output("y"), b.run({{"x", x}}, cpu())[0]);
+            }
+        }
+}
+TEST_F(CudaEngine, TopKIsThereWhereKIsKnown) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "300"}).constant("k", ints({1}, {7})).node("TopK", {"x", "k"}, {"v", "i"}).output("v").output("i");
+    Engine engine = b.model().compile(cuda_strict());
+    Session s(engine);
+    for (std::int64_t rows : {3, 1}) {
+        Tensor x = noise({rows, 300}, static_cast<int>(rows));
+        s.bind("x", x);
+        s.run();
+        auto want = b.run({{"x", x}}, cpu());
+        expect_near(s.output("v"), want[0], 0, 0);
+        expect_near(s.output("i"), want[1], 0, 0);
+    }
+    ModelBuilder large;
+    large.input("x", DType::f32, {"N", "3000"}).constant("k", ints({1}, {2000})).node("TopK", {"x", "k"}, {"v", "i"}).output("v");
+    auto refused = large.model().try_compile(cuda_strict());
+    ASSERT_FALSE(refused.ok());
+    EXPECT_NE(std::string(refused.error().what()).find("up to 1024 is accepted"), std::string::npos) << refused.error().what();
+}
 TEST_F(CudaEngine, TheCallersDeviceChoiceStays) {
     int before = -1, after = -2;
     ASSERT_EQ(cudaGetDevice(&before), cudaSuccess);

@@ -121,12 +121,12 @@ QUERN_INLINE const OpDef& op_LSTM() {
 }
 QUERN_INLINE const OpDef& op_GRU() {
     static constexpr OpDef def{.name = "GRU", .min_in = 3, .max_in = 6, .min_out = 0, .max_out = 2, .newest = 22, .import = ops_rnn::import,
-                               .infer = ops_rnn::infer, .lower = ops_rnn::lower, .compute = Compute::real, .promote_in = ~16u};
+                               .infer = ops_rnn::infer, .lower = ops_rnn::lower, .lower_device = ops_rnn::lower, .compute = Compute::real, .promote_in = ~16u};
     return def;
 }
 QUERN_INLINE const OpDef& op_RNN() {
     static constexpr OpDef def{.name = "RNN", .min_in = 3, .max_in = 6, .min_out = 0, .max_out = 2, .newest = 22, .import = ops_rnn::import,
-                               .infer = ops_rnn::infer, .lower = ops_rnn::lower, .compute = Compute::real, .promote_in = ~16u};
+                               .infer = ops_rnn::infer, .lower = ops_rnn::lower, .lower_device = ops_rnn::lower, .compute = Compute::real, .promote_in = ~16u};
     return def;
 }
 
