@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include <quern/base/saturate.hpp>
 #include <quern/kernels/elementwise/unary.hpp>
 
 QUERN_BEGIN
@@ -97,7 +98,7 @@ struct Shrink {
     template <class T> static T f(T x, const UnaryParams& p) noexcept {
         using R = std::conditional_t<std::is_floating_point_v<T>, T, double>;
         const R v = static_cast<R>(x), lambda = static_cast<R>(p.alpha), bias = static_cast<R>(p.beta);
-        return static_cast<T>(v < -lambda ? v + bias : v > lambda ? v - bias : R(0));
+        return saturated<T>(v < -lambda ? v + bias : v > lambda ? v - bias : R(0));
     }
 };
 struct Sigmoid {

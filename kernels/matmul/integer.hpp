@@ -4,6 +4,7 @@
 #include <limits>
 #include <type_traits>
 
+#include <quern/base/saturate.hpp>
 #include <quern/kernels/kernel.hpp>
 #include <quern/kernels/matmul/matmul.hpp>
 #include <quern/tensor/dispatch.hpp>
@@ -28,7 +29,7 @@ inline std::int64_t matrix_of(const View& v, std::int64_t batch, const View& y, 
 /// Y = alpha * A x B + C for i32 and i64: matmul::Problem without `post` and residual; alpha must be a whole number.
 class IntegerKernel final : public Kernel {
 public:
-    explicit IntegerKernel(const Problem& p) : dtype_(p.dtype), ta_(p.trans_a), tb_(p.trans_b), alpha_(static_cast<std::int64_t>(p.alpha)) {}
+    explicit IntegerKernel(const Problem& p) : dtype_(p.dtype), ta_(p.trans_a), tb_(p.trans_b), alpha_(saturated<std::int64_t>(p.alpha)) {}
     const char* name() const noexcept override { return "matmul.integer"; }
     void run(const Call& c) const override {
         if (dtype_ == DType::i32) go<std::int32_t>(c);

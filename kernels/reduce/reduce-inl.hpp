@@ -1,5 +1,6 @@
 // Bodies of reduce.hpp; part of the unit of the Reduce operators.
 #pragma once
+#include <quern/base/saturate.hpp>
 #include <quern/kernels/reduce/reduce.hpp>
 #include <quern/tensor/dispatch.hpp>
 
@@ -262,7 +263,7 @@ void log_sum_exp(const Walk& w, const T* x, T* y, const vec::Table& t, Workers& 
             }
             const double v = top + std::log(sum);
             if constexpr (std::is_floating_point_v<T>) y[o] = static_cast<T>(v);
-            else y[o] = std::isfinite(v) ? static_cast<T>(v) : T(0);
+            else y[o] = std::isfinite(v) ? saturated<T>(v) : T(0);
         }
     });
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include <quern/base/saturate.hpp>
 #include <quern/kernels/transpose/region.hpp>
 #include <quern/tensor/half.hpp>
 
@@ -50,6 +51,7 @@ inline void resolve(const Spec& s, std::span<const std::int64_t> in, const float
     if (!sizes || s.aspect == Aspect::stretch) return;
     for (int a : s.axes) {
         scale[a] = common;
+        if (!(common * static_cast<double>(in[a]) < 0x1p48)) raise(ErrorCode::out_of_memory, "a dimension scaled beyond 2^48");
         out[a] = static_cast<std::int64_t>(common * static_cast<double>(in[a]) + 0.5);
     }
 }
@@ -270,10 +272,7 @@ template <class T, class F> T store(F v) {
     else if constexpr (std::is_same_v<T, BFloat16>) return to_bfloat16(static_cast<float>(v));
     else if constexpr (std::is_same_v<T, bool>) return v != 0;
     else if constexpr (std::is_integral_v<T>) {
-        double r = std::nearbyint(static_cast<double>(v));
-        if (!(r > static_cast<double>(std::numeric_limits<T>::min()))) return std::numeric_limits<T>::min();
-        if (r >= static_cast<double>(std::numeric_limits<T>::max())) return std::numeric_limits<T>::max();
-        return static_cast<T>(r);
+        return saturated<T>(std::nearbyint(static_cast<double>(v)));
     } else return static_cast<T>(v);
 }
 

@@ -39,6 +39,15 @@ TEST(Arithmetic, SmallIntegersWrap) {
     EXPECT_EQ(run_op("Mul", {one<std::int8_t>({100}), one<std::int8_t>({3})})[0].data<std::int8_t>()[0], 44);
     EXPECT_EQ(run_op("Sub", {one<std::uint16_t>({1}), one<std::uint16_t>({2})})[0].data<std::uint16_t>()[0], 65535);
 }
+/// Found by fuzzing: parameters are floats, and integers do not have them all.
+TEST(Arithmetic, ParametersBeyondTheIntegers) {
+    const auto shrink = run_op("Shrink", {one<std::int8_t>({-100, 0, 100})}, {attribute_f("bias", 1e30f), attribute_f("lambd", 1)})[0];
+    EXPECT_EQ(shrink.data<std::int8_t>()[1], 0);
+    const auto least = std::numeric_limits<std::int32_t>::min();
+    const auto gemm = run_op("Gemm", {t<std::int32_t>({1, 1}, {0}), t<std::int32_t>({1, 1}, {7}), t<std::int32_t>({1}, {1})}, {attribute_f("beta", -1e30f)})[0];
+    EXPECT_EQ(gemm.data<std::int32_t>()[0], least);
+    EXPECT_EQ(run_op("ReduceLogSumExp", {one<std::int32_t>({2147483647, 2147483647, 2147483647, 2147483647})})[0].data<std::int32_t>()[0], 2147483647);
+}
 /// Loops of narrow types give what the wide ones give; over same shapes, rows, columns and scalars.
 TEST(Arithmetic, NarrowTypesFollowWideOnes) {
     auto cast = [](const Tensor& x, DType to) { return run_op("Cast", {x}, {attribute_i("to", static_cast<std::int64_t>(to))})[0]; };

@@ -3,6 +3,7 @@
 #pragma once
 #include <cmath>
 
+#include <quern/base/saturate.hpp>
 #include <quern/kernels/matmul/integer.hpp>
 #include <quern/kernels/matmul/matmul.hpp>
 
@@ -70,8 +71,8 @@ inline void import_gemm(ImportCtx& ctx) {
         else if (t == DType::f64) scalar.data<double>()[0] = beta;
         else if (t == DType::f16) scalar.data<Half>()[0] = to_half(beta);
         else if (t == DType::bf16) scalar.data<BFloat16>()[0] = to_bfloat16(beta);
-        else if (t == DType::i32 || t == DType::u32) { std::int32_t v = static_cast<std::int32_t>(beta); std::memcpy(scalar.raw(), &v, 4); }
-        else if (t == DType::i64 || t == DType::u64) { std::int64_t v = static_cast<std::int64_t>(beta); std::memcpy(scalar.raw(), &v, 8); }
+        else if (t == DType::i32 || t == DType::u32) { std::int32_t v = saturated<std::int32_t>(beta); std::memcpy(scalar.raw(), &v, 4); }
+        else if (t == DType::i64 || t == DType::u64) { std::int64_t v = saturated<std::int64_t>(beta); std::memcpy(scalar.raw(), &v, 8); }
         else ctx.unsupported(std::string("Gemm of type ") + dtype_name(t) + "; floating-point types and integers of 32 and 64 bits are accepted");
         ctx.in[2] = ctx.add("Mul", {ctx.in[2], ctx.constant(scalar)})[0];
     }

@@ -33,8 +33,8 @@ Tensor per_feature(const ImportCtx& ctx, const std::vector<T>& v, DType t, std::
     for (std::size_t i = 0; i < v.size(); ++i) {
         if (t == DType::f32) r.data<float>()[i] = static_cast<float>(v[i]);
         else if (t == DType::f64) r.data<double>()[i] = static_cast<double>(v[i]);
-        else if (t == DType::i32) r.data<std::int32_t>()[i] = static_cast<std::int32_t>(v[i]);
-        else r.data<std::int64_t>()[i] = static_cast<std::int64_t>(v[i]);
+        else if (t == DType::i32) r.data<std::int32_t>()[i] = saturated<std::int32_t>(v[i]);
+        else r.data<std::int64_t>()[i] = saturated<std::int64_t>(v[i]);
     }
     return r;
 }

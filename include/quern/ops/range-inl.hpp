@@ -62,7 +62,7 @@ QUERN_INLINE void infer_fill(InferCtx& ctx) {
     if (!ops_util::content_type(t) || dtype_bits(t) < 8 || shape->size() > 1) return;
     const Dim n = shape->empty() ? Dim(1) : (*shape)[0];
     if (!n.is_const() || n.value() > static_cast<std::int64_t>(ops_util::content_limit)) return;
-    Dim v = static_cast<std::int64_t>(ops_util::value_at(value, 0));
+    Dim v = saturated<std::int64_t>(ops_util::value_at(value, 0));
     if (t == DType::i64) v = value.data<std::int64_t>()[0];
     if (t == DType::u64) return;
     ops_util::give_content(ctx, 0, std::vector<Dim>(static_cast<std::size_t>(n.value()), v));

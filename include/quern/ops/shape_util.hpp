@@ -1,8 +1,7 @@
 // What the operators that move data share: content of small integer tensors, merging of dims, scalars.
 #pragma once
-#include <limits>
-
 #include "op.hpp"
+#include <quern/base/saturate.hpp>
 #include <quern/kernels/transpose/problem.hpp>
 #include <quern/tensor/dispatch.hpp>
 
@@ -73,10 +72,7 @@ inline Tensor scalar(DType t, double v, Shape shape = {}) {
         using T = typename decltype(tag)::type;
         if constexpr (std::is_same_v<T, Half>) r.data<T>()[0] = to_half(static_cast<float>(v));
         else if constexpr (std::is_same_v<T, BFloat16>) r.data<T>()[0] = to_bfloat16(static_cast<float>(v));
-        else if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-            constexpr T lowest = std::numeric_limits<T>::min(), highest = std::numeric_limits<T>::max();
-            r.data<T>()[0] = v != v ? T{0} : v <= static_cast<double>(lowest) ? lowest : v >= static_cast<double>(highest) ? highest : static_cast<T>(v);
-        } else r.data<T>()[0] = static_cast<T>(v);
+        else r.data<T>()[0] = saturated<T>(v);
     });
     return r;
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <cmath>
 
+#include "../base/saturate.hpp"
 #include "../ops/evaluate.hpp"
 #include "layout-inl.hpp"
 #include "pass.hpp"
@@ -82,7 +83,7 @@ struct Quantized {
     };
     static std::int32_t quantized(double x, const Value8& y, DType t) {
         double least = t == DType::u8 ? 0 : -128, most = t == DType::u8 ? 255 : 127;
-        return static_cast<std::int32_t>(std::clamp(std::nearbyint(x / y.s) + y.z, least, most));
+        return saturated<std::int32_t>(std::clamp(std::nearbyint(x / y.s) + y.z, least, most));
     }
     /// Takes Relu and Clip off above `v`: rounding keeps the order of values, so bounds may be taken after it.
     ValueId bounded(ValueId v, const Value8& y, Bounds& b) {
