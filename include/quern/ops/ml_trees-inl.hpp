@@ -259,7 +259,7 @@ QUERN_INLINE void infer_ensemble(InferCtx& ctx) {
     ctx.need_type(0, {DType::f32, DType::f64, DType::f16});
     const std::int64_t post = ctx.attrs.i("post_transform", 0);
     if (post < 0 || post > 4) raise(ErrorCode::invalid_model, "post_transform is " + std::to_string(post) + "; accepted: 0 to 4");
-    need_features(ctx, most_feature(ctx.attrs) + 1, false);
+    need_features(ctx, std::min(most_feature(ctx.attrs), INT64_MAX - 1) + 1, false);
     set_scores(ctx, ctx.in(0).dtype, targets_of(ctx.attrs));
 }
 QUERN_INLINE Lowered lower_ensemble(const LowerCtx& ctx) {
