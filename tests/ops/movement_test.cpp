@@ -57,6 +57,14 @@ TEST(Reshape, RefusesWhatDoesNotFit) {
         for (bool fixed : {true, false})
             EXPECT_THROW(run_op("Reshape", {x, ints({static_cast<std::int64_t>(t.size())}, t)}, {}, 20, 1, fixed ? std::vector<int>{1} : std::vector<int>{}), quern::Error);
 }
+TEST(OneHot, ItsDepthIsOneNumber) {
+    const Tensor values = floats({2}, {0, 1});
+    EXPECT_EQ(run_op("OneHot", {ints({2}, {1, 0}), floats({1}, {3}), values})[0].shape()[1], 3);
+    EXPECT_THROW(run_op("OneHot", {ints({2}, {1, 0}), floats({0}, {}), values}), quern::Error);  // found by fuzzing
+    ModelBuilder b;
+    b.input("i", DType::i64, {"2"}).input("depth", DType::f32, {"D"}).constant("values", values).node("OneHot", {"i", "depth", "values"}, {"y"}).output("y");
+    EXPECT_THROW(b.run({{"i", ints({2}, {1, 0})}, {"depth", floats({0}, {})}}), quern::Error);
+}
 TEST(Transpose, EveryOrderOfFourAxes) {
     const std::int64_t d[4] = {3, 40, 2, 37};
     Tensor x = counting({d[0], d[1], d[2], d[3]});
