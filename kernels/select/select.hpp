@@ -160,6 +160,7 @@ public:
     const char* name() const noexcept override { return "one_hot.portable"; }
     bool measure(const Call& call, std::vector<std::int64_t>* dims) const override {
         if (!measured_) return false;
+        if (call.in[1].count() != 1) raise(ErrorCode::shape_mismatch, "a depth of " + std::to_string(call.in[1].count()) + " elements; one is accepted");
         double depth = 0;
         dispatch_plain(call.in[1].dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;

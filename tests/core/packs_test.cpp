@@ -183,7 +183,7 @@ ModelBuilder heavy_model(int layers, float first) {
     return b;
 }
 struct ModelFile {
-    std::string path = testing::TempDir() + "quern_shared.onnx";
+    std::string path = testing::TempDir() + "quern_" + testing::UnitTest::GetInstance()->current_test_info()->name() + ".onnx";  // tests run side by side
     ~ModelFile() { std::remove(path.c_str()); }
     /// A new file in the place of the old one, as whoever replaces a model in use must write it.
     void write(const std::string& bytes) const {

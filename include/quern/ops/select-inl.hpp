@@ -111,8 +111,6 @@ QUERN_INLINE void infer_one_hot(InferCtx& ctx) {
     if (!is_integer(i.dtype) && i.dtype != DType::f32 && i.dtype != DType::f64) ctx.unsupported(std::string("indices of type ") + dtype_name(i.dtype));
     if (DType d = ctx.in(1).dtype; dtype_bits(d) < 8 || d == DType::boolean || d == DType::c64 || d == DType::c128)
         ctx.unsupported(std::string("depth of type ") + dtype_name(d));
-    if (ctx.ranked(1) && ops_util::product(ctx.in(1).dims).is_const() && !ops_util::product(ctx.in(1).dims).is(1))
-        ctx.fail("depth is " + ctx.in(1).to_string() + "; accepted: one number");
     std::int64_t n = ops_util::length_of(ctx, 2);
     if (n >= 0 && n != 2) ctx.fail("values must be [off, on], not " + std::to_string(n) + " elements");
     if (!i.ranked) return ctx.set_unranked(0, v.dtype);
