@@ -34,14 +34,19 @@ inline void move_activation(const Attrs& from, Attrs& to, const std::string& pre
     for (const char* name : {"activation", "activation_params"})
         if (const Attr* a = from.find(name)) to.set(prefix + name, *a);
 }
+/// By value: the last node in order that reads it; -1 for none.
+inline std::vector<NodeId> last_readers(const Graph& g) {
+    std::vector<NodeId> reader(g.values.size(), -1);
+    for (NodeId id : g.order())
+        for (ValueId v : g.nodes[static_cast<std::size_t>(id)].in)
+            if (v != no_value) reader[static_cast<std::size_t>(v)] = id;
+    return reader;
+}
 inline bool chain(Graph& g, const PassContext& ctx) {
     bool changed = false;
     if (ctx.target.device != Device::cpu) return false;
     std::vector<int> uses = g.use_counts();
-    std::vector<NodeId> reader(g.values.size(), -1);
-    for (NodeId id : g.order())
-        for (ValueId v : g.nodes[id].in)
-            if (v != no_value) reader[static_cast<std::size_t>(v)] = id;
+    const std::vector<NodeId> reader = last_readers(g);
     for (NodeId id : g.order()) {
         const Node* middle = &g.nodes[id];
         if (!middle->op || !is_depthwise(g, middle)) continue;
@@ -155,10 +160,7 @@ inline bool take_pool(Graph& g, NodeId id, const std::vector<int>& uses) {
 inline bool gates(Graph& g, const PassContext& ctx) {
     if (ctx.target.device != Device::cpu) return false;
     std::vector<int> uses = g.use_counts();
-    std::vector<NodeId> reader(g.values.size(), -1);
-    for (NodeId id : g.order())
-        for (ValueId v : g.nodes[id].in)
-            if (v != no_value) reader[static_cast<std::size_t>(v)] = id;
+    const std::vector<NodeId> reader = last_readers(g);
     bool changed = false;
     for (NodeId id : g.order())
         if (g.nodes[id].op && (take_gate(g, id, uses, reader, ctx) || take_means(g, id, ctx) || take_pool(g, id, uses))) changed = true;

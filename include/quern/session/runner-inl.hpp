@@ -287,7 +287,6 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
                 holes_.erase(it);
             }
     };
-    auto bytes = [&](int v) { return bytes_of(v); };
     for (int s = begin; s < end; ++s) {
         const PlanStep& st = p.steps[s];
         for (int v : st.out)
@@ -297,20 +296,20 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
             if (p.values[v].device != device) continue;
             f.segment_of[v] = segment;
             adopted_[v] = 0;
-            f.offset[v] = take(bytes(v));
+            f.offset[v] = take(bytes_of(v));
         }
         for (std::size_t o = 0; o < st.out.size(); ++o) {
             int v = st.out[o];
             if (v < 0 || p.values[v].home != PlanValue::Home::arena || p.values[v].device != device || p.values[v].made != s) continue;
             f.segment_of[v] = segment;
             if (p.values[v].dtype == DType::string) continue;
-            std::size_t n = bytes(v);
+            std::size_t n = bytes_of(v);
             const Kernel* k = kernel_of(s);
             if (o == 0 && k && k->inplace && n)
                 for (std::size_t i = 0; i < st.in.size() && adopted_from < 0; ++i) {
                     int r = st.in[i] < 0 ? -1 : p.values[st.in[i]].root;
                     if (r < 0 || !(k->inplace >> i & 1u) || p.values[r].home != PlanValue::Home::arena || p.values[r].last != s || f.segment_of[r] != segment || p.values[r].device != device) continue;
-                    if (bytes(r) != n || bytes(st.in[i]) != n || p.values[r].dtype == DType::string) continue;
+                    if (bytes_of(r) != n || bytes_of(st.in[i]) != n || p.values[r].dtype == DType::string) continue;
                     bool twice = false;  // the same memory under another shape at another input
                     for (std::size_t j = 0; j < st.in.size(); ++j) twice = twice || (j != i && st.in[j] >= 0 && st.in[j] != st.in[i] && p.values[st.in[j]].root == r);
                     if (twice) continue;
@@ -325,7 +324,7 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
             give(f.steps[s].scratch, f.steps[s].booking.scratch);
         }
         for (int r : dying_[s])
-            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].device == device && p.values[r].made >= begin && p.values[r].dtype != DType::string) give(f.offset[r], bytes(r));
+            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].device == device && p.values[r].made >= begin && p.values[r].dtype != DType::string) give(f.offset[r], bytes_of(r));
     }
     f.segment_bytes[arena_of(segment, device)] = top;
 }
