@@ -94,6 +94,8 @@ public:
 /// All parts stand in one piece of memory, one after the other.
 class Split final : public Kernel {
 public:
+    /// Each takes a hundred times the memory of a number.
+    static constexpr std::int64_t most_parts = 1 << 20;
     Split(std::int64_t axis, bool keep) : axis_(axis), keep_(keep) {}
     const char* name() const noexcept override { return "sequence.split"; }
     void run(const Call& c) const override {
@@ -108,6 +110,7 @@ public:
         const std::int64_t size = by_size ? 0 : given(c, 1) ? integer(c.in[1], "split") : 1;
         if (!by_size && size < 1) raise(ErrorCode::invalid_argument, "split is " + std::to_string(size) + "; accepted: 1 and more");
         const std::int64_t parts = by_size ? c.in[1].count() : n / size + (n % size != 0);
+        if (parts > most_parts) raise(ErrorCode::out_of_memory, "a sequence of " + std::to_string(parts) + " tensors; accepted: up to " + std::to_string(most_parts));
         const std::size_t element = text ? sizeof(std::string) : static_cast<std::size_t>(dtype_bits(x.dtype)) / 8;
         const std::int64_t outer = x.count(0, axis), inner = x.count(axis + 1, x.rank);
         auto all = std::make_shared<const Tensor>(Tensor::uninitialized(x.dtype, {x.count()}));

@@ -166,14 +166,15 @@ QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* con
     busy_.store(false);
 }
 
-QUERN_INLINE void RunWorkers::check(const std::atomic<bool>* stop) {
-    if (stop && stop->load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
+QUERN_INLINE void RunWorkers::check() const {
+    if (stop_ && stop_->load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
+    if (end_ != never && std::chrono::steady_clock::now() > end_) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
 }
 QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
     if (n <= 0) return;
     if (n == 1 || width_ == 1) {
         for (std::int64_t i = 0; i < n; ++i) {
-            check(stop_);
+            check();
             tile(context, i, 0);
         }
         return;
@@ -181,18 +182,17 @@ QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
     struct Guarded {
         Tile tile;
         void* context;
-        const std::atomic<bool>* stop;
-        int width;
+        const RunWorkers& run;
         std::atomic<bool> failed{false};
         std::exception_ptr first;
         std::mutex lock;
-    } g{tile, context, stop_, width_, {}, {}, {}};
+    } g{tile, context, *this, {}, {}, {}};
     auto safe = [](void* c, std::int64_t i, int w) {
         auto& s = *static_cast<Guarded*>(c);
         if (s.failed.load(std::memory_order_relaxed)) return;
         try {
-            check(s.stop);
-            if (w < 0 || w >= s.width) raise(ErrorCode::invalid_argument, "the executor gave worker " + std::to_string(w) + "; its width was " + std::to_string(s.width));
+            s.run.check();
+            if (w < 0 || w >= s.run.width_) raise(ErrorCode::invalid_argument, "the executor gave worker " + std::to_string(w) + "; its width was " + std::to_string(s.run.width_));
             s.tile(s.context, i, w);
         } catch (...) {
             std::lock_guard<std::mutex> l(s.lock);

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <string>
 #include <string_view>
@@ -71,6 +72,8 @@ public:
     /// Once `stop` is true, run() raises cancelled before its next tile.
     RunWorkers(ThreadPool* pool, Executor* executor, const std::atomic<bool>* stop = nullptr)
         : pool_(pool), executor_(executor), stop_(stop), width_(executor ? std::clamp(executor->width(), 1, 1024) : pool ? pool->width() : 1) {}
+    /// From `end` on run() raises deadline_exceeded before its next tile.
+    void until(std::chrono::steady_clock::time_point end) noexcept { end_ = end; }
     /// Asked of an executor once: what kernels book for each worker holds as long as the session.
     int width() const noexcept override { return width_; }
     void run(std::int64_t n, Tile tile, void* context) override;
@@ -91,7 +94,9 @@ private:
     Executor* executor_;
     const std::atomic<bool>* stop_;
     int width_;
-    static void check(const std::atomic<bool>* stop);
+    static constexpr auto never = std::chrono::steady_clock::time_point::max();
+    std::chrono::steady_clock::time_point end_ = never;
+    void check() const;
 };
 
 QUERN_END

@@ -9,6 +9,7 @@ struct Dim::Atom {
     enum Kind : std::uint8_t { sym, div, cdiv, tdiv, mod, min, max, bcast, mul, add } kind;
     std::string key;
     Dim a, b;
+    int depth = 1;  // of atoms in atoms
 };
 struct Dim::Poly {
     struct Term {
@@ -17,6 +18,7 @@ struct Dim::Poly {
     };
     std::vector<Term> terms;  // sorted by atoms' keys; the constant first
     std::string key;
+    int depth = 0;
 };
 
 /// The algebra behind Dim: everything works on polynomials with 128-bit checks against overflow.
@@ -29,6 +31,15 @@ struct DimOps {
         if (v > INT64_MAX || v < INT64_MIN) raise(ErrorCode::invalid_model, "a dimension overflows 64 bits");
         return static_cast<std::int64_t>(v);
     }
+    /// Formulas may double with each node of a chain, and whoever walks through one recurses.
+    static constexpr std::size_t longest = 8192;
+    static constexpr int deepest = 256;
+    static void check(std::size_t length, int depth) {
+        if (length > longest || depth > deepest)
+            raise(ErrorCode::unsupported, "a size is a formula of " + std::to_string(length) + " characters, " + std::to_string(depth) + " levels deep; accepted: up to " +
+                                              std::to_string(longest) + " and " + std::to_string(deepest));
+    }
+    static int depth(const Dim& d) { return d.p_ ? d.p_->depth : 0; }
     static std::string key_of(const Term& t) {
         std::string s;
         for (auto& a : t.atoms) s += (s.empty() ? "" : "*") + a->key;
@@ -57,6 +68,8 @@ struct DimOps {
                             : out[i].coeff == -1 ? "-" + keys[i]
                                                  : std::to_string(out[i].coeff) + "*" + keys[i];
             p->key += (p->terms.empty() || s[0] == '-' ? "" : "+") + s;
+            for (auto& a : out[i].atoms) p->depth = std::max(p->depth, a->depth);
+            check(p->key.size(), p->depth);
             p->terms.push_back(std::move(out[i]));
         }
         if (p->terms.empty()) return Dim(0);
@@ -68,11 +81,12 @@ struct DimOps {
         return make({Term{1, {p}}});
     }
     static Dim binary(Atom::Kind k, const char* name, const Dim& a, const Dim& b) {
-        return atom(Atom{k, std::string(name) + "(" + a.to_string() + "," + b.to_string() + ")", a, b});
+        return atom(Atom{k, std::string(name) + "(" + a.to_string() + "," + b.to_string() + ")", a, b, 1 + std::max(depth(a), depth(b))});
     }
     static Dim product(const Dim& a, const Dim& b) {
-        // Opaque beyond 64 terms: still computed, no longer simplified.
-        if (terms(a).size() * terms(b).size() > 64) return binary(Atom::mul, "mul", a, b);
+        // Opaque beyond 64 terms or half of the longest formula: still computed, no longer simplified.
+        const std::size_t na = terms(a).size(), nb = terms(b).size();
+        if (na * nb > 64 || (na * nb > 1 && nb * a.to_string().size() + na * b.to_string().size() > longest / 2)) return binary(Atom::mul, "mul", a, b);
         std::vector<Term> out;
         for (auto& x : terms(a))
             for (auto& y : terms(b)) {
@@ -91,8 +105,9 @@ struct DimOps {
         if (tb.size() == 1) {
             std::vector<Term> out;
             for (auto& t : ta) {
-                if (t.coeff % tb[0].coeff) return false;
-                Term r{t.coeff / tb[0].coeff, t.atoms};
+                const __int128 n = t.coeff, by = tb[0].coeff;
+                if (n % by) return false;
+                Term r{checked(n / by), t.atoms};
                 for (auto& f : tb[0].atoms) {
                     auto it = std::find_if(r.atoms.begin(), r.atoms.end(), [&](auto& x) { return x->key == f->key; });
                     if (it == r.atoms.end()) return false;
@@ -140,7 +155,7 @@ struct DimOps {
 };
 
 QUERN_INLINE Dim Dim::symbol(std::string name) {
-    return DimOps::atom(Atom{Atom::sym, std::move(name), 0, 0});
+    return DimOps::atom(Atom{Atom::sym, std::move(name), 0, 0, 1});
 }
 QUERN_INLINE std::string Dim::to_string() const { return p_ ? p_->key : std::to_string(c_); }
 QUERN_INLINE bool Dim::nonnegative() const noexcept { return DimOps::all_nonneg(*this); }
@@ -168,26 +183,30 @@ QUERN_INLINE bool operator==(const Dim& a, const Dim& b) noexcept {
     return a.p_ == b.p_ || a.p_->key == b.p_->key;
 }
 namespace detail {
-inline std::int64_t fdiv(std::int64_t a, std::int64_t b) { return a / b - ((a % b != 0) && ((a < 0) != (b < 0))); }
-inline std::int64_t cdiv(std::int64_t a, std::int64_t b) { return -fdiv(-a, b); }
+inline __int128 fdiv(__int128 a, __int128 b) { return a / b - ((a % b != 0) && ((a < 0) != (b < 0))); }
+/// The quotients and the remainder of two numbers, b != 0; the lowest number by -1 overflows.
+inline std::int64_t quotient(std::int64_t a, std::int64_t b) { return DimOps::checked(fdiv(a, b)); }
+inline std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return DimOps::checked(-fdiv(-static_cast<__int128>(a), b)); }
+inline std::int64_t quotient_cut(std::int64_t a, std::int64_t b) { return DimOps::checked(static_cast<__int128>(a) / b); }
+inline std::int64_t remainder(std::int64_t a, std::int64_t b) { return DimOps::checked(a - b * fdiv(a, b)); }
 }  // namespace detail
 QUERN_INLINE Dim floor_div(const Dim& a, const Dim& b) {
     if (b.is(0)) raise(ErrorCode::shape_mismatch, "division by zero in a dimension");
-    if (a.is_const() && b.is_const()) return detail::fdiv(a.value(), b.value());
+    if (a.is_const() && b.is_const()) return detail::quotient(a.value(), b.value());
     Dim q;
     if (DimOps::exact(a, b, q)) return q;
     return DimOps::binary(Dim::Atom::div, "floordiv", a, b);
 }
 QUERN_INLINE Dim ceil_div(const Dim& a, const Dim& b) {
     if (b.is(0)) raise(ErrorCode::shape_mismatch, "division by zero in a dimension");
-    if (a.is_const() && b.is_const()) return detail::cdiv(a.value(), b.value());
+    if (a.is_const() && b.is_const()) return detail::quotient_up(a.value(), b.value());
     Dim q;
     if (DimOps::exact(a, b, q)) return q;
     return DimOps::binary(Dim::Atom::cdiv, "ceildiv", a, b);
 }
 QUERN_INLINE Dim trunc_div(const Dim& a, const Dim& b) {
     if (b.is(0)) raise(ErrorCode::shape_mismatch, "division by zero in a dimension");
-    if (a.is_const() && b.is_const()) return a.value() / b.value();
+    if (a.is_const() && b.is_const()) return detail::quotient_cut(a.value(), b.value());
     if (a.nonnegative() && b.nonnegative()) return floor_div(a, b);
     Dim q;
     if (DimOps::exact(a, b, q)) return q;
@@ -195,7 +214,7 @@ QUERN_INLINE Dim trunc_div(const Dim& a, const Dim& b) {
 }
 QUERN_INLINE Dim floor_mod(const Dim& a, const Dim& b) {
     if (b.is(0)) raise(ErrorCode::shape_mismatch, "division by zero in a dimension");
-    if (a.is_const() && b.is_const()) return a.value() - b.value() * detail::fdiv(a.value(), b.value());
+    if (a.is_const() && b.is_const()) return detail::remainder(a.value(), b.value());
     Dim q;
     if (DimOps::exact(a, b, q)) return 0;
     return DimOps::binary(Dim::Atom::mod, "mod", a, b);
@@ -311,10 +330,10 @@ QUERN_INLINE void DimProgram::evaluate(std::int64_t* v, int from, int to) const 
         if (b == 0 && (c.op == Op::div || c.op == Op::cdiv || c.op == Op::tdiv || c.op == Op::mod))
             raise(ErrorCode::shape_mismatch, "division by zero in a dimension");
         switch (c.op) {
-            case Op::div: v[i] = detail::fdiv(a, b); break;
-            case Op::cdiv: v[i] = detail::cdiv(a, b); break;
-            case Op::tdiv: v[i] = a / b; break;
-            case Op::mod: v[i] = a - b * detail::fdiv(a, b); break;
+            case Op::div: v[i] = detail::quotient(a, b); break;
+            case Op::cdiv: v[i] = detail::quotient_up(a, b); break;
+            case Op::tdiv: v[i] = detail::quotient_cut(a, b); break;
+            case Op::mod: v[i] = detail::remainder(a, b); break;
             case Op::min: v[i] = a < b ? a : b; break;
             case Op::max: v[i] = a > b ? a : b; break;
             case Op::mul: v[i] = DimOps::checked(static_cast<__int128>(a) * b); break;

@@ -46,9 +46,10 @@ struct Bodies {
 
 class Importer {
 public:
-    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner, const CustomTable* custom, std::span<const GivenFunction> given)
+    Importer(const onnx::ModelProto& m, onnx::External* e, std::shared_ptr<const void> owner, const CustomTable* custom, std::span<const GivenFunction> given, std::size_t memory_limit)
         : model_(m), external_(e), owner_(std::move(owner)), custom_(custom), given_(given), opsets_(opsets_of(m.opset_import)) {
-        node_budget_ = 200000 + 50 * m.graph.node.size();
+        if (memory_limit) dense_left_ = std::min(dense_left_, memory_limit);
+        budget_ = 200000 + 50 * m.graph.node.size();
         for (auto& f : m.functions) functions_[std::string(f.domain) + "::" + std::string(f.name) + "::" + std::string(f.overload)] = &f;
     }
     Imported run();
@@ -69,6 +70,9 @@ public:
     Fact declared(const onnx::TypeProto& t, const std::string& who);
     void problem(Scope& s, const onnx::NodeProto& n, std::int64_t opset, const Error& e);
     std::string unique(Graph& g, std::string_view name);
+    Tensor tensor(const onnx::TensorProto& t);
+    Tensor sparse(const onnx::SparseTensor& t);
+    void spend(std::size_t parts);
 
     const onnx::ModelProto& model_;
     onnx::External* external_;
@@ -80,7 +84,9 @@ public:
     Imported out_;
     std::unordered_map<const Graph*, std::unordered_map<std::string, int>> taken_;
     int unknown_dims_ = 0;
-    std::size_t node_budget_;  // functions that call each other may multiply nodes without end
+    std::size_t budget_;  // functions that call each other may multiply what is in the file without end
+    std::unordered_map<const onnx::TensorProto*, Tensor> tensors_;  // decoded once, however often their function is called
+    std::size_t dense_left_ = std::size_t{1} << 30;                 // bytes of sparse tensors, which a few bytes of a file make
 };
 
 /// The face that an operator's import sees.
@@ -99,6 +105,10 @@ struct Importer::Context final : ImportCtx {
     }
     ValueId constant(Tensor t) override { return graph.add_constant(graph.fresh_name(base_name()), std::move(t)); }
     NodeId make(const OpDef& op, std::vector<ValueId> inputs, Attrs a, std::vector<ValueId> outs) {
+        // Who runs subgraphs takes all that are there, in the order of their names.
+        auto graphs = std::count_if(a.all().begin(), a.all().end(), [](auto& x) { return std::holds_alternative<std::shared_ptr<const Graph>>(x.second); });
+        if (const int accepted = !op.control ? 0 : op.formals ? 1 : 2; graphs > accepted)
+            raise(ErrorCode::invalid_model, std::to_string(graphs) + " attributes are graphs; accepted for " + op.name + ": " + std::to_string(accepted));
         NodeId id = graph.add_node(op, made++ ? base_name() + "." + std::to_string(made) : base_name(), std::move(inputs), std::move(outs), std::move(a));
         graph.nodes[id].origin = origin;
         infer_node(graph, id);
@@ -139,6 +149,24 @@ struct Importer::Context final : ImportCtx {
     }
 };
 
+inline void Importer::spend(std::size_t parts) {
+    if (parts > budget_) raise(ErrorCode::invalid_model, "inlined functions make more nodes, names and values than 200000 and 50 for each node in the graph");
+    budget_ -= parts;
+}
+inline Tensor Importer::tensor(const onnx::TensorProto& t) {
+    auto it = tensors_.find(&t);
+    if (it == tensors_.end()) it = tensors_.emplace(&t, onnx::decode_tensor(t, external_, owner_)).first;
+    return it->second;
+}
+inline Tensor Importer::sparse(const onnx::SparseTensor& s) {
+    auto it = tensors_.find(&s.values);
+    if (it == tensors_.end()) {
+        it = tensors_.emplace(&s.values, onnx::decode_sparse(s, external_, owner_, dense_left_)).first;
+        dense_left_ -= it->second.bytes();
+    }
+    return it->second;
+}
+
 inline std::string Importer::unique(Graph& g, std::string_view name) {
     int& n = taken_[&g][std::string(name)];
     return n++ ? std::string(name) + "." + std::to_string(n) : std::string(name);
@@ -147,7 +175,7 @@ inline std::string Importer::unique(Graph& g, std::string_view name) {
 inline ValueId Importer::find(Scope& s, std::string_view name) {
     if (auto it = s.names.find(name); it != s.names.end()) return it->second;
     if (auto it = s.initializers.find(name); it != s.initializers.end()) {
-        Tensor t = with_place([&] { return "initializer '" + std::string(name) + "'"; }, [&] { return onnx::decode_tensor(*it->second, external_, owner_); });
+        Tensor t = with_place([&] { return "initializer '" + std::string(name) + "'"; }, [&] { return tensor(*it->second); });
         return s.names[name] = s.graph->add_constant(unique(*s.graph, name), std::move(t));
     }
     if (!s.parent) return no_value;
@@ -202,7 +230,7 @@ inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, B
         case 3: out = std::string(a.s); return true;
         case 4:
             if (!a.t) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no tensor");
-            out = onnx::decode_tensor(*a.t, external_, owner_);
+            out = tensor(*a.t);
             return true;
         case 5: {
             if (!a.g) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no graph");
@@ -215,7 +243,7 @@ inline bool Importer::attribute(Scope& s, const onnx::Attribute& a, Attr& out, B
         case 8: out = std::vector<std::string>(a.strings.begin(), a.strings.end()); return true;
         case 11: {  // sparse tensors become dense where Constant reads them
             if (!a.sparse) raise(ErrorCode::invalid_model, "attribute '" + std::string(a.name) + "' has no sparse tensor");
-            out = onnx::decode_sparse(*a.sparse, external_, owner_);
+            out = sparse(*a.sparse);
             return true;
         }
         case 13:
@@ -349,8 +377,7 @@ inline std::string Importer::why_unknown(const onnx::NodeProto& n, std::int64_t 
 }
 
 inline void Importer::node(Scope& s, const onnx::NodeProto& n) {
-    if (node_budget_ == 0) raise(ErrorCode::invalid_model, "inlined functions make more nodes than 200000 and 50 for each in the graph");
-    --node_budget_;
+    spend(s.call ? std::max<std::size_t>(1, n.output.size()) + n.input.size() / 8 + n.attribute.size() / 8 + s.prefix.size() / 256 : 1);
     std::string_view domain = n.domain == "ai.onnx" ? std::string_view() : n.domain;
     auto v = s.opsets->find(domain);
     std::int64_t opset = v == s.opsets->end() ? 0 : v->second;
@@ -439,10 +466,12 @@ inline void Importer::call_function(Scope& s, const onnx::NodeProto& n, const on
     inner.call = &call;
     inner.function = &f;
     inner.depth = s.depth + 1;
-    inner.prefix = s.prefix + std::string(n.name.empty() ? n.op_type : n.name) + "/";
+    const std::string part = std::string(n.name.empty() ? n.op_type : n.name) + "/";
+    inner.prefix = s.prefix + part;
     for (std::size_t i = 0; i < f.input.size(); ++i)
         if (i < n.input.size() && !n.input[i].empty()) inner.names[f.input[i]] = find(s, n.input[i]);
     // An input that the call leaves out reads as absent in the body.
+    spend(f.node.size() / 8);  // also where none of them is made
     std::vector<onnx::NodeProto> body = f.node;
     for (auto& b : body)
         for (auto& i : b.input)
@@ -450,7 +479,7 @@ inline void Importer::call_function(Scope& s, const onnx::NodeProto& n, const on
                 if (i == f.input[k] && (k >= n.input.size() || n.input[k].empty())) i = {};
     std::size_t before = out_.problems.size();
     nodes(inner, body);
-    for (std::size_t p = before; p < out_.problems.size(); ++p) out_.problems[p].node = inner.prefix + out_.problems[p].node;
+    for (std::size_t p = before; p < out_.problems.size(); ++p) out_.problems[p].node = part + out_.problems[p].node;
     for (std::size_t o = 0; o < n.output.size() && o < f.output.size(); ++o) {
         if (n.output[o].empty()) continue;
         ValueId v = find(inner, f.output[o]);
@@ -465,7 +494,7 @@ inline void Importer::fill(Scope& s, const onnx::GraphProto& g, const std::vecto
     s.graph->name = std::string(g.name);
     for (auto& t : g.initializer) s.initializers[t.name] = &t;
     for (auto& t : g.sparse_initializer)
-        s.names[t.values.name] = s.graph->add_constant(unique(*s.graph, t.values.name), onnx::decode_sparse(t, external_, owner_));
+        s.names[t.values.name] = s.graph->add_constant(unique(*s.graph, t.values.name), sparse(t));
     for (std::size_t at = 0; at < g.input.size(); ++at) {
         auto& i = g.input[at];
         if (!formals && s.initializers.count(i.name)) continue;
@@ -548,8 +577,8 @@ QUERN_INLINE std::vector<GivenFunction> parse_functions(const std::vector<Functi
 }
 
 QUERN_INLINE Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner, const CustomTable* custom,
-                                   std::span<const GivenFunction> functions) {
-    return import_detail::Importer(model, external, std::move(owner), custom, functions).run();
+                                   std::span<const GivenFunction> functions, std::size_t memory_limit) {
+    return import_detail::Importer(model, external, std::move(owner), custom, functions, memory_limit).run();
 }
 
 QUERN_END

@@ -29,8 +29,8 @@ QUERN_API std::vector<GivenFunction> parse_functions(const std::vector<FunctionB
 /// Builds the graph. Never raises for a single node: problems are collected, with node, operator, opset and types.
 /// Raises invalid_model when the model as a whole is broken (no graph, an output that nothing makes).
 /// `owner` keeps the bytes of weights alive; `custom`, operators of the application (null: none), must outlive the graph, and so must the
-/// bytes of `functions`.
+/// bytes of `functions`. What a few bytes of the file may become (sparse tensors) takes `memory_limit` at most (0: 1 GiB).
 QUERN_API Imported import_model(const onnx::ModelProto& model, onnx::External* external, std::shared_ptr<const void> owner,
-                                const CustomTable* custom = nullptr, std::span<const GivenFunction> functions = {});
+                                const CustomTable* custom = nullptr, std::span<const GivenFunction> functions = {}, std::size_t memory_limit = 0);
 
 QUERN_END

@@ -261,7 +261,7 @@ QUERN_INLINE std::int64_t sparse_at(const SparseTensor& s, std::span<const std::
 }  // namespace tensors
 
 QUERN_INLINE Tensor decode_sparse(const SparseTensor& s, External* external, std::shared_ptr<const void> owner, std::size_t max_bytes) {
-    Tensor values = decode_tensor(s.values, external, owner), indices = decode_tensor(s.indices, external, owner);
+    Tensor values = decode_tensor(s.values, external, owner).aligned(), indices = decode_tensor(s.indices, external, owner).aligned();
     std::int64_t count = tensors::count_of(s.values, s.dims, values.dtype());
     auto nnz = static_cast<std::size_t>(values.count());
     auto& is = indices.shape();
@@ -340,6 +340,7 @@ struct MapFields {
         for (std::size_t i = 0; i < n; ++i) {
             const Tensor& t = values[i].tensor();
             if (t.count() != 1 || t.dtype() != all.dtype()) raise(ErrorCode::unsupported, "a map to something else than scalars of one type");
+            if (t.dtype() != DType::string && dtype_bits(t.dtype()) < 8) raise(ErrorCode::unsupported, std::string("a map to ") + dtype_name(t.dtype()) + "; accepted: types of whole bytes");
             if (t.dtype() == DType::string) all.strings()[i] = t.strings()[0];
             else std::memcpy(static_cast<std::byte*>(all.raw()) + i * t.bytes(), t.raw(), t.bytes());
         }

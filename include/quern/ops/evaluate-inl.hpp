@@ -19,6 +19,27 @@ namespace detail {
 QUERN_INLINE View view_of(const Tensor& t) {
     return View{t.dtype(), static_cast<std::int32_t>(t.shape().rank()), t.shape().data(), const_cast<void*>(t.raw())};
 }
+QUERN_INLINE bool is_addressable(std::span<const std::int64_t> dims) noexcept {
+    std::int64_t n = 128;
+    for (std::int64_t d : dims)
+        if (d && __builtin_mul_overflow(n, d, &n)) return false;
+    return true;
+}
+QUERN_INLINE std::size_t text_bytes(std::span<const std::string> s) noexcept {
+    std::size_t n = 0;
+    for (auto& x : s)
+        if (x.size() > short_text) n += x.size() + 1;
+    return n;
+}
+QUERN_INLINE std::size_t longest_text(std::span<const View> in) noexcept {
+    std::size_t n = 0;
+    for (const View& v : in) {
+        std::size_t longest = 0;
+        for (std::int64_t i = 0; v.dtype == DType::string && v.kind == Kind::tensor && i < v.count(); ++i) longest = std::max(longest, v.in<std::string>()[i].size());
+        n += longest;
+    }
+    return n > short_text ? n : 0;
+}
 QUERN_INLINE bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool input) {
     std::uint32_t mask = input ? op.promote_in : op.promote_out;
     return i < 32 && (mask >> i & 1u) && compute_type(op, t) != t;
@@ -49,7 +70,7 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
         if (n.out[o] == no_value) { lower.outputs.push_back(nullptr); continue; }
         Fact& f = infer.outputs[o];
         if (!f.concrete() || f.dtype == DType::undefined || detail::needs_promotion(*n.op, o, f.dtype, false)) return {};
-        if (storage_bytes(f.dtype, f.shape().count()) > limit) return {};
+        if (!detail::is_addressable(f.shape()) || storage_bytes(f.dtype, f.shape().count()) > limit) return {};
         lower.outputs.push_back(&f);
     }
     Lowered l = n.op->lower(lower);
@@ -64,7 +85,8 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
     for (std::size_t o = 0; o < n.out.size(); ++o) {
         if (n.out[o] == no_value) { vo.push_back(View{}); continue; }
         Shape s = measured ? Shape(std::span<const std::int64_t>(dims[o])) : infer.outputs[o].shape();
-        if (storage_bytes(infer.outputs[o].dtype, s.count()) > limit) return {};
+        if (!detail::is_addressable(s) || storage_bytes(infer.outputs[o].dtype, s.count()) > limit) return {};
+        if (infer.outputs[o].dtype == DType::string && s.count() && detail::longest_text(vi) > limit / static_cast<std::size_t>(s.count())) return {};
         out[o] = Tensor(infer.outputs[o].dtype, s);
         vo.push_back(detail::view_of(out[o]));
     }

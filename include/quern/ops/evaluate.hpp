@@ -1,5 +1,7 @@
 // One node on constant inputs, outside of any plan: for constant folding.
 #pragma once
+#include <span>
+#include <string>
 #include <vector>
 
 #include "op.hpp"
@@ -18,6 +20,15 @@ namespace detail {
 /// Whether input or output i of the operator must be cast when it has type t.
 bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool input);
 View view_of(const Tensor& t);
+/// Whether kernels may multiply these sizes in any order, and by the bytes of an element: zeros beside large ones do not help.
+bool is_addressable(std::span<const std::int64_t> dims) noexcept;
+
+/// Strings up to this long have no memory of their own.
+inline constexpr std::size_t short_text = 15;
+/// Bytes of the strings' own memory.
+std::size_t text_bytes(std::span<const std::string> s) noexcept;
+/// Bytes that one string of a kernel's output may have: the longest of each input joined. 0 where all are short.
+std::size_t longest_text(std::span<const View> in) noexcept;
 }  // namespace detail
 
 QUERN_END

@@ -183,7 +183,7 @@ QUERN_INLINE void infer_node(Graph& g, NodeId id) {
         if (static_cast<int>(n.out.size()) < n.op->min_out || (static_cast<int>(n.out.size()) > n.op->max_out && n.op->max_out > 0))
             raise(ErrorCode::invalid_model, std::to_string(n.out.size()) + " outputs; accepted: " + std::to_string(n.op->min_out) + " to " + std::to_string(n.op->max_out));
         InferCtx ctx(n);
-        std::int64_t counter = static_cast<std::int64_t>(id) * 1000;  // fresh symbols keep their names when inferred again
+        std::int64_t counter = static_cast<std::int64_t>(id) << 32;  // fresh symbols keep their names when inferred again, and are no other node's
         ctx.fresh_counter = &counter;
         for (ValueId v : n.in) ctx.inputs.push_back(v == no_value ? nullptr : &g.values[v].fact);
         for (int i = 0; i < n.op->min_in; ++i)

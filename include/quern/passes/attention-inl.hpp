@@ -417,8 +417,10 @@ private:
             std::int64_t axis = n->attrs.i("axis", 0);
             if (axis < 0) axis += static_cast<std::int64_t>(in.size());
             if (!picked || !in[static_cast<std::size_t>(axis)].is_const()) return false;
+            const std::int64_t size = in[static_cast<std::size_t>(axis)].value();
+            if ((*picked)[0] < -size || (*picked)[0] >= size) return false;  // an error when it runs
             axes = x.axes;
-            axes.insert(axes.begin() + axis, part(in[static_cast<std::size_t>(axis)].value(), (*picked)[0]));
+            axes.insert(axes.begin() + axis, part(size, (*picked)[0]));
         } else if (is_op(n, "Split") || is_op(n, "Slice")) {
             std::size_t axis;
             std::int64_t start;
@@ -464,11 +466,11 @@ private:
         auto constant = [&](std::size_t i) { return i < n.in.size() && n.in[i] != no_value && g_.fact(n.in[i]).is_const() ? detail::small_ints(g_.fact(n.in[i]).value) : std::nullopt; };
         auto starts = constant(1), axes = constant(3), steps = constant(4);
         if (!starts || (n.in.size() > 4 && n.in[4] != no_value && !steps)) return false;
+        if (steps && std::any_of(steps->begin(), steps->end(), [](std::int64_t s) { return s != 1; })) return false;
         for (std::size_t i = 0; i < starts->size(); ++i) {
             std::int64_t a = axes && i < axes->size() ? (*axes)[i] : static_cast<std::int64_t>(i);
             if (a < 0) a += static_cast<std::int64_t>(in.size());
             if (a != found) continue;
-            if (steps && (*steps)[i] != 1) return false;
             start = (*starts)[i];
             if (start < 0) start += in[axis].value();
             return start >= 0 && start + out[axis].value() <= in[axis].value();

@@ -28,24 +28,31 @@ inline Tensor ints_tensor(DType t, const Shape& shape, const std::vector<std::in
 /// that came out without symbols are written down.
 inline bool fold_constants(Graph& g, const PassContext& ctx) {
     bool changed = false;
+    std::size_t left_for_all = std::size_t{256} << 20;  // bytes that all nodes together make: hostile graphs read one constant often
+    for (auto& v : g.values)
+        if (const Tensor& t = v.fact.value; t.defined() && t.bytes() < SIZE_MAX / 64 - left_for_all) left_for_all += 32 * t.bytes();
     for (NodeId id : g.order()) {
         if (changed) infer_node(g, id);  // constants made just before may tell it more: one pass folds whole chains
         const Node& n = g.nodes[id];
         std::vector<Tensor> results(n.out.size());
         bool all_const = true;
         std::size_t in_bytes = 0;
-        for (ValueId v : n.in) {
+        for (std::size_t i = 0; i < n.in.size() && all_const; ++i) {
+            const ValueId v = n.in[i];
             if (v == no_value) continue;
-            all_const = all_const && g.fact(v).is_const();
-            in_bytes += g.fact(v).value.bytes();
+            all_const = g.fact(v).is_const();
+            // What is read twice would double with each node of a chain.
+            if (std::find(n.in.begin(), n.in.begin() + static_cast<std::ptrdiff_t>(i), v) == n.in.begin() + static_cast<std::ptrdiff_t>(i)) in_bytes += g.fact(v).value.bytes();
         }
         if (all_const && n.op->pure && !n.op->control) {
             // Never grows the model by more than 1 MiB per node: a hostile shape stays a node. Weights are widened once.
             std::string_view widens = n.op->name;
             std::size_t most = (widens == "Cast" ? 4 : widens == "DequantizeLinear" ? 8 : 1) * in_bytes + (1u << 20);
+            most = std::min(most, std::max<std::size_t>(left_for_all, 4096));
             auto r = guarded([&] { return evaluate(g, n, ctx.target, most); });
             if (r && !(*r).empty()) {
                 results = std::move(*r);
+                for (const Tensor& t : results) left_for_all -= std::min(left_for_all, t.bytes());
                 for (ValueId v : n.in)
                     if (v != no_value) ctx.done_with(g.fact(v).value);
             }

@@ -329,7 +329,7 @@ struct Layout {
         const Fact &x = g.fact(first->in[0]), &split = g.fact(mid->in[0]), &y = g.fact(last->out[0]);
         ValueId v = behind(first->in[0], 4);
         if (v == no_value || !x.ranked || !y.ranked || !split.ranked || x.rank() != 4 || !(x.dims == y.dims)) return false;
-        if (!split.dims[1].is_const() || !split.dims[2].is_const() || !(split.dims[0] == x.dims[0]) || !(split.dims[3] == x.dims[2]) || !(split.dims[4] == x.dims[3])) return false;
+        if (!split.dims[1].is_const() || !split.dims[2].is_const() || !(split.dims[0] == x.dims[0]) || !(split.dims[3] == x.dims[2]) || !(split.dims[4] == x.dims[3]) || !(split.dims[1] * split.dims[2] == x.dims[1])) return false;
         std::int64_t groups = split.dims[1].value(), each = split.dims[2].value();
         std::string origin = mid->origin, name = mid->name;
         const NodeId fresh = static_cast<NodeId>(g.nodes.size());

@@ -187,8 +187,9 @@ inline bool match_norm(Matcher& m, NodeId id) {
             if (!fx.dims[static_cast<std::size_t>(i)].is_const()) return false;
             dims.push_back(fx.dims[static_cast<std::size_t>(i)].value());
         }
-        Tensor one(fx.dtype, Shape(std::span<const std::int64_t>(dims)));
-        if (one.bytes() > (1u << 20)) return false;
+        const Shape row{std::span<const std::int64_t>(dims)};
+        if (storage_bytes(fx.dtype, row.count()) > (1u << 20)) return false;
+        Tensor one(fx.dtype, row);
         if (fx.dtype == DType::f32) std::fill_n(static_cast<float*>(one.raw()), one.count(), 1.f);
         else std::fill_n(static_cast<double*>(one.raw()), one.count(), 1.0);
         scale = g.add_constant(g.fresh_name(g.values[y].name), std::move(one));

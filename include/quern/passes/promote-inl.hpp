@@ -35,6 +35,12 @@ inline bool takes_narrow(const OpDef& op, DType t) {
 }
 inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 
+/// Whether `v` is made from `from`, as by a cast.
+inline bool made_from(const Graph& g, ValueId v, ValueId from) {
+    const Node* p = g.producer(v);
+    return p && !p->in.empty() && p->in[0] == from;
+}
+
 /// f16, bf16 and float8 compute in f32; narrow integers and bool in i32; u32 and u64 in i64 (rule 14). A
 /// value that was cast down only to be cast up again by the next node stays wide in between.
 inline bool promote(Graph& g, const PassContext& ctx) {
@@ -46,7 +52,7 @@ inline bool promote(Graph& g, const PassContext& ctx) {
         if (ctx.options.optimize && may_widen(op))
             for (ValueId v : g.nodes[id].in) {
                 auto it = v == no_value || !is_half(g.fact(v).dtype) ? wide_copy.end() : wide_copy.find(v);
-                follow = follow || (it != wide_copy.end() && g.producer(v) && g.producer(v)->in[0] == it->second);
+                follow = follow || (it != wide_copy.end() && made_from(g, v, it->second));
             }
         if ((op.compute == Compute::any || (ctx.target.device == Device::cpu && !g.nodes[id].in.empty() && g.nodes[id].in[0] != no_value && takes_narrow(op, g.fact(g.nodes[id].in[0]).dtype))) && !follow) continue;
         std::string origin = g.nodes[id].origin;
@@ -58,7 +64,7 @@ inline bool promote(Graph& g, const PassContext& ctx) {
             DType t = half ? DType::f32 : compute_type(op, g.fact(v).dtype);
             auto it = wide_copy.find(v);
             // Integers are cast again: only the cast makes them wrap.
-            bool keep = it != wide_copy.end() && g.fact(it->second).dtype == t && (is_float(t) || g.producer(it->second)->in[0] == v);
+            bool keep = it != wide_copy.end() && g.fact(it->second).dtype == t && (is_float(t) || made_from(g, it->second, v));
             ValueId wide = keep ? it->second : cast_to(g, v, t, origin);
             wide_copy[v] = wide;
             g.nodes[id].in[i] = wide;

@@ -47,7 +47,7 @@ struct Quantized {
         to.scale = n.in[1];
         to.s = g.fact(to.scale).value.data<float>()[0];
         to.zero = n.in.size() > 2 ? n.in[2] : no_value;
-        if (to.zero != no_value && !g.fact(to.zero).is_const()) return false;
+        if (to.zero != no_value && (!g.fact(to.zero).is_const() || g.fact(to.zero).value.count() != 1 || g.fact(to.zero).dtype != g.fact(q).dtype)) return false;
         if (to.zero == no_value) to.zero = constant(Tensor(g.fact(q).dtype, Shape{}));
         to.z = integer(g.fact(to.zero).value, 0);
         to.zero = scalar(to.zero);
@@ -298,7 +298,7 @@ struct Quantized {
             const Node* scales = g.producer(factor);
             ValueId a_scale = factor, b_scale = no_value;
             if (is_op(scales, "Mul")) a_scale = scales->in[0], b_scale = scales->in[1];
-            const Dim& columns = g.fact(i).dims.back();
+            const Dim columns = g.fact(i).dims.back();
             auto fits = [&](ValueId s, bool several) {
                 const Fact& f = g.fact(s);
                 return f.dtype == DType::f32 && f.ranked && (f.rank() == 0 || (f.rank() == 1 && (f.dims[0].is(1) || (several && f.dims[0] == columns && columns.is_const()))));

@@ -148,24 +148,26 @@ inline void custom_names(const Graph& g, std::vector<std::string>& names) {
     }
 }
 
-/// The largest tensor whose data is absent, in all graphs.
-inline std::uint64_t largest_absent(const onnx::GraphProto& g, int depth = 0) {
+/// The largest tensor whose data is absent, in all graphs. Each has packed weights instead or nobody reads it, so none is larger than some multiple of the file.
+inline std::uint64_t largest_absent(const onnx::GraphProto& g, std::uint64_t accepted, int depth = 0) {
     std::uint64_t most = 0;
     if (depth > 64) bad("nests graphs more than 64 deep");
-    for (auto& t : g.initializer)
+    auto is_absent = [](auto& e) { return e.key == "location" && e.value == absent; };
+    for (auto& t : g.initializer) {
+        if (std::none_of(t.external_data.begin(), t.external_data.end(), is_absent)) continue;
+        unsigned __int128 bits = t.data_type > 0 && t.data_type < dtype_count ? static_cast<unsigned>(dtype_bits(static_cast<DType>(t.data_type))) : 0;
+        for (std::int64_t d : t.dims) {
+            if (d < 0 || bits > (static_cast<unsigned __int128>(1) << 50)) bad("has a tensor that cannot be");
+            bits *= static_cast<std::uint64_t>(d);
+        }
+        if (bits / 8 > accepted) bad("leaves out the content of a tensor of more than " + std::to_string(accepted) + " bytes, which its own size does not justify");
         for (auto& e : t.external_data)
-            if (e.key == "location" && e.value == absent) {
-                unsigned __int128 bits = t.data_type > 0 && t.data_type < dtype_count ? static_cast<unsigned>(dtype_bits(static_cast<DType>(t.data_type))) : 0;
-                for (std::int64_t d : t.dims) {
-                    if (d < 0 || bits > (static_cast<unsigned __int128>(1) << 50)) bad("has a tensor that cannot be");
-                    bits *= static_cast<std::uint64_t>(d);
-                }
-                if (bits > (static_cast<unsigned __int128>(1) << 47)) bad("has a tensor of more than 2^44 bytes");
-                most = std::max(most, static_cast<std::uint64_t>((bits + 7) / 8));
-            }
+            if (e.key == "offset" && e.value != "0") bad("has a tensor without content that does not begin at its beginning");
+        most = std::max(most, static_cast<std::uint64_t>((bits + 7) / 8));
+    }
     for (auto& n : g.node)
         for (auto& a : n.attribute)
-            if (a.g) most = std::max(most, largest_absent(*a.g, depth + 1));
+            if (a.g) most = std::max(most, largest_absent(*a.g, accepted, depth + 1));
     return most;
 }
 
@@ -290,7 +292,7 @@ QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Wor
         bad("is damaged: the checksum of its bytes from " + std::to_string(prefix_bytes + static_cast<std::uint64_t>(it - wrong.begin()) * chunk_bytes) + " on differs");
 
     onnx::ModelProto proto = onnx::parse_model(all.subspan(graph_at, graph_bytes));
-    image.blank = std::make_shared<const MappedFile>(MappedFile::blank(largest_absent(proto.graph)));
+    image.blank = std::make_shared<const MappedFile>(MappedFile::blank(largest_absent(proto.graph, 1024 * all.size() + (64u << 20))));
     onnx::External external;
     external.files.emplace(own, file);
     external.files.emplace(absent, image.blank);

@@ -107,6 +107,7 @@ QUERN_INLINE void Runner::init_frame(Frame& f) {
     f.segment_bytes.assign(arenas_.size(), 0);
     f.resolved.assign(p.segments.size(), 0);
     f.strings.resize(p.values.size());
+    f.text.resize(p.values.size());
     f.contents.resize(p.values.size());
     f.io.assign(io_at_.back(), View{});
     f.steps.resize(p.steps.size());
@@ -152,6 +153,12 @@ QUERN_INLINE Frame* Runner::find_frame(std::span<const View> inputs) {
     return f;
 }
 
+namespace runner_detail {
+/// Kernels multiply sizes as they come, also those beside a zero.
+inline void need_addressable(std::span<const std::int64_t> dims, const PlanValue& x) {
+    if (!detail::is_addressable(dims)) raise(ErrorCode::out_of_memory, "value '" + x.name + "' of shape " + Shape(dims).to_string() + " does not fit into memory");
+}
+}  // namespace runner_detail
 QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
     const Plan& p = *plan_;
     if (inputs.size() != p.inputs.size()) raise(ErrorCode::internal, std::to_string(inputs.size()) + " inputs given to a plan of " + std::to_string(p.inputs.size()));
@@ -174,6 +181,7 @@ QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
             f->loose[v].assign(inputs[i].dims, inputs[i].dims + inputs[i].rank);
             f->views[v].rank = inputs[i].rank;
             f->views[v].dims = f->loose[v].data();
+            runner_detail::need_addressable(inputs[i].shape(), p.values[v]);
         }
         if (f->views[v].data != inputs[i].data) {
             repoint(v, inputs[i].data);
@@ -219,7 +227,8 @@ QUERN_INLINE void Runner::evaluate_dims(int segment, int begin, int end) {
 QUERN_INLINE void Runner::set_shape(int v) {
     const PlanValue& x = plan_->values[v];
     Frame& f = *frame_;
-    if (!x.ranked || x.home == PlanValue::Home::unused) return;
+    if (x.home == PlanValue::Home::unused) return;
+    if (!x.ranked) return runner_detail::need_addressable(f.views[v].shape(), x);
     std::int64_t* d = f.dims.data() + dims_at_[v];
     for (std::size_t i = 0; i < x.dims.size(); ++i) {
         d[i] = f.slots[x.dims[i]];
@@ -227,6 +236,7 @@ QUERN_INLINE void Runner::set_shape(int v) {
             raise(ErrorCode::shape_mismatch, "value '" + x.name + "' would get dimension " + std::to_string(d[i]) + " at " + std::to_string(i) +
                                                  ": the inputs' shapes do not fit the model");
     }
+    runner_detail::need_addressable(f.views[v].shape(), x);
 }
 
 /// Of a value whose shape is known; raises out_of_memory where no memory could hold it.
@@ -384,7 +394,11 @@ QUERN_INLINE void Runner::resolve(int segment) {
             const std::size_t n = bytes_of(v);
             if (shared_.memory_limit && n > shared_.memory_limit)
                 raise(ErrorCode::out_of_memory, "value '" + plan_->values[v].name + "' needs " + std::to_string(n) + " bytes; memory_limit is " + std::to_string(shared_.memory_limit));
-            if (plan_->values[v].dtype == DType::string) f.strings[v] = Tensor(DType::string, Shape(f.views[v].shape()));
+            if (plan_->values[v].dtype != DType::string) continue;
+            f.strings[v] = Tensor();
+            count_text(v, 0);
+            if (shared_.memory_limit) shared_.account(f.text[v], n), f.text[v] = n;
+            f.strings[v] = Tensor(DType::string, Shape(f.views[v].shape()));
         }
     book(begin, end);
     for (Device device : {Device::cpu, Device::cuda}) {
@@ -611,9 +625,30 @@ QUERN_INLINE void Runner::execute(int step) {
     }
     std::span<const View> weights;
     if (st.weights) weights = st.weights->views;
+    if (shared_.memory_limit) expect_text(step);
     k->run(Call{in_views(step), out_views(step), scratch, f.steps[step].booking.state.get(), *shared_.workers, shared_.stream, weights});
     for (int v : st.out)
         if (v >= 0 && plan_->values[v].home == PlanValue::Home::box) count_box(v);
+        else if (v >= 0 && f.strings[v].defined() && shared_.memory_limit) count_text(v, detail::text_bytes(f.strings[v].strings()));
+}
+/// Strings may become longer by each step, and more: refused where the longest ones that could come out do not fit.
+QUERN_INLINE void Runner::expect_text(int step) {
+    Frame& f = *frame_;
+    for (int v : plan_->steps[step].out) {
+        if (v < 0 || !f.strings[v].defined()) continue;
+        const std::size_t each = detail::longest_text(in_views(step));
+        if (!each) continue;
+        const std::size_t n = f.strings[v].strings().size();
+        if (n && each > (SIZE_MAX / 2 - shared_.memory_used) / n) raise(ErrorCode::out_of_memory, "the strings of value '" + plan_->values[v].name + "' do not fit into memory");
+        const std::size_t before = shared_.memory_used;
+        shared_.account(f.text[v], f.strings[v].bytes() + n * each);
+        shared_.memory_used = before;
+    }
+}
+QUERN_INLINE void Runner::count_text(int v, std::size_t content) {
+    const std::size_t n = frame_->strings[v].defined() ? frame_->strings[v].bytes() + content : 0;
+    shared_.account(frame_->text[v], n);
+    frame_->text[v] = n;
 }
 QUERN_INLINE void Runner::count_box(int v) {
     std::size_t n = boxes_[v].bytes();
@@ -703,7 +738,11 @@ QUERN_INLINE std::size_t Runner::memory_bytes() const {
     return n;
 }
 QUERN_INLINE void Runner::trim() {
-    std::erase_if(frames_, [&](auto& f) { return f.get() != frame_; });
+    std::erase_if(frames_, [&](auto& f) {
+        if (f.get() == frame_) return false;
+        for (std::size_t n : f->text) shared_.memory_used -= n;
+        return true;
+    });
     for (auto& c : controls_)
         if (c) c->trim();
 }

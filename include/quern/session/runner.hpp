@@ -83,6 +83,7 @@ struct Frame {
     std::vector<Recording> recordings;  // of Plan::recordable, for the addresses that views have now
     std::vector<char> resolved;        // by segment
     std::vector<Tensor> strings;       // by value: string elements live outside of the arena
+    std::vector<std::size_t> text;     // by value: bytes of these and of their content, as counted against the limit
     std::vector<std::vector<std::int64_t>> contents;  // symbolic values' memory
     std::vector<View> io;              // views of each step, inputs then outputs
     std::vector<Step> steps;
@@ -135,6 +136,8 @@ private:
     bool bound_early(int slot) const;
     void fill_io();
     void count_box(int value);
+    void count_text(int value, std::size_t content);
+    void expect_text(int step);
     void choose_late(int step);
     void execute(int step);
     const Kernel* kernel_of(int step) const { return plan_->steps[step].kernel ? plan_->steps[step].kernel.get() : frame_->steps[step].kernel.get(); }

@@ -177,14 +177,16 @@ inline Error problem_error(const std::vector<Problem>& problems) {
 inline std::shared_ptr<Model::Impl> load(std::span<const std::byte> bytes, std::shared_ptr<const MappedFile> owner, std::string path, const LoadOptions& o, const CustomOps& custom) {
     auto impl = std::make_shared<Model::Impl>();
     impl->path = std::move(path);
-    onnx::ModelProto proto = onnx::parse_model(bytes);
+    onnx::ParseLimits limits;
+    if (o.memory_limit && o.memory_limit / 64 < bytes.size()) limits.memory = o.memory_limit;
+    onnx::ModelProto proto = onnx::parse_model(bytes, limits);
     onnx::External external = impl->path.empty() ? onnx::External() : onnx::External::beside(impl->path);
     if (!o.external_data_dir.empty()) external.dir = external.real_dir = o.external_data_dir;
     external.resolver = o.resolver;
     if (!custom.empty()) impl->custom = std::make_shared<const CustomTable>(custom);
     impl->functions = o.functions;
     const auto functions = parse_functions(impl->functions);
-    Imported im = import_model(proto, &external, owner, impl->custom.get(), functions);
+    Imported im = import_model(proto, &external, owner, impl->custom.get(), functions, o.memory_limit);
     impl->packs = PackRegistry::of(owner);
     if (!owner) {
         impl->packs->add_stable(bytes);
@@ -523,6 +525,7 @@ QUERN_INLINE void Session::Impl::run() {
     shared.has_deadline = engine->deadline > 0;
     if (shared.has_deadline)
         shared.deadline = shared.profile_start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(engine->deadline));
+    workers.until(shared.has_deadline ? shared.deadline : std::chrono::steady_clock::time_point::max());
     RunWorkers::Busy busy(workers);
     struct Uncancel {
         std::atomic<bool>& flag;
