@@ -20,7 +20,13 @@ template <class T> using wrap = typename Wrap<T>::type;
 
 struct Add { template <class T> static T f(T a, T b, int) noexcept { return static_cast<T>(wrap<T>(a) + wrap<T>(b)); } };
 struct Sub { template <class T> static T f(T a, T b, int) noexcept { return static_cast<T>(wrap<T>(a) - wrap<T>(b)); } };
-struct Mul { template <class T> static T f(T a, T b, int) noexcept { return static_cast<T>(wrap<T>(a) * wrap<T>(b)); } };
+/// Two of 16 bits would be multiplied as int, which their product may leave.
+struct Mul {
+    template <class T> static T f(T a, T b, int) noexcept {
+        using W = std::conditional_t<std::is_integral_v<T> && sizeof(T) < 4, unsigned, wrap<T>>;
+        return static_cast<T>(static_cast<W>(a) * static_cast<W>(b));
+    }
+};
 struct Div {
     template <class T> static T f(T a, T b, int) noexcept {
         if constexpr (std::is_floating_point_v<T>) return a / b;

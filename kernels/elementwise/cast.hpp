@@ -37,6 +37,10 @@ public:
             std::copy_n(x.in<std::string>(), x.count(), y.out<std::string>());
             return;
         }
+        if (y.dtype == DType::boolean)  // which has two values, whatever the bits were
+            return c.workers.ranges(x.count(), 1 << 18, [&](std::int64_t b, std::int64_t e) {
+                for (; b < e; ++b) y.out<std::uint8_t>()[b] = x.in<std::uint8_t>()[b] != 0;
+            });
         const std::int64_t bytes = (x.count() * dtype_bits(x.dtype) + 7) / 8;
         c.workers.ranges(bytes, 1 << 18, [&](std::int64_t b, std::int64_t e) {
             std::copy(x.in<std::byte>() + b, x.in<std::byte>() + e, y.out<std::byte>() + b);

@@ -33,6 +33,8 @@ class Range final : public Kernel {
 public:
     const char* name() const noexcept override { return "range.portable"; }
     bool measure(const Call& call, std::vector<std::int64_t>* dims) const override {
+        for (const View& v : call.in)
+            if (v.count() != 1) raise(ErrorCode::shape_mismatch, "start, limit or delta of Range has " + std::to_string(v.count()) + " elements; accepted: 1");
         dispatch_arith(call.in[0].dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
             dims[0] = {range_length(*call.in[0].in<T>(), *call.in[1].in<T>(), *call.in[2].in<T>())};

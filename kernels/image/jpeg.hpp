@@ -195,6 +195,8 @@ private:
                 left = restart_;
             }
             --left;
+            // Intervals whose data are not there: many scans of few bytes each must not take their time for every block.
+            if (ended_ && ++idle_ > 16 * units_x_ * units_y_ + 65536) return true;
             const std::int64_t x = u % w, y = u / w;
             if (alone) {
                 block(*parts[0], parts[0]->block(x, y), q);
@@ -228,7 +230,7 @@ private:
             if (q.high) {
                 if (bit()) b[0] = static_cast<std::int16_t>(b[0] | 1 << q.low);
             } else {
-                c.last += extended(symbol(tables_[0][c.dc]) & 15);
+                c.last = static_cast<std::int16_t>(c.last + extended(symbol(tables_[0][c.dc]) & 15));  // 12 bits in what is no nonsense
                 b[0] = static_cast<std::int16_t>(c.last * (1 << q.low));
             }
             k = 1;
@@ -371,7 +373,7 @@ private:
 
     Reader r_;
     std::size_t size_;
-    std::int64_t width_ = 0, height_ = 0, units_x_ = 0, units_y_ = 0, restart_ = 0;
+    std::int64_t width_ = 0, height_ = 0, units_x_ = 0, units_y_ = 0, restart_ = 0, idle_ = 0;
     std::uint32_t h_ = 1, v_ = 1;
     bool progressive_ = false, scanned_ = false;
     int adobe_ = -1;

@@ -86,6 +86,7 @@ T finish(Op op, A a, std::int64_t n) {
         case Op::mean:
             if constexpr (std::is_floating_point_v<T>) return static_cast<T>(a / static_cast<A>(n));
             else if constexpr (std::is_floating_point_v<A>) return to_result<T>(a / static_cast<A>(n));
+            else if constexpr (std::is_signed_v<A>) return n ? static_cast<T>(static_cast<std::int64_t>(a) / n) : T(0);
             else return n ? static_cast<T>(a / static_cast<A>(n)) : T(0);
         case Op::l2: return to_result<T>(std::sqrt(static_cast<double>(a)));
         case Op::log_sum: {

@@ -133,6 +133,7 @@ public:
         const std::int64_t n = y.dims[axis_], len = u.dims[axis_], inner = y.count(axis_ + 1, y.rank);
         const std::int64_t rows = y.count(0, axis_), per_batch = y.count(1, axis_);
         if (u.count() == 0) return;
+        if (len > n) raise(ErrorCode::shape_mismatch, std::to_string(len) + " new entries for a cache of " + std::to_string(n));
         if (indexed && call.in[2].count() != y.dims[0]) raise(ErrorCode::shape_mismatch, "one write index for each batch is needed");
         dispatch_size(y.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;

@@ -1,5 +1,5 @@
 // Regular expressions in RE2's syntax (https://github.com/google/re2/wiki/Syntax): full matches, and the first and longest one in a text. The time of
-// each is linear in the text, whatever the expression.
+// each is linear in the text, whatever the expression, and bounded.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -35,19 +35,22 @@ public:
         emit(root);
         add({Op::match, 0, 0});
     }
+    /// States that may be visited over a text. Expressions of many states, or of many matches that each look far ahead, are given up beyond: unsupported.
+    static std::size_t budget(std::string_view s) noexcept { return (std::size_t{1} << 24) + 2048 * s.size(); }
     bool matches(std::string_view s) const {
+        std::size_t left = budget(s);
         std::vector<int> now, next;
         std::vector<std::uint32_t> seen(code_.size(), 0);
         std::uint32_t mark = 1, before = 0;
         std::size_t i = 0;
-        follow(0, s, i, before, now, seen, mark);
+        follow(0, s, i, before, now, seen, mark, left);
         while (i < s.size()) {
             if (now.empty()) return false;
             std::uint32_t c = next_code_point(s, i);
             ++mark;
             next.clear();
             for (int pc : now)
-                if (code_[pc].op == Op::set && holds(sets_[code_[pc].a], c)) follow(pc + 1, s, i, c, next, seen, mark);
+                if (code_[pc].op == Op::set && holds(sets_[code_[pc].a], c)) follow(pc + 1, s, i, c, next, seen, mark, left);
             now.swap(next);
         }
         for (int pc : now)
@@ -56,6 +59,12 @@ public:
     }
     /// The match in s that begins first at or after `from`, the longest of these: [begin, end). What stands before `from` counts for ^ and \b.
     bool find(std::string_view s, std::size_t from, std::size_t& begin, std::size_t& end) const {
+        std::size_t left = budget(s);
+        return find(s, from, begin, end, left);
+    }
+    /// `left`: of budget(), for all matches in a text.
+    bool find(std::string_view s, std::size_t from, std::size_t& begin, std::size_t& end, std::size_t& left) const {
+        spend(left, code_.size() / 16);
         std::vector<std::pair<int, std::size_t>> now, next;  // states and where their match began, in the order of these
         std::vector<int> reached;
         std::vector<std::uint32_t> seen(code_.size(), 0);
@@ -63,7 +72,7 @@ public:
         bool found = false;
         auto enter = [&](int pc, std::size_t start, std::size_t i, std::vector<std::pair<int, std::size_t>>& to) {
             reached.clear();
-            follow(pc, s, i, before, reached, seen, mark);
+            follow(pc, s, i, before, reached, seen, mark, left);
             for (int r : reached) to.emplace_back(r, start);
         };
         for (std::size_t i = from;;) {
@@ -102,12 +111,17 @@ private:
         return s.negated;
     }
     static bool word(std::uint32_t c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+    void spend(std::size_t& left, std::size_t n) const {
+        if (n > left) beyond("too many states to be looked for in a text of this length");
+        left -= n;
+    }
     /// Adds the states that pc leads to without reading.
-    void follow(int from, std::string_view s, std::size_t i, std::uint32_t before, std::vector<int>& out, std::vector<std::uint32_t>& seen, std::uint32_t mark) const {
+    void follow(int from, std::string_view s, std::size_t i, std::uint32_t before, std::vector<int>& out, std::vector<std::uint32_t>& seen, std::uint32_t mark, std::size_t& left) const {
         std::vector<int> stack = {from};
         while (!stack.empty()) {
             int pc = stack.back();
             stack.pop_back();
+            spend(left, 1);
             if (seen[pc] == mark) continue;
             seen[pc] = mark;
             const Code& c = code_[pc];

@@ -1,6 +1,7 @@
 // Strings to tokens and to numbers.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include <quern/kernels/kernel.hpp>
@@ -29,10 +30,14 @@ public:
     const char* name() const noexcept override { return "tokenizer.portable"; }
     bool measure(const Call& call, std::vector<std::int64_t>* dims) const override {
         const View& x = call.in[0];
-        std::size_t most = 0;
-        for (std::int64_t i = 0, n = x.count(); i < n; ++i) most = std::max(most, tokens(x.in<std::string>()[i]).size());
+        std::atomic<std::size_t> most{0};
+        call.workers.ranges(x.count(), 16, [&](std::int64_t b, std::int64_t e) {
+            std::size_t here = 0;
+            for (; b < e; ++b) here = std::max(here, tokens(x.in<std::string>()[b]).size());
+            for (std::size_t known = most; known < here && !most.compare_exchange_weak(known, here);) {}
+        });
         dims[0].assign(x.dims, x.dims + x.rank);
-        dims[0].push_back(most ? static_cast<std::int64_t>(most) + (s_.mark ? 2 : 0) : 0);
+        dims[0].push_back(most ? static_cast<std::int64_t>(most.load()) + (s_.mark ? 2 : 0) : 0);
         return true;
     }
     void run(const Call& call) const override {
@@ -52,6 +57,7 @@ public:
 private:
     std::vector<std::string_view> tokens(std::string_view s) const {
         std::vector<std::string_view> r;
+        std::size_t left = Regex::budget(s);
         if (s_.characters) {
             for (std::size_t i = 0; i < s.size();) {
                 const std::size_t from = i;
@@ -60,20 +66,20 @@ private:
             }
         } else if (s_.separators.empty()) {
             std::size_t from, to;
-            for (std::size_t i = 0; i <= s.size() && regex_[0].find(s, i, from, to); i = std::max(to, from + 1)) keep(s.substr(from, to - from), r);
+            for (std::size_t i = 0; i <= s.size() && regex_[0].find(s, i, from, to, left); i = std::max(to, from + 1)) keep(s.substr(from, to - from), r);
         } else {
             r.push_back(s);
             for (auto& e : regex_) {
                 std::vector<std::string_view> pieces;
-                for (std::string_view p : r) split(p, e, pieces);
+                for (std::string_view p : r) split(p, e, pieces, left);
                 r.swap(pieces);
             }
         }
         return r;
     }
-    void split(std::string_view s, const Regex& separator, std::vector<std::string_view>& out) const {
+    void split(std::string_view s, const Regex& separator, std::vector<std::string_view>& out, std::size_t& left) const {
         std::size_t at = 0, from, to;
-        while (at <= s.size() && separator.find(s, at, from, to)) {
+        while (at <= s.size() && separator.find(s, at, from, to, left)) {
             keep(s.substr(at, from - at), out);
             at = std::max(to, from + 1);
         }

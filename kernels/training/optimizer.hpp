@@ -27,6 +27,7 @@ public:
     const char* name() const noexcept override { return "optimizer.portable"; }
     void run(const Call& call) const override {
         const std::size_t n = (call.in.size() - 2) / static_cast<std::size_t>(2 + rule_.states());
+        if (call.in[0].count() != 1 || call.in[1].count() != 1) raise(ErrorCode::shape_mismatch, "the rate or the count of an optimizer is no single number");
         double rate = dispatch_real(call.in[0].dtype, [&](auto tag) { return static_cast<double>(*call.in[0].in<typename decltype(tag)::type>()); });
         const auto count = static_cast<double>(*call.in[1].in<std::int64_t>());
         double keep = rule_.beta;

@@ -45,6 +45,17 @@ onnx::GraphProto branch(std::string_view name, std::vector<std::string_view> nam
     return g;
 }
 
+onnx::NodeProto node(std::string_view op, std::vector<std::string_view> in, std::vector<std::string_view> out) {
+    onnx::NodeProto n;
+    n.op_type = op, n.input = std::move(in), n.output = std::move(out);
+    return n;
+}
+onnx::ValueInfo untyped(std::string_view name) {
+    onnx::ValueInfo v;
+    v.name = name;
+    return v;
+}
+
 }  // namespace
 
 TEST(HostileDims, TheLowestNumberHasNoNegative) {
@@ -91,6 +102,9 @@ TEST(HostileDims, SizesBesideAZeroAreMultipliedNowhere) {
     ModelBuilder fixed;
     fixed.constant("s", ints({3}, {0, large, large})).node("ConstantOfShape", {"s"}, {"c"}).node("Neg", {"c"}, {"y"}).output("y");
     EXPECT_EQ(code_of([&] { fixed.run({}); }), ErrorCode::out_of_memory);
+    ModelBuilder deep;
+    deep.unranked_input("x", DType::f32).node("Neg", {"x"}, {"y"}).output("y");
+    EXPECT_EQ(code_of([&] { deep.run({{"x", Tensor(DType::f32, Shape(std::span<const std::int64_t>(std::vector<std::int64_t>(65, 1))))}}); }), ErrorCode::out_of_memory);
     ModelBuilder unranked;
     unranked.unranked_input("x", DType::f32).node("Neg", {"x"}, {"y"}).output("y");
     EXPECT_EQ(code_of([&] { unranked.run({{"x", Tensor(DType::f32, {0, large, large})}}); }), ErrorCode::out_of_memory);
@@ -170,6 +184,56 @@ TEST(HostileGraphs, ANormThatIsSpelledOutNeedsNoRowOfItsSize) {
     EXPECT_TRUE(b.model().try_compile({.threads = 1}).ok());
 }
 
+TEST(HostileRuns, TensorsThatMeetOptionalsAreBoxed) {
+    // A state that begins as a tensor and comes back as an optional.
+    onnx::GraphProto body;
+    body.name = "body";
+    body.input = {onnx::tensor_info("i", DType::i64, {}), onnx::tensor_info("c", DType::boolean, {}), untyped("v")};
+    body.node = {node("Identity", {"c"}, {"go"}), node("Optional", {"k"}, {"o"})};
+    for (auto name : {"go", "o"}) body.output.push_back(untyped(name));
+    const Tensor x = floats({2}, {1, 2}), k = floats({2}, {3, 4});
+    for (std::int64_t trips : {0, 1, 3}) {
+        ModelBuilder b;
+        b.input("m", DType::i64, {}).input("x", DType::f32, {"2"}).input("k", DType::f32, {"2"});
+        b.node("Loop", {"m", "", "x"}, {"last"}, {onnx::attribute_g("body", body)});
+        b.node("OptionalGetElement", {"last"}, {"y"}).output("y");
+        EXPECT_EQ(b.run({{"m", ints({}, {trips})}, {"x", x}, {"k", k}})[0].data<float>()[1], trips ? 4 : 2);
+    }
+    onnx::GraphProto yes, no;
+    yes.name = "yes", no.name = "no";
+    yes.node = {node("Optional", {"x"}, {"a"})}, no.node = {node("Identity", {"x"}, {"b"})};
+    yes.output = {untyped("a")}, no.output = {untyped("b")};
+    for (bool c : {true, false}) {
+        ModelBuilder b;
+        b.input("c", DType::boolean, {}).input("x", DType::f32, {"2"});
+        b.node("If", {"c"}, {"o"}, {onnx::attribute_g("then_branch", yes), onnx::attribute_g("else_branch", no)}).node("OptionalGetElement", {"o"}, {"y"}).output("y");
+        Tensor cond(DType::boolean, Shape{});
+        cond.data<bool>()[0] = c;
+        EXPECT_EQ(b.run({{"c", cond}, {"x", x}})[0].data<float>()[1], 2);
+    }
+}
+TEST(HostileRuns, SizesThatFitOnlyWhereTheyAreTriedAreLookedAt) {
+    // A view of N + N / 2000000 elements: as many as there are for all sizes that a plan could try.
+    ModelBuilder b;
+    b.input("x", DType::u8, {"N"}).constant("large", ints({1}, {2000000}));
+    b.node("Shape", {"x"}, {"s"}).node("Div", {"s", "large"}, {"q"}).node("Add", {"s", "q"}, {"n"}).node("Reshape", {"x", "n"}, {"r"}).node("Neg", {"r"}, {"y"}).output("y");
+    b.proto().graph.input[0].type.elem_type = static_cast<std::int32_t>(DType::i8);
+    Engine e = b.model().compile({.threads = 1});
+    EXPECT_EQ(e.run({{"x", Tensor(DType::i8, {7})}})[0].second.count(), 7);
+    EXPECT_EQ(code_of([&] { e.run({{"x", Tensor(DType::i8, {2000001})}}); }), ErrorCode::shape_mismatch);
+}
+TEST(HostileRuns, ProductsOf16BitsWrap) {
+    const std::vector<std::uint16_t> v(40, 65535);
+    const Tensor x = t<std::uint16_t>({40}, v);
+    EXPECT_EQ(run_op("Mul", {x, x})[0].data<std::uint16_t>()[39], 1);
+}
+TEST(HostileRuns, BitsThatAreNoBoolAreTrue) {
+    const Tensor y = run_op("BitCast", {t<std::uint8_t>({3}, {0, 1, 255})}, {onnx::attribute_i("to", 9)}, 26)[0];
+    const auto* bytes = static_cast<const std::uint8_t*>(y.raw());
+    EXPECT_EQ(bytes[0], 0);
+    EXPECT_EQ(bytes[1], 1);
+    EXPECT_EQ(bytes[2], 1);
+}
 TEST(HostileRuns, StringsCountAgainstTheLimit) {
     Options o;
     o.memory_limit = 8 << 20;

@@ -161,6 +161,12 @@ TEST(Regex, FindsTheFirstAndLongestMatch) {
     EXPECT_TRUE(Regex("a$").find("aba", 0, b, e));
     EXPECT_EQ(b, 2u);
     EXPECT_FALSE(Regex("(a*)*b").find(std::string(20000, 'a'), 0, b, e));  // in linear time
+    // Matches that each look as far as the end are given up, as are states by the hundred thousand.
+    const std::string text(20000, 'a');
+    const Regex far("a|a.*z");
+    std::size_t left = Regex::budget(text);
+    EXPECT_THROW(for (std::size_t i = 0; far.find(text, i, b, e, left); i = e) {}, quern::Error);
+    EXPECT_THROW(Regex("((a?){300}){300}").matches(text), quern::Error);
 }
 std::vector<quern::onnx::Attribute> cut(std::string_view token, std::vector<std::string_view> separators, std::int64_t mark, std::int64_t least) {
     std::vector<quern::onnx::Attribute> a{attribute_s("pad_value", "#"), attribute_i("mark", mark), attribute_i("mincharnum", least)};

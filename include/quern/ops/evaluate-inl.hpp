@@ -20,10 +20,15 @@ QUERN_INLINE View view_of(const Tensor& t) {
     return View{t.dtype(), static_cast<std::int32_t>(t.shape().rank()), t.shape().data(), const_cast<void*>(t.raw())};
 }
 QUERN_INLINE bool is_addressable(std::span<const std::int64_t> dims) noexcept {
+    constexpr std::int64_t most_beside_zero = std::int64_t{1} << 30;
+    if (dims.size() > 64) return false;
     std::int64_t n = 128;
-    for (std::int64_t d : dims)
-        if (d && __builtin_mul_overflow(n, d, &n)) return false;
-    return true;
+    bool empty = false;
+    for (std::int64_t d : dims) {
+        empty = empty || d == 0;
+        if (d < 0 || (d && __builtin_mul_overflow(n, d, &n))) return false;
+    }
+    return !empty || n / 128 <= most_beside_zero;
 }
 QUERN_INLINE std::size_t text_bytes(std::span<const std::string> s) noexcept {
     std::size_t n = 0;
@@ -57,6 +62,7 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
         if (n.in[i] == no_value) { infer.inputs.push_back(nullptr); continue; }
         const Fact& f = g.fact(n.in[i]);
         if (!f.is_const() || detail::needs_promotion(*n.op, i, f.dtype, true)) return {};
+        if (!detail::is_addressable(f.value.shape())) return {};
         in[i] = f;
         in[i].value = f.value.aligned();
         infer.inputs.push_back(&in[i]);

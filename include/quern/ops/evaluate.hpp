@@ -20,7 +20,8 @@ namespace detail {
 /// Whether input or output i of the operator must be cast when it has type t.
 bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool input);
 View view_of(const Tensor& t);
-/// Whether kernels may multiply these sizes in any order, and by the bytes of an element: zeros beside large ones do not help.
+/// Whether kernels may multiply these sizes in any order, by the bytes of an element and by those of another tensor: zeros beside large ones do not
+/// help. Up to 64 dimensions.
 bool is_addressable(std::span<const std::int64_t> dims) noexcept;
 
 /// Strings up to this long have no memory of their own.

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <optional>
 #include <tuple>
@@ -504,15 +505,30 @@ inline void Planner::liveness() {
 }
 
 /// Steps whose shapes fit whatever sizes the symbols have are never looked at again. The others are found by trying:
-/// sizes that differ from each other break every equation that is not an identity; 1 and 2 break lower bounds.
+/// sizes that differ from each other break every equation that is not an identity; 1 and 2 break lower bounds. A hostile model could be made to fit
+/// all sizes that are tried and no other: polynomials are also tried at sizes that it cannot know, and what has quotients or bounds in it is
+/// always looked at.
 inline void Planner::find_checks() {
     Plan& p = *plan_;
     if (p.program.symbols().empty()) return;
-    for (int trial = 0; trial < 4; ++trial) {
+    auto bends = [&](int v) {
+        if (v < 0 || v >= static_cast<int>(p.graph.values.size())) return false;
+        const Fact& f = p.graph.values[static_cast<std::size_t>(v)].fact;
+        auto any = [](const std::vector<Dim>& dims) { return std::any_of(dims.begin(), dims.end(), [](const Dim& d) { return d.to_string().find('(') != std::string::npos; }); };
+        return any(f.dims) || (f.symbolic && any(*f.symbolic));
+    };
+    for (PlanStep& s : p.steps)
+        if (s.node >= 0 && !s.late && !s.control && !s.boxed) s.check = std::any_of(s.in.begin(), s.in.end(), bends) || std::any_of(s.out.begin(), s.out.end(), bends);
+    std::uint64_t noise = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()) ^ reinterpret_cast<std::uintptr_t>(&p);
+    auto unknowable = [&]() -> std::int64_t {
+        noise = (noise ^ noise >> 31) * 0x9e3779b97f4a7c15u + 1;
+        return 3 + static_cast<std::int64_t>(noise >> 44);  // up to 2^20
+    };
+    for (int trial = 0; trial < 6; ++trial) {
         std::vector<std::int64_t> slots(static_cast<std::size_t>(p.program.size()), DimProgram::unknown);
         std::int64_t k = 0;
         for (auto& [name, slot] : p.program.symbols()) {
-            slots[slot] = trial == 0 ? 1009 + 97 * (k % 1000) : trial == 1 ? 99991 - 89 * (k % 1000) : trial - 1;
+            slots[slot] = trial == 0 ? 1009 + 97 * (k % 1000) : trial == 1 ? 99991 - 89 * (k % 1000) : trial < 4 ? trial - 1 : unknowable();
             ++k;
         }
         for (int i = 0; i < p.program.size(); ++i)

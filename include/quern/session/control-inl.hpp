@@ -24,8 +24,13 @@ QUERN_INLINE std::byte* Kept::room(std::size_t n, std::size_t keep, RunShared& s
     memory_.swap(next);
     return memory_.data();
 }
-QUERN_INLINE void Kept::assign(const View& from, RunShared& shared) {
+QUERN_INLINE void Kept::assign(const View& from, RunShared& shared, Kind kind) {
     view_ = from;
+    if (from.kind == Kind::tensor && kind != Kind::tensor) {
+        box_ = seq::value_of(from);
+        view_ = View{from.dtype, 0, nullptr, &box_, kind};
+        return;
+    }
     dims_.assign(from.dims, from.dims + from.rank);
     view_.dims = dims_.data();
     if (from.kind != Kind::tensor) {
@@ -129,12 +134,12 @@ inline bool truth(const View& v, const char* what) { return scalar<std::uint8_t>
 
 class If final : public Control {
 public:
-    If(const PlanStep& step, RunShared& shared) : Control(step, shared) {}
+    If(const Plan& plan, const PlanStep& step, RunShared& shared) : Control(plan, step, shared) {}
     void run(std::span<const View> in) override {
         // Attributes are sorted by name: else_branch stands before then_branch.
         Runner& r = *bodies_[truth(in[0], "the condition of If") ? 1 : 0];
         run_body(r, in.subspan(1));
-        for (std::size_t o = 0; o < out_.size(); ++o) out_[o] = r.output(o);
+        for (std::size_t o = 0; o < out_.size(); ++o) give(o, r.output(o));
     }
 };
 
@@ -143,7 +148,7 @@ public:
 class Iterated : public Control {
 public:
     Iterated(const Plan& plan, const PlanStep& step, RunShared& shared, std::size_t states, std::size_t lead)
-        : Control(step, shared), body_(*bodies_[0]), lead_(lead), states_(states) {
+        : Control(plan, step, shared), body_(*bodies_[0]), lead_(lead), states_(states) {
         const Plan& p = body_.plan();
         args_.resize(p.inputs.size());
         stacks_.resize(p.outputs.size() - lead - states);
@@ -165,8 +170,8 @@ protected:
         at_ = at;
         for (std::size_t i = 0; i < states_.size(); ++i) {
             args_[at + i] = in[i];
-            if (in[i].kind == Kind::tensor) continue;
-            states_[i].assign(in[i], shared_);  // the body may empty it
+            if (in[i].kind == Kind::tensor && kind(i) == Kind::tensor) continue;
+            states_[i].assign(in[i], shared_, kind(i));  // the body may empty it
             args_[at + i] = states_[i].view();
         }
         for (auto& k : stacks_) k.clear();
@@ -181,7 +186,7 @@ protected:
     /// The states that the last step gave become those of the next.
     void carry() {
         for (std::size_t i = 0; i < states_.size(); ++i) {
-            states_[i].assign(body_.output(lead_ + i), shared_);
+            states_[i].assign(body_.output(lead_ + i), shared_, kind(i));
             args_[at_ + i] = states_[i].view();
         }
     }
@@ -189,12 +194,14 @@ protected:
     /// inputs may go before its outputs do.
     void finish() {
         for (std::size_t i = 0; i < states_.size(); ++i) {
-            if (!ran_) states_[i].assign(args_[at_ + i], shared_);
-            out_[i] = ran_ ? body_.output(lead_ + i) : states_[i].view();
+            if (!ran_) states_[i].assign(args_[at_ + i], shared_, kind(i));
+            give(i, ran_ ? body_.output(lead_ + i) : states_[i].view());
         }
         for (std::size_t k = 0; k < stacks_.size(); ++k)
             out_[states_.size() + k] = stacks_[k].stacked(reverse_[k], like_[k], body_.output_type(lead_ + states_.size() + k), wanted_[k]);
     }
+    /// Of state i, as the body takes it.
+    Kind kind(std::size_t i) const { return body_.plan().values[body_.plan().inputs[at_ + i]].kind; }
     std::size_t kept_bytes() const override {
         std::size_t n = 0;
         for (auto& s : states_) n += s.bytes();
@@ -288,7 +295,7 @@ private:
 /// SequenceMap: the body runs on each element; elements go in by reference.
 class Map final : public Control {
 public:
-    Map(const PlanStep& step, RunShared& shared) : Control(step, shared), lists_(out_.size()), counted_(out_.size(), 0) {
+    Map(const Plan& plan, const PlanStep& step, RunShared& shared) : Control(plan, step, shared), lists_(out_.size()), counted_(out_.size(), 0) {
         args_.resize(bodies_[0]->plan().inputs.size());
         now_.resize(args_.size());
     }
@@ -339,16 +346,23 @@ private:
 
 }  // namespace control_detail
 
-QUERN_INLINE Control::Control(const PlanStep& step, RunShared& shared) : shared_(shared), out_(step.out.size()) {
+QUERN_INLINE Control::Control(const Plan& plan, const PlanStep& step, RunShared& shared) : shared_(shared), out_(step.out.size()), boxes_(step.out.size()) {
     for (auto& b : step.branches) add_body(b);
+    for (int v : step.out) kinds_.push_back(v < 0 ? Kind::tensor : plan.values[v].kind);
+}
+QUERN_INLINE void Control::give(std::size_t o, const View& v) {
+    out_[o] = v;
+    if (o >= kinds_.size() || v.kind != Kind::tensor || kinds_[o] == Kind::tensor) return;
+    boxes_[o] = seq::value_of(v);
+    out_[o] = View{v.dtype, 0, nullptr, &boxes_[o], kinds_[o]};
 }
 
 QUERN_INLINE std::unique_ptr<Control> make_control(const Plan& plan, const PlanStep& step, RunShared& shared) {
     std::string_view op = plan.graph.nodes[step.node].op->name;
-    if (op == "If") return std::make_unique<control_detail::If>(step, shared);
+    if (op == "If") return std::make_unique<control_detail::If>(plan, step, shared);
     if (op == "Loop") return std::make_unique<control_detail::Loop>(plan, step, shared);
     if (op == "Scan") return std::make_unique<control_detail::Scan>(plan, step, shared);
-    if (op == "SequenceMap") return std::make_unique<control_detail::Map>(step, shared);
+    if (op == "SequenceMap") return std::make_unique<control_detail::Map>(plan, step, shared);
     raise(ErrorCode::unsupported, "operator " + std::string(op) + " has no control step");
 }
 

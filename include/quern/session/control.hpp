@@ -17,13 +17,17 @@ public:
     void trim();
 
 protected:
-    Control(const PlanStep& step, RunShared& shared);
+    Control(const Plan& plan, const PlanStep& step, RunShared& shared);
     void check_deadline() const;
     void run_body(Runner& body, std::span<const View> args);
     void add_body(const std::shared_ptr<const Plan>& plan);
+    /// Output `o` is `v`; a tensor becomes a Value where the plan has an optional there: an optional that has a value is that value.
+    void give(std::size_t o, const View& v);
     RunShared& shared_;
     std::vector<std::unique_ptr<Runner>> bodies_;  // by attribute name
     std::vector<View> out_;
+    std::vector<Kind> kinds_;  // of the outputs as planned
+    std::vector<Value> boxes_;
     virtual std::size_t kept_bytes() const { return 0; }
 };
 
@@ -33,7 +37,8 @@ std::unique_ptr<Control> make_control(const Plan& plan, const PlanStep& step, Ru
 /// A value that outlives the run that made it: a copy that grows on demand and is written over next time.
 class Kept {
 public:
-    void assign(const View& from, RunShared& shared);
+    /// As a value of `kind`: a tensor is boxed where that is none.
+    void assign(const View& from, RunShared& shared, Kind kind);
     /// Begins an empty list of slices.
     void clear() noexcept { slices_ = 0; }
     /// Appends `slice`; all slices have one shape.

@@ -175,8 +175,14 @@ QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
         }
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         int v = p.inputs[i];
+        if (inputs[i].kind != p.values[v].kind || (inputs[i].kind == Kind::tensor && inputs[i].dtype != p.values[v].dtype))
+            raise(ErrorCode::internal, "input '" + p.values[v].name + "' is " + dtype_name(inputs[i].dtype) + " of another kind or type than planned");
         if (p.values[v].ranked && static_cast<std::size_t>(inputs[i].rank) != p.values[v].dims.size())
             raise(ErrorCode::shape_mismatch, "input '" + p.values[v].name + "' has rank " + std::to_string(inputs[i].rank) + ", planned " + std::to_string(p.values[v].dims.size()));
+        if (p.values[v].ranked && inputs[i].kind == Kind::tensor && !f->resolved.empty() && !f->resolved[0])
+            for (int d = 0; d < inputs[i].rank; ++d)
+                if (const Dim& planned = p.graph.values[static_cast<std::size_t>(v)].fact.dims[static_cast<std::size_t>(d)]; planned.is_const() && planned.value() != inputs[i].dims[d])
+                    raise(ErrorCode::shape_mismatch, "input '" + p.values[v].name + "' is " + Shape(inputs[i].shape()).to_string() + "; planned: " + p.graph.values[static_cast<std::size_t>(v)].fact.to_string());
         if (!p.values[v].ranked) {
             f->loose[v].assign(inputs[i].dims, inputs[i].dims + inputs[i].rank);
             f->views[v].rank = inputs[i].rank;
@@ -509,6 +515,8 @@ QUERN_INLINE void Runner::run_control(int step, std::vector<std::vector<std::int
     for (std::size_t o = 0; o < dims.size(); ++o) {
         dims[o].assign(out[o].dims, out[o].dims + out[o].rank);
         const PlanValue* x = st.out[o] < 0 ? nullptr : &plan_->values[st.out[o]];
+        if (x && (out[o].kind != x->kind || (x->kind == Kind::tensor && out[o].dtype != x->dtype)))
+            raise(ErrorCode::internal, "value '" + x->name + "' came out as " + dtype_name(out[o].dtype) + " of another kind or type than planned");
         // No iteration told the size of a slice: it is what was planned, or nothing.
         for (std::size_t d = 0; d < dims[o].size(); ++d)
             if (dims[o][d] < 0) {
