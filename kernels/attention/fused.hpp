@@ -43,6 +43,7 @@ struct Strides {
         for (std::size_t i = layout.size(); i-- > 0;) {
             const Factor& f = layout[i];
             std::int64_t n = f.size;
+            if (f.dim < 0 || f.dim >= v.rank) mismatch(what, v.rank, f.dim + 1);
             if (n < 0) {
                 std::int64_t others = 1;
                 for (const Factor& o : layout)
@@ -51,9 +52,10 @@ struct Strides {
                 n = others ? whole / others : 0;
                 if (n * others != whole && whole) mismatch(what, whole, others);
             }
+            if (f.role == Factor::fixed && (f.index < 0 || (n > 0 && f.index >= n))) mismatch(what, n, f.index + 1);
             if (f.role == Factor::fixed) offset += f.index * step;
             else size[static_cast<std::size_t>(f.role)] = n, stride[static_cast<std::size_t>(f.role)] = n == 1 ? 0 : step;
-            step *= n;
+            if (__builtin_mul_overflow(step, n, &step)) mismatch(what, v.count(), INT64_MAX);
         }
         if (step != v.count()) mismatch(what, v.count(), step);
     }
@@ -145,6 +147,8 @@ private:
             for (std::size_t m = 0; m < 2; ++m)
                 if (!absent_masks[m]) agree(p.mask[m], role, n, true, "the mask");
         }
+        for (const Strides* s : {&p.q, &p.k, &p.v, &p.y})
+            if (s->size[Factor::inner] > 1 && s->stride[Factor::inner] != 1) raise(ErrorCode::shape_mismatch, "the rows of attention's operands are not the innermost factor of their layouts");
         agree(p.k, Factor::inner, p.d, false, "K");
         agree(p.v, Factor::key, p.t, false, "V");
         agree(p.y, Factor::query, p.s, false, "the result");

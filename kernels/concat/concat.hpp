@@ -53,7 +53,8 @@ public:
             if (y.present()) block = y.count(axis_, y.rank);
             else if (listed) {
                 if (!sizes.n) sizes = read_ints(call.in[1], "split");
-                block = sizes[static_cast<int>(k)] * unit;
+                const std::int64_t size = k < sizes.n ? sizes[static_cast<int>(k)] : -1;
+                block = size < 0 || size > x.dims[axis_] ? -1 : size * unit;
             } else block = (x.dims[axis_] + parts - 1) / parts * unit;
             if (block < 0 || block > row - at) raise(ErrorCode::shape_mismatch, "the parts are longer together than the input");
             if (y.present()) copy_blocks(x.dtype, rows, block, x.data, at, row, y.data, 0, block, call.workers);

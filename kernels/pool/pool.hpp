@@ -75,7 +75,7 @@ public:
 
 private:
     /// A row of sums or maxima, and its phases (across()).
-    static std::size_t row_bytes(const View& x) { return (static_cast<std::size_t>(x.dim(-1)) * 16 + 64 + 63) / 64 * 64; }
+    static std::size_t row_bytes(const View& x) { return x.count() ? (static_cast<std::size_t>(x.dim(-1)) * 16 + 64 + 63) / 64 * 64 : 0; }
     struct Axis {
         std::int64_t in, out, kernel, stride, dilation, begin, end;
         Taps at(std::int64_t o, bool count_padding) const { return taps(o, in, kernel, stride, dilation, begin, end, count_padding); }
@@ -112,6 +112,8 @@ private:
                 for (std::int64_t i = 0; i < n; ++i) acc[i] += static_cast<T>(std::pow(std::fabs(x[i]), static_cast<T>(p_.p)));
         }
     }
+    /// Elements of a window, padding included, which need not fit into 64 bits.
+    static std::int64_t times(std::int64_t a, std::int64_t b) noexcept { return __builtin_mul_overflow(a, b, &a) ? INT64_MAX : a; }
     template <class T>
     T finish(T v, std::int64_t count) const {
         if constexpr (std::is_floating_point_v<T>) {
@@ -162,7 +164,16 @@ private:
         const bool split = a.stride > 1 && a.stride <= 4 && a.kernel > 1 && a.in >= 8;
         const std::int64_t each = a.in / a.stride + 1;
         for (std::int64_t s = 0; split && s < a.stride; ++s) movement::copy_strided(phases + s * each, row + s, a.stride, (a.in - s + a.stride - 1) / a.stride);
-        for (std::int64_t k = 0; k < a.kernel; ++k) {
+        // Of a window that is mostly padding the elements that its outputs touch are looked up.
+        for (std::int64_t o = 0; a.kernel > 2 * (a.in + a.out) && o < a.out; ++o) {
+            const Taps t = a.at(o, false);
+            for (std::int64_t k = t.from; k < t.to; ++k) {
+                const T v = row[t.start + k * a.dilation];
+                if (p_.op != Op::max) y[o] += v;
+                else if (v > y[o]) y[o] = v;
+            }
+        }
+        for (std::int64_t k = 0; a.kernel <= 2 * (a.in + a.out) && k < a.kernel; ++k) {
             std::int64_t off = k * a.dilation - a.begin;  // o * stride + off in [0, in)
             if (off >= a.in) break;
             std::int64_t from = off >= 0 ? 0 : (-off + a.stride - 1) / a.stride;
@@ -181,12 +192,19 @@ private:
                 for (std::int64_t o = 0; o < n; ++o) z[o] += r[o * step];
         }
         if (p_.op == Op::max) return;
-        for (std::int64_t o = 0; o < a.out; ++o) y[o] = finish(y[o], p_.op == Op::average ? count * a.at(o, p_.count_padding).counted : 0);
+        for (std::int64_t o = 0; o < a.out; ++o) y[o] = finish(y[o], p_.op == Op::average ? times(count, a.at(o, p_.count_padding).counted) : 0);
+    }
+    /// All windows lie in the padding.
+    template <class T>
+    void empty(const View& y) const {
+        const std::int64_t length = y.dim(-1), rows = y.count() / length;
+        for (std::int64_t r = 0; r < rows; ++r) std::fill_n(y.out<T>() + r * y.row(), length, p_.op == Op::max ? lowest<T>() : T{0});
     }
     template <class T>
     void go(const Call& call) const {
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
+        if (x.count() == 0) return empty<T>(y);
         std::vector<Axis> a = axes(x, y);
         bool nhwc = p_.layout == conv::Layout::nhwc;
         int lead = static_cast<int>(a.size()) - (nhwc ? 0 : 1);
@@ -203,7 +221,7 @@ private:
                 for (int d = lead - 1; d >= 0; --d) {
                     t[d] = a[d].at(rest % a[d].out, p_.count_padding);
                     rest /= a[d].out;
-                    count *= t[d].counted;
+                    count = times(count, t[d].counted);
                 }
                 T* dst = y.out<T>() + r * y_row;
                 const T* plane = x.in<T>() + r / rows_out * rows_in * x_row;
@@ -221,6 +239,10 @@ private:
     void with_indices(const Call& call) const {
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
+        if (x.count() == 0) {
+            std::fill_n(call.out[1].out<std::int64_t>(), y.count(), std::int64_t{0});
+            return empty<T>(y);
+        }
         std::vector<Axis> a = axes(x, y);
         int n = static_cast<int>(a.size());
         std::int64_t plane_in = x.count(2, x.rank), plane_out = y.count(2, y.rank);

@@ -39,7 +39,7 @@ private:
     void bin(T start, T end, std::int64_t b, std::int64_t bins, std::int64_t size, std::int64_t& from, std::int64_t& to) const {
         T s = std::round(start * static_cast<T>(scale_)), e = std::round(end * static_cast<T>(scale_));
         T each = std::max(e - s + 1, T{1}) / static_cast<T>(bins);
-        auto clip = [&](T v) { return static_cast<std::int64_t>(v > 0 ? std::min(v, static_cast<T>(size)) : T{0}); };  // NaN: 0
+        auto clip = [&](T v) { return std::min(static_cast<std::int64_t>(v > 0 ? std::min(v, static_cast<T>(size)) : T{0}), size); };  // NaN: 0; T rounds large sizes
         from = clip(std::floor(static_cast<T>(b) * each) + s);
         to = clip(std::ceil(static_cast<T>(b + 1) * each) + s);
     }

@@ -1,5 +1,6 @@
 // Crops of images, resized.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include <quern/kernels/kernel.hpp>
@@ -49,7 +50,7 @@ private:
                     *y = outside_;
                     continue;
                 }
-                auto at = [&](float row, float column) { return x[static_cast<std::int64_t>(row) * columns + static_cast<std::int64_t>(column)]; };
+                auto at = [&](float row, float column) { return x[std::min(static_cast<std::int64_t>(row), rows - 1) * columns + std::min(static_cast<std::int64_t>(column), columns - 1)]; };  // sizes as floats are rounded
                 if (nearest_) {
                     *y = at(std::round(r), std::round(c));
                     continue;

@@ -201,6 +201,10 @@ private:
         };
         const std::int64_t gh = grid(bh), gw = grid(bw), samples = gh * gw;
         if (samples > 1 << 22) raise(ErrorCode::shape_mismatch, "a region with more than 4194304 samples in one bin");
+        // Samples may be many more than the pixels; what all bins together may cost follows from the image and the result.
+        const double work = static_cast<double>(samples) * static_cast<double>(oh * ow) * static_cast<double>(channels);
+        if (work > most_work + 64 * static_cast<double>(channels * (h * w + oh * ow)))
+            raise(ErrorCode::shape_mismatch, "a region of " + std::to_string(samples) + " samples in each of " + std::to_string(oh * ow) + " bins; accepted: some 64 for each pixel and bin");
         std::vector<Tap> taps(static_cast<std::size_t>(samples));
         const T* image = x.in<T>() + batch * channels * h * w;
         for (std::int64_t p = 0; p < oh * ow; ++p) {
@@ -225,6 +229,7 @@ private:
             }
         }
     }
+    static constexpr double most_work = 0x1p24;  ///< samples of one region in all bins and channels, whatever its image is
     bool average_, half_;
     std::int64_t ratio_;
     double scale_;
@@ -296,7 +301,7 @@ public:
         for (int i = 0; i < x.rank; ++i) {
             std::size_t k = static_cast<std::size_t>(i) - 2;
             dims[i] = i < 2 ? x.dims[i] : (x.dims[i] - 1) * strides_[k] + kernel_[k] - pads_[k] - pads_[kernel_.size() + k];
-            total *= std::max<std::int64_t>(dims[i], 0);
+            if (__builtin_mul_overflow(total, std::max<std::int64_t>(dims[i], 0), &total)) raise(ErrorCode::shape_mismatch, "kernel_shape and strides imply a shape whose elements cannot be counted");
         }
         const std::int64_t* ix = call.in[1].in<std::int64_t>();
         if (call.in[1].count() != x.count()) raise(ErrorCode::shape_mismatch, "one index for each element is needed");
@@ -329,6 +334,7 @@ public:
     void run(const Call& call) const override {
         const View &x = call.in[0], &y = call.out[0];
         const std::int64_t n = x.dim(-1), matrices = y.count();
+        if (matrices == 0) return;
         dispatch_real(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
             call.workers.ranges(matrices, std::max<std::int64_t>(1, tile_elements / std::max<std::int64_t>(1, n * n * n)), [&](std::int64_t b, std::int64_t e) {
@@ -369,10 +375,11 @@ public:
     const char* name() const noexcept override { return "inverse.portable"; }
     void run(const Call& call) const override {
         const View &x = call.in[0], &y = call.out[0];
-        const std::int64_t n = x.dim(-1), each = std::max<std::int64_t>(1, n * n);
+        if (x.count() == 0) return;
+        const std::int64_t n = x.dim(-1), each = n * n;
         dispatch_real(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
-            call.workers.ranges(x.count() / each, std::max<std::int64_t>(1, tile_elements / (each * std::max<std::int64_t>(1, n))), [&](std::int64_t b, std::int64_t e) {
+            call.workers.ranges(x.count() / each, std::max<std::int64_t>(1, tile_elements / (each * n)), [&](std::int64_t b, std::int64_t e) {
                 std::vector<double> m(static_cast<std::size_t>(2 * n * n));  // the matrix beside the identity
                 for (; b < e; ++b) {
                     for (std::int64_t i = 0; i < n; ++i)

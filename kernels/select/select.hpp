@@ -209,7 +209,9 @@ public:
     void run(const Call& call) const override {
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
-        std::int64_t k = call.in.size() > 1 && call.in[1].present() ? *call.in[1].in<std::int64_t>() : 0;
+        const bool given = call.in.size() > 1 && call.in[1].present();
+        if (given && call.in[1].count() != 1) raise(ErrorCode::shape_mismatch, "k has " + std::to_string(call.in[1].count()) + " elements; one is accepted");
+        std::int64_t k = given ? *call.in[1].in<std::int64_t>() : 0;
         const std::int64_t rows = y.dim(-2), cols = y.dim(-1);
         k = std::max(-rows, std::min(k, cols));
         dispatch_size(y.dtype, [&](auto tag) {
@@ -298,6 +300,7 @@ public:
     }
 
 private:
+    static constexpr std::int64_t most_empty = 1 << 20;  ///< slices that no memory speaks for
     struct Groups { std::vector<std::int64_t> first, of, count; };
     template <class T> static int order(const T& a, const T& b) {
         if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>) return order(to_float(a), to_float(b));
@@ -311,6 +314,7 @@ private:
     }
     Groups groups(const View& x) const {
         const std::int64_t n = axis_ < 0 ? x.count() : x.dims[axis_], outer = axis_ < 0 ? 1 : x.count(0, axis_), inner = axis_ < 0 ? 1 : x.count(axis_ + 1, x.rank);
+        if (outer * inner == 0 && n > most_empty) raise(ErrorCode::out_of_memory, std::to_string(n) + " slices of no elements; accepted: up to " + std::to_string(most_empty));
         std::vector<std::int64_t> sorted(static_cast<std::size_t>(n));
         std::iota(sorted.begin(), sorted.end(), std::int64_t{0});
         std::vector<std::int64_t> group(static_cast<std::size_t>(n));  // rank of each entry's value

@@ -123,6 +123,7 @@ private:
         if (!(l.iou >= 0 && l.iou <= 1)) raise(ErrorCode::shape_mismatch, "an iou_threshold of " + std::to_string(l.iou) + "; accepted: 0 to 1");
         if (l.cut) l.least = *call.in[4].in<float>();
         const std::int64_t n = boxes.dims[1], classes = scores.dims[1];
+        if (n == 0) return {};
         std::vector<std::vector<std::int64_t>> kept(static_cast<std::size_t>(scores.dims[0] * classes));
         call.workers.for_each(scores.dims[0] * classes, [&](std::int64_t bc) {
             kept[static_cast<std::size_t>(bc)] = one(boxes.in<float>() + bc / classes * n * 4, scores.in<float>() + bc * n, n, l);

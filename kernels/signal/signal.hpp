@@ -147,10 +147,12 @@ public:
         const double n = static_cast<double>(periodic_ ? size : size - 1), pi = 3.14159265358979323846;
         dispatch_plain(y.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
-            for (std::int64_t i = 0; i < size; ++i) {
-                double a = n > 0 ? 2 * pi * static_cast<double>(i) / n : pi;
-                y.out<T>()[i] = stored<T>(a0_ - a1_ * std::cos(a) + a2_ * std::cos(2 * a));
-            }
+            call.workers.ranges(size, 4096, [&](std::int64_t b, std::int64_t e) {
+                for (; b < e; ++b) {
+                    double a = n > 0 ? 2 * pi * static_cast<double>(b) / n : pi;
+                    y.out<T>()[b] = stored<T>(a0_ - a1_ * std::cos(a) + a2_ * std::cos(2 * a));
+                }
+            });
         });
     }
 
@@ -170,18 +172,18 @@ public:
         const double length = static_cast<double>(scalar(call.in[1])), rate = static_cast<double>(scalar(call.in[2]));
         auto mel = [](double f) { return 2595 * std::log10(1 + f / 700); };
         const double low = mel(number(call.in[3])), step = (mel(number(call.in[4])) - low) / static_cast<double>(bins + 2);
-        std::vector<std::int64_t> edge(static_cast<std::size_t>(bins + 2));
-        for (std::size_t k = 0; k < edge.size(); ++k) {
+        auto edge = [&](std::int64_t k) {
             double f = std::floor((length + 1) * (700 * (std::pow(10.0, (static_cast<double>(k) * step + low) / 2595) - 1)) / rate);
             if (!(f >= 0 && f < static_cast<double>(rows))) raise(ErrorCode::shape_mismatch, "mel edges lie outside the spectrum of " + std::to_string(rows) + " bins");
-            edge[k] = static_cast<std::int64_t>(f);
-        }
+            return static_cast<std::int64_t>(f);
+        };
         dispatch_plain(y.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
             T* d = y.out<T>();
             std::fill(d, d + rows * bins, stored<T>(0));
-            for (std::int64_t i = 0; i < bins; ++i) {
-                const std::int64_t a = edge[static_cast<std::size_t>(i)], b = edge[static_cast<std::size_t>(i + 1)], c = edge[static_cast<std::size_t>(i + 2)];
+            std::int64_t a = edge(0), b = edge(1), c = 0;
+            for (std::int64_t i = 0; i < bins; ++i, a = b, b = c) {
+                c = edge(i + 2);
                 if (a == b) d[b * bins + i] = stored<T>(1);
                 for (std::int64_t j = a; a < b && j <= b; ++j) d[j * bins + i] = stored<T>(static_cast<double>(j - a) / static_cast<double>(b - a));
                 for (std::int64_t j = b; j < c; ++j) d[j * bins + i] = stored<T>(static_cast<double>(c - j) / static_cast<double>(c - b));

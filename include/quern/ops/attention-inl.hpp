@@ -58,11 +58,7 @@ inline Dims dims_of(InferCtx& ctx) {
         ctx.fail(d.q_heads.to_string() + " heads of Q are not a multiple of " + d.kv_heads.to_string() + " heads of K and V");
     return d;
 }
-inline void expect(const InferCtx& ctx, int i, const std::vector<Dim>& want, const char* what) {
-    if (!ctx.has(i) || !ctx.ranked(i)) return;
-    ctx.need_rank(i, static_cast<int>(want.size()), static_cast<int>(want.size()));
-    for (std::size_t d = 0; d < want.size(); ++d) ops_window::same(ctx, ctx.in(i).dims[d], want[d], what);
-}
+using ops_window::expect;
 inline void infer_attention(InferCtx& ctx) {
     DType t = ctx.in(0).dtype;
     ctx.need_type(0, {DType::f32, DType::f64, DType::f16, DType::bf16});
@@ -127,7 +123,7 @@ inline Lowered lower_attention(const LowerCtx& ctx) {
         for (int i : {0, 2}) {
             const Dim& d = ctx.in(i).dims[static_cast<std::size_t>(four)];
             const std::int64_t heads = four == 3 ? 1 : i ? p.kv_heads : p.q_heads;
-            if (!d.is_const() || d.value() > 128 * std::max<std::int64_t>(1, heads)) raise(ErrorCode::unsupported, "heads of more than 128 elements, or of unknown width");
+            if (!d.is_const() || d.value() / std::max<std::int64_t>(1, heads) > 128) raise(ErrorCode::unsupported, "heads of more than 128 elements, or of unknown width");
         }
         return select(Family::attention, p, ctx.target);
     }
@@ -151,7 +147,8 @@ inline void infer_rotary(InferCtx& ctx) {
     Dim half = floor_div(rotated ? Dim(rotated) : size, Dim(2));
     for (int i : {1, 2}) {
         if (!ctx.ranked(i)) continue;
-        if (ctx.has(3)) expect(ctx, i, {ctx.in(1).dims[0], half}, "dimensions of the caches");
+        ctx.need_rank(i, ctx.has(3) ? 2 : 3, ctx.has(3) ? 2 : 3);
+        if (ctx.has(3)) expect(ctx, i, {ctx.in(ctx.ranked(1) ? 1 : 2).dims[0], half}, "dimensions of the caches");
         else expect(ctx, i, {x[0], length, half}, "dimensions of the caches");
     }
     expect(ctx, 3, {x[0], length}, "dimensions of position_ids");

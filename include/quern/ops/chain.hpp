@@ -23,6 +23,7 @@ inline conv::ChainProblem problem(const LowerCtx& ctx) {
     p.expand = stage(1, "expand_");
     p.depthwise = stage(3, "");
     p.project = stage(5, "project_");
+    if ((ctx.has(1) && !p.expand.w.defined()) || (ctx.has(5) && !p.project.w.defined())) raise(ErrorCode::unsupported, "weights of pointwise convolutions are not constant");
     p.window = ops_window::of_weights(ctx.attrs, ctx.in(3));
     p.has_residual = ctx.has(7);
     p.pooled = ctx.outputs.size() > 1 && ctx.outputs[1];
@@ -30,21 +31,32 @@ inline conv::ChainProblem problem(const LowerCtx& ctx) {
 }
 inline void infer(InferCtx& ctx) {
     for (const char* prefix : {"", "expand_", "project_"}) ops_fused::activation(ctx.attrs, prefix);
-    ctx.need_type(0, {DType::f32});
+    for (int i = 0; i < ctx.n_in(); ++i)
+        if (ctx.has(i)) ctx.need_type(i, {DType::f32});
     if (!ctx.ranked(0)) {
         ctx.set_unranked(1, DType::f32);
         return ctx.set_unranked(0, DType::f32);
     }
     ctx.need_rank(0, 4, 4);
+    for (int i : {1, 3, 5})
+        if (ctx.has(i) && !ctx.ranked(i)) ctx.unsupported("weights whose shape is not known");
     ctx.need_rank(3, 4, 4);
     conv::Window w = ops_window::of_weights(ctx.attrs, ctx.in(3));
     const auto& x = ctx.in(0).dims;
     Dim channels = ctx.in(3).dims[0];
-    if (ctx.has(1)) ops_window::same(ctx, x[3], ctx.in(1).dims[1], "channels of the input and of the first weights");
-    ops_window::same(ctx, ctx.has(1) ? ctx.in(1).dims[0] : x[3], channels, "channels of the depthwise convolution");
-    if (ctx.has(5)) ops_window::same(ctx, ctx.in(5).dims[1], channels, "channels of the last weights");
+    ops_window::expect(ctx, 1, {channels, x[3], 1, 1}, "dimensions of the first weights");
+    ops_window::expect(ctx, 2, {channels}, "length of the first bias");
+    if (!ctx.has(1)) ops_window::same(ctx, x[3], channels, "channels of the depthwise convolution");
+    ops_window::same(ctx, ctx.in(3).dims[1], 1, "channels of each depthwise filter");
+    ops_window::expect(ctx, 4, {channels}, "length of the depthwise bias");
+    if (ctx.has(5)) ctx.need_rank(5, 4, 4);
+    const Dim last = ctx.has(5) ? ctx.in(5).dims[0] : channels;
+    ops_window::expect(ctx, 5, {last, channels, 1, 1}, "dimensions of the last weights");
+    ops_window::expect(ctx, 6, {last}, "length of the last bias");
+    std::vector<Dim> y{x[0], ops_window::outputs(w, 0, x[1], false), ops_window::outputs(w, 1, x[2], false), last};
+    ops_window::expect(ctx, 7, y, "the residual and the result");
     ctx.set(1, DType::f32, {x[0], 1, 1, channels});
-    ctx.set(0, DType::f32, {x[0], ops_window::outputs(w, 0, x[1], false), ops_window::outputs(w, 1, x[2], false), ctx.has(5) ? ctx.in(5).dims[0] : channels});
+    ctx.set(0, DType::f32, std::move(y));
 }
 inline Lowered lower(const LowerCtx& ctx) {
     conv::ChainProblem p = problem(ctx);

@@ -10,6 +10,7 @@ namespace ops_contrib {
 struct Make {
     ImportCtx& c;
     using Set = std::initializer_list<std::pair<const char*, Attr>>;
+    static constexpr std::int64_t largest = std::int64_t{1} << 48;
 
     static Attrs attrs(Set set) {
         Attrs a;
@@ -33,11 +34,19 @@ struct Make {
         if (!f.ranked) c.unsupported(std::string(what) + " has no known rank when loading");
         return f.rank();
     }
-    /// Dimension d, which must be a number.
-    std::int64_t dim(ValueId v, int d, const char* what) const {
+    /// A value's rank, which must lie within [least, most].
+    int rank(ValueId v, const char* what, int least, int most = 64) const {
         int r = rank(v, what);
-        const Dim& x = c.graph.fact(v).dims[static_cast<std::size_t>(d < 0 ? d + r : d)];
-        if (!x.is_const()) c.unsupported(std::string(what) + " is " + c.graph.fact(v).to_string() + "; its dimension " + std::to_string(d) + " must be known when loading");
+        if (r < least || r > most)
+            c.invalid(std::string(what) + " is " + c.graph.fact(v).to_string() + "; accepted: rank " + std::to_string(least) + (most == least ? "" : most == 64 ? " and more" : " to " + std::to_string(most)));
+        return r;
+    }
+    /// Dimension d >= 0, which must be a number; sums and small multiples of it stay in 64 bits.
+    std::int64_t dim(ValueId v, int d, const char* what) const {
+        rank(v, what, d + 1);
+        const Dim& x = c.graph.fact(v).dims[static_cast<std::size_t>(d)];
+        if (!x.is_const() || x.value() > largest)
+            c.unsupported(std::string(what) + " is " + c.graph.fact(v).to_string() + "; its dimension " + std::to_string(d) + " must be known when loading, up to 2^48");
         return x.value();
     }
     ValueId cast(ValueId v, DType t) const { return type(v) == t ? v : op("Cast", {v}, {{"to", static_cast<std::int64_t>(t)}}); }

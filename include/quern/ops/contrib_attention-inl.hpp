@@ -1,5 +1,7 @@
 // Attention of domain com.microsoft: Attention, QAttention, MultiHeadAttention, GroupQueryAttention, RotaryEmbedding.
 #pragma once
+#include <algorithm>
+
 #include "contrib.hpp"
 
 QUERN_BEGIN
@@ -8,7 +10,7 @@ using ops_contrib::Make;
 
 inline std::int64_t heads_of(const ImportCtx& c, const char* name) {
     std::int64_t n = c.attrs.i(name, 0);
-    if (n < 1) c.invalid(std::string(name) + " is " + std::to_string(n) + "; at least 1 is needed");
+    if (n < 1 || n > INT32_MAX) c.invalid(std::string(name) + " is " + std::to_string(n) + "; accepted: 1 to 2^31 - 1");
     return n;
 }
 inline void refuse(const ImportCtx& c, std::size_t i, const char* what) {
@@ -18,11 +20,12 @@ inline void refuse(const ImportCtx& c, std::size_t i, const char* what) {
 /// starts [2B], [B, T], [B, S, T]. `total` is T as a list of one number.
 inline ValueId mask_of(const Make& m, ValueId mask, ValueId bias, ValueId x, ValueId total, float filter) {
     if (mask == no_value) return bias;
-    const Fact& f = m.c.graph.fact(mask);
     int rank = m.rank(mask, "the mask");
     ValueId open;
     if (rank == 1) {
-        const Dim &n = f.dims[0], &batch = m.c.graph.fact(x).dims[0];
+        m.rank(x, "the query", 1);
+        const Fact f = m.c.graph.fact(mask);  // copies: what is added moves the graph's values
+        const Dim n = f.dims[0], batch = m.c.graph.fact(x).dims[0];
         ValueId at = m.count_to(total);
         bool lengths = n == batch, ranges = n == Dim(2) * batch;
         if (!lengths && !ranges) m.c.unsupported("a mask of " + f.to_string() + "; accepted: [B], [2B], [B, T], [B, S, T], B being " + batch.to_string());
@@ -52,7 +55,8 @@ inline void self_attention(ImportCtx& c, ValueId qkv, ValueId mask, ValueId past
     std::int64_t heads = heads_of(c, "num_heads"), width = m.dim(qkv, 2, "the projection");
     std::vector<std::int64_t> sizes = c.attrs.ints("qkv_hidden_sizes");
     if (sizes.empty()) sizes.assign(3, width / 3);
-    if (sizes.size() != 3 || sizes[0] + sizes[1] + sizes[2] != width || sizes[0] % heads || sizes[2] % heads)
+    const bool fits = std::all_of(sizes.begin(), sizes.end(), [&](std::int64_t s) { return s >= 0 && s <= width; });
+    if (sizes.size() != 3 || !fits || sizes[0] + sizes[1] + sizes[2] != width || sizes[0] % heads || sizes[2] % heads)
         c.invalid("the projection to " + std::to_string(width) + " values does not divide into Q, K and V of " + std::to_string(heads) + " heads");
     if (c.attrs.i("do_rotary", 0)) c.unsupported("do_rotary = 1; accepted: 0");
     if (c.attrs.i("past_present_share_buffer", 0)) c.unsupported("past_present_share_buffer = 1; accepted: 0");
@@ -121,6 +125,7 @@ inline ValueId positions(const Make& m, ValueId ids, ValueId batch, ValueId leng
 }
 /// Turns x [B, N, S, D]; the caches [positions, R / 2] tell how much of a head turns.
 inline ValueId rotate(const Make& m, ValueId x, ValueId cosine, ValueId sine, ValueId ids, bool interleaved) {
+    m.rank(x, "the input", 3, 4);
     std::int64_t half = m.dim(cosine, 1, "cos_cache"), rotated = 0;
     const Dim& d = m.c.graph.fact(x).dims.back();
     if (!d.is(2 * half)) rotated = 2 * half;

@@ -23,6 +23,8 @@ inline Sizes sizes(const Attrs& a) {
     s.blocks = (s.k + s.block - 1) / s.block;
     return s;
 }
+/// Bytes of the weights, which fit into 64 bits for every N and K.
+inline std::int64_t weight_bytes(const Sizes& s) { return s.n * (s.blocks * (s.block * s.bits / 8)); }
 inline void need_count(const InferCtx& c, int i, std::int64_t n, const char* what) {
     if (c.has(i) && c.in(i).concrete() && c.in(i).shape().count() != n)
         c.fail(std::string(what) + " " + c.in(i).to_string() + " has not the " + std::to_string(n) + " elements that K, N, bits and block_size ask for");
@@ -36,7 +38,7 @@ inline void infer_product(InferCtx& c) {
     if (c.has(3)) c.need_type(3, {DType::u8, DType::f32});
     if (c.has(4)) c.unsupported("g_idx in a graph: import makes the weights wide");
     if (c.has(5)) c.need_type(5, {DType::f32, DType::f16, DType::bf16});
-    need_count(c, 1, s.n * s.blocks * s.block * s.bits / 8, "B");
+    need_count(c, 1, weight_bytes(s), "B");
     need_count(c, 2, s.n * s.blocks, "the scales");
     if (c.has(3)) need_count(c, 3, c.in(3).dtype == DType::u8 ? s.n * ((s.blocks * s.bits + 7) / 8) : s.n * s.blocks, "the zero points");
     need_count(c, 5, s.n, "the bias");
@@ -78,7 +80,7 @@ inline void import_product(ImportCtx& c) {
     if (!p.q.defined() || p.scales.dtype() != DType::f32 || (c.has(3) && !p.zeros.defined()) || !order.defined() || order.dtype() != DType::i32)
         c.unsupported("g_idx with weights that are computed or scales that are no float; constants are accepted");
     std::int64_t zeros = !c.has(3) ? 0 : p.zeros.dtype() == DType::u8 ? s.n * ((s.blocks * s.bits + 7) / 8) : s.n * s.blocks;
-    if (p.q.count() != s.n * s.blocks * s.block * s.bits / 8 || p.scales.count() != s.n * s.blocks || order.count() < s.k || (c.has(3) && p.zeros.count() != zeros))
+    if (p.q.count() != weight_bytes(s) || p.scales.count() != s.n * s.blocks || order.count() < s.k || (c.has(3) && p.zeros.count() != zeros))
         c.invalid("weights, scales, zero points or g_idx have not the sizes that K, N, bits and block_size ask for");
     p.q = p.q.aligned(), p.scales = p.scales.aligned(), order = order.aligned();
     if (p.zeros.defined()) p.zeros = p.zeros.aligned();
@@ -152,6 +154,7 @@ inline void import_bnb4(ImportCtx& c) {
     if (type != 0 && type != 1) c.invalid("quant_type is " + std::to_string(type) + "; accepted: 0 (FP4), 1 (NF4)");
     const Tensor b = c.fact(1).value, most = c.fact(2).value.aligned();
     if (!b.defined() || !most.defined()) c.unsupported("MatMulBnb4 whose weights are no constants");
+    if (!is_float(most.dtype())) c.invalid(std::string("absmax is ") + dtype_name(most.dtype()) + "; accepted: floating-point types");
     const std::int64_t count = n * k;
     if (b.dtype() != DType::u8 || b.count() != (count + 1) / 2 || most.count() != (count + block - 1) / block)
         c.invalid("B is " + c.fact(1).to_string() + " and absmax " + c.fact(2).to_string() + "; accepted: uint8 of N * K / 2 elements and one absmax for each block");

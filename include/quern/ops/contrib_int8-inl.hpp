@@ -104,6 +104,8 @@ inline void infer_unary(InferCtx& ctx) {
 inline void infer_lookup(InferCtx& ctx) {
     need_8(ctx, 0);
     ctx.need_type(1, {DType::u8});
+    ops_window::expect(ctx, 1, {256}, "length of the table");
+    if (!ctx.ranked(1)) ctx.unsupported("a table whose length is not known");
     if (!ctx.ranked(0)) return ctx.set_unranked(0, ctx.in(0).dtype);
     ctx.set(0, ctx.in(0).dtype, ctx.in(0).dims);
 }

@@ -200,6 +200,9 @@ inline void import_crop(ImportCtx& c) {
     Make m{c};
     std::vector<std::int64_t> b = c.attrs.ints("border"), scale = c.attrs.ints("scale");
     if (b.size() != 4 || (!scale.empty() && scale.size() != 2)) c.invalid("border has " + std::to_string(b.size()) + " numbers and scale " + std::to_string(scale.size()) + "; accepted: 4, and 0 or 2");
+    for (auto* list : {&b, &scale})
+        for (std::int64_t v : *list)
+            if (v < 0 || v > INT32_MAX) c.invalid("border or scale holds " + std::to_string(v) + "; accepted: 0 to 2^31 - 1");
     ValueId ends = scale.empty() ? m.op("Sub", {m.op("Shape", {m.need(0)}, {{"start", 2}, {"end", 4}}), m.ints({b[3], b[2]})}) : m.ints({b[1] + scale[0], b[0] + scale[1]});
     c.finish("Slice", {m.need(0), m.ints({b[1], b[0]}), ends, m.ints({2, 3})}, {});
 }

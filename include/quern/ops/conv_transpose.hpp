@@ -77,6 +77,7 @@ inline void infer_last(InferCtx& ctx) {
     if (y.size() == 4) y = {y[0], y[2], y[3], y[1]};
 }
 inline Lowered lower_last(const LowerCtx& ctx) {
+    if (!blocks(ctx.attrs, ctx.in(1))) raise(ErrorCode::unsupported, "a transposed convolution in channels last whose blocks overlap or whose weights are not constant");
     conv_transpose::Problem p = problem_of(ctx.attrs, ctx.in(1));
     p.has_bias = ctx.has(2);
     return Lowered(std::make_unique<conv_transpose::Blocks>(p, ctx.constant(1), ctx.target));

@@ -25,16 +25,16 @@ inline void infer(InferCtx& ctx) {
     if (!x[1].is_const()) ctx.unsupported("the number of channels is not known when loading");
     if (x[1].value() < 1 || x[1].value() % offsets != 0) ctx.fail("offset_group = " + std::to_string(offsets) + " does not divide " + x[1].to_string() + " channels");
     std::vector<Dim> y{x[0], w[0]};
-    std::int64_t taps = 1;
+    Dim taps = 1;
     for (int d = 0; d < win.spatial(); ++d) {
         y.push_back(ops_window::outputs(win, d, x[d + 2], false));
-        taps *= win.kernel[d];
+        taps *= Dim(win.kernel[d]);
     }
     for (int i : {2, 4}) {
         if (!ctx.has(i) || !ctx.ranked(i)) continue;
         ctx.need_rank(i, rank, rank);
         std::vector<Dim> want = y;
-        want[1] = Dim(offsets * taps * (i == 2 ? win.spatial() : 1));
+        want[1] = Dim(offsets) * taps * Dim(i == 2 ? win.spatial() : 1);
         for (int d = 0; d < rank; ++d) ops_window::same(ctx, ctx.in(i).dims[d], want[d], i == 2 ? "dimensions of offset" : "dimensions of mask");
     }
     if (ctx.has(3) && ctx.ranked(3)) {

@@ -54,6 +54,7 @@ QUERN_INLINE void infer_tile(InferCtx& ctx) {
     std::int64_t n = ops_util::length_of(ctx, 1);
     if (n >= 0 && n != x.rank()) ctx.fail(std::to_string(n) + " repeats for a tensor of rank " + std::to_string(x.rank()));
     auto repeats = ctx.ints(1);
+    if (repeats && repeats->size() != x.dims.size()) ctx.fail(std::to_string(repeats->size()) + " repeats for a tensor of rank " + std::to_string(x.rank()));
     std::vector<Dim> out;
     for (int i = 0; i < x.rank(); ++i) {
         if (!repeats) {

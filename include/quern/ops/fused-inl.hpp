@@ -11,7 +11,14 @@ namespace ops_fused {
 /// gate [N, 1..., C], which X is multiplied with: nhwc, pointwise.
 inline void infer_conv(InferCtx& ctx) {
     activation(ctx.attrs);
-    if (!channels_last(ctx.attrs) || !ctx.ranked(0)) return ops_conv::infer(ctx);
+    for (int i : {3, 4})
+        if (ctx.has(i)) ctx.need_same_type(i, 0);
+    if (ctx.has(4) && !channels_last(ctx.attrs)) raise(ErrorCode::invalid_model, "a gate for an input in channels first; accepted: layout nhwc");
+    if (!channels_last(ctx.attrs) || !ctx.ranked(0)) {
+        ops_conv::infer(ctx);
+        if (ctx.outputs[0].ranked) ops_window::expect(ctx, 3, ctx.outputs[0].dims, "the residual and the result");
+        return;
+    }
     ctx.need_rank(0, 3);
     if (ctx.has(4) && ctx.ranked(4)) {
         const auto &x = ctx.in(0).dims, &gate = ctx.in(4).dims;
@@ -30,6 +37,7 @@ inline void infer_conv(InferCtx& ctx) {
     if (y.size() < 3) return;
     y.push_back(y[1]);
     y.erase(y.begin() + 1);
+    ops_window::expect(ctx, 3, y, "the residual and the result");
 }
 inline Lowered lower_conv(const LowerCtx& ctx) { return select(Family::conv, conv_problem(ctx), ctx.target); }
 
@@ -42,7 +50,17 @@ inline void infer_matmul(InferCtx& ctx) {
     std::vector<Dim> a = ctx.in(0).dims, b = ctx.in(1).dims;
     if (a.size() > 1 && ctx.attrs.i("transA", 0)) std::swap(a[a.size() - 1], a[a.size() - 2]);
     if (b.size() > 1 && ctx.attrs.i("transB", 0)) std::swap(b[b.size() - 1], b[b.size() - 2]);
-    ctx.set(0, t, ops_matmul::product(ctx, std::move(a), std::move(b)));
+    for (int i : {2, 3})
+        if (ctx.has(i)) ctx.need_same_type(i, 0);
+    if (ctx.has(2) && ctx.ranked(2)) {  // the bias broadcasts to the last two dimensions
+        const std::vector<Dim>& c = ctx.in(2).dims;
+        const Dim last[2] = {b.size() < 2 ? Dim(1) : b.back(), a.size() < 2 ? Dim(1) : a[a.size() - 2]};
+        for (std::size_t i = 0; i < c.size(); ++i)
+            if (const Dim& d = c[c.size() - 1 - i]; !d.is(1)) ops_window::same(ctx, d, i < 2 ? last[i] : Dim(1), "the bias, which must broadcast to the product");
+    }
+    std::vector<Dim> y = ops_matmul::product(ctx, std::move(a), std::move(b));
+    ops_window::expect(ctx, 3, y, "the residual and the result");
+    ctx.set(0, t, std::move(y));
 }
 inline Lowered lower_matmul(const LowerCtx& ctx) {
     matmul::Problem p = ops_matmul::gemm_problem(ctx);

@@ -13,7 +13,15 @@ inline attention::Layout layout_of(const Attrs& a, const char* name) {
     std::vector<std::int64_t> v = a.ints(name);
     if (v.size() % 4) raise(ErrorCode::invalid_model, std::string(name) + " has " + std::to_string(v.size()) + " numbers; accepted are four for each factor");
     attention::Layout l;
-    for (std::size_t i = 0; i < v.size(); i += 4) l.push_back({v[i], v[i + 1], v[i + 2], v[i + 3]});
+    std::int64_t elements = 1;
+    for (std::size_t i = 0; i < v.size(); i += 4) {
+        const attention::Factor f{v[i], v[i + 1], v[i + 2], v[i + 3]};
+        if (f.dim < 0 || f.dim >= 64 || f.role < attention::Factor::fixed || f.role >= attention::roles || f.size < -1 || f.index < 0 ||
+            (f.size > 0 && __builtin_mul_overflow(elements, f.size, &elements)))
+            raise(ErrorCode::invalid_model, std::string(name) + " has a factor of dimension " + std::to_string(f.dim) + ", role " + std::to_string(f.role) + ", size " + std::to_string(f.size) +
+                                                " and index " + std::to_string(f.index) + "; accepted: dimensions 0 to 63, roles -1 to 10, sizes from -1 whose product fits into 64 bits, indices from 0");
+        l.push_back(f);
+    }
     return l;
 }
 inline attention::FusedProblem problem(const Attrs& a) {
@@ -46,7 +54,7 @@ inline void infer(InferCtx& c) {
         if (!c.ranked(i)) return c.set_unranked(0, DType::f32);
         const attention::Layout& l = *layouts[i / 2];
         for (auto& f : l) {
-            if (f.dim < 0 || f.dim >= c.in(i).rank() || f.role < -1 || f.role >= attention::roles)
+            if (f.dim >= c.in(i).rank())
                 raise(ErrorCode::invalid_model, "a factor of dimension " + std::to_string(f.dim) + ", role " + std::to_string(f.role) + " for " + c.in(i).to_string());
             if (f.role >= 0 && (i == 0 || !sizes[static_cast<std::size_t>(f.role)] || f.role == attention::Factor::inner))
                 sizes[static_cast<std::size_t>(f.role)] = size_of(l, f, c.in(i).dims);
@@ -55,11 +63,13 @@ inline void infer(InferCtx& c) {
     std::vector<Dim> y;
     for (auto& f : p.y) {
         while (static_cast<std::int64_t>(y.size()) <= f.dim) y.emplace_back(1);
-        if (f.role < 0 || f.role >= attention::roles || !sizes[static_cast<std::size_t>(f.role)])
+        if (f.role < 0 || !sizes[static_cast<std::size_t>(f.role)])
             raise(ErrorCode::invalid_model, "role " + std::to_string(f.role) + " of the result is none of Q and V");
         y[static_cast<std::size_t>(f.dim)] *= f.size >= 0 ? Dim(f.size) : *sizes[static_cast<std::size_t>(f.role)];
     }
-    for (std::int64_t rank = c.attrs.i("rank", 0); static_cast<std::int64_t>(y.size()) < rank;) y.emplace_back(1);
+    const std::int64_t rank = c.attrs.i("rank", 0);
+    if (rank > 64) raise(ErrorCode::invalid_model, "rank is " + std::to_string(rank) + "; accepted: up to 64");
+    while (static_cast<std::int64_t>(y.size()) < rank) y.emplace_back(1);
     c.set(0, DType::f32, std::move(y));
 }
 inline Lowered lower(const LowerCtx& c) {

@@ -34,7 +34,9 @@ inline bool inference(bool has_mode, const Fact* mode, const Fact* ratio) {
 inline void infer_dropout(InferCtx& c) {
     const DType t = c.in(0).dtype;
     if (!is_float(t) || dtype_bits(t) != 8 || t == DType::f8e8m0) ops_elementwise::need(c, 0, ops_elementwise::Types::real);
-    const DType mask = static_cast<DType>(c.attrs.i("mask_dtype", static_cast<std::int64_t>(DType::boolean)));
+    const std::int64_t m = c.attrs.i("mask_dtype", static_cast<std::int64_t>(DType::boolean));
+    const DType mask = m < 1 || m >= dtype_count ? DType::undefined : static_cast<DType>(m);
+    if (!ew::is_number(mask)) raise(ErrorCode::invalid_model, "mask_dtype is " + std::to_string(m) + "; accepted: numbers and bool");
     ops_elementwise::like(c, c.in(0).dtype);
     if (c.ranked(0)) c.set(1, mask, c.in(0).dims);
     else c.set_unranked(1, mask);

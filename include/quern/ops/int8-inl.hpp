@@ -105,13 +105,17 @@ inline Lowered lower_qlinear_conv(const LowerCtx& ctx) {
     p.w_value = ctx.constant(3);
     p.w_zero_value = ctx.constant(5);
     if (ctx.attrs.s("layout", "nchw") == "nhwc") p.layout = conv::Layout::nhwc;
-    p.low = static_cast<std::int32_t>(ctx.attrs.i("low", -128));
-    p.high = static_cast<std::int32_t>(ctx.attrs.i("high", 255));
+    p.low = saturated<std::int32_t>(ctx.attrs.i("low", -128));
+    p.high = saturated<std::int32_t>(ctx.attrs.i("high", 255));
     return Lowered(std::make_unique<quant::ConvKernel>(p, ctx.target));
 }
 
 /// quern::QLinearConv: QLinearConv with layout "nchw" or "nhwc" of X and Y, and bounds low and high of the quantized results.
 inline void infer_layout_conv(InferCtx& ctx) {
+    const std::int64_t low = ctx.attrs.i("low", -128), high = ctx.attrs.i("high", 255);
+    const bool whole = ctx.in(7).dtype == DType::u8;
+    if (std::max<std::int64_t>(low, whole ? 0 : -128) > std::min<std::int64_t>(high, whole ? 255 : 127))
+        raise(ErrorCode::invalid_model, "bounds " + std::to_string(low) + " and " + std::to_string(high) + ", between which lies no " + dtype_name(ctx.in(7).dtype));
     if (ctx.attrs.s("layout", "nchw") != "nhwc" || !ctx.ranked(0)) return infer_qlinear_conv(ctx);
     ctx.need_rank(0, 3);
     const Fact* given = ctx.inputs[0];  // QLinearConv's inference on the nchw order, then back

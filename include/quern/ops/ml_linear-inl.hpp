@@ -124,6 +124,7 @@ inline Svm read_classifier(const Attrs& a) {
         if (c < 0 || c > (std::int64_t{1} << 40)) raise(ErrorCode::invalid_model, "vectors_per_class holds " + std::to_string(c));
         m.spec.begin.push_back(vectors);
         vectors += c;
+        if (vectors > (std::int64_t{1} << 40)) raise(ErrorCode::invalid_model, "vectors_per_class holds more than 2^40 together");
     }
     m.spec.begin.push_back(vectors);
     if (vectors == 0) m.spec.begin.clear();

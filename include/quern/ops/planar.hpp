@@ -29,10 +29,12 @@ inline conv::Problem problem(const LowerCtx& ctx) {
 }
 inline void infer_conv(InferCtx& ctx) {
     ops_fused::activation(ctx.attrs);
+    if (ctx.has(3)) ctx.need_same_type(3, 0);
     ops_conv::infer(ctx);
     auto& y = ctx.outputs[0].dims;
     if (y.size() != 4) return;
     y = {y[0], y[2], y[3], y[1]};
+    ops_window::expect(ctx, 3, y, "the residual and the result");
     if (auto pool = pool_window(ctx.attrs))
         for (int d = 0; d < 2; ++d) y[static_cast<std::size_t>(d + 1)] = ops_window::outputs(*pool, d, y[static_cast<std::size_t>(d + 1)], ctx.attrs.i("pool_ceil_mode", 0) != 0);
 }

@@ -9,11 +9,7 @@ namespace ops_recurrent {
 
 inline constexpr auto floats = {DType::f32, DType::f16, DType::bf16};
 
-inline void expect(const InferCtx& ctx, int i, const std::vector<Dim>& want, const char* what) {
-    if (!ctx.has(i) || !ctx.ranked(i)) return;
-    ctx.need_rank(i, static_cast<int>(want.size()), static_cast<int>(want.size()));
-    for (std::size_t d = 0; d < want.size(); ++d) ops_window::same(ctx, ctx.in(i).dims[d], want[d], what);
-}
+using ops_window::expect;
 inline Dim per_head(const InferCtx& ctx, const Dim& hidden, std::int64_t heads, const char* what) {
     if (hidden.is_const() && hidden.value() % heads != 0)
         ctx.fail(std::string(what) + " has " + hidden.to_string() + " values, which its " + std::to_string(heads) + " heads must divide");

@@ -48,12 +48,7 @@ inline bool batch_first(const Attrs& a) {
     return l == 1;
 }
 
-/// Input i, where given and ranked, must have these dims.
-inline void expect(const InferCtx& ctx, int i, std::vector<Dim> want, const char* what) {
-    if (!ctx.has(i) || !ctx.ranked(i)) return;
-    ctx.need_rank(i, static_cast<int>(want.size()), static_cast<int>(want.size()));
-    for (std::size_t d = 0; d < want.size(); ++d) ops_window::same(ctx, ctx.in(i).dims[d], want[d], what);
-}
+using ops_window::expect;
 
 inline void infer(InferCtx& ctx) {
     DType t = ctx.in(0).dtype;

@@ -124,6 +124,7 @@ QUERN_INLINE void infer_col2im(InferCtx& ctx) {
     std::int64_t r = ops_util::length_of(ctx, 1), rb = ops_util::length_of(ctx, 2);
     if (r >= 0 && rb >= 0 && r != rb) ctx.fail("image_shape and block_shape must have the same length, not " + std::to_string(r) + " and " + std::to_string(rb));
     if (r < 0) return ctx.set_unranked(0, x.dtype);
+    if (r > 62) ctx.unsupported("an image of " + std::to_string(r) + " dimensions; up to 62 are accepted");
     list(ctx.attrs, "strides", static_cast<std::size_t>(r), 1, 1);
     list(ctx.attrs, "dilations", static_cast<std::size_t>(r), 1, 1);
     list(ctx.attrs, "pads", static_cast<std::size_t>(2 * r), 0, 0);

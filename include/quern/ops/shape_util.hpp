@@ -1,5 +1,7 @@
 // What the operators that move data share: content of small integer tensors, merging of dims, scalars.
 #pragma once
+#include <cstring>
+
 #include "op.hpp"
 #include <quern/base/saturate.hpp>
 #include <quern/kernels/transpose/problem.hpp>
@@ -46,13 +48,17 @@ inline std::vector<Dim> fresh_dims(InferCtx& ctx, std::int64_t n, const char* st
     for (std::int64_t i = 0; i < n; ++i) d.push_back(ctx.fresh(stem));
     return d;
 }
-/// The number of elements of a one-dimensional input where known, else -1.
+/// Longest list of sizes, axes, scales and the like that is looked at.
+inline constexpr std::int64_t longest_list = std::int64_t{1} << 20;
+/// The number of elements of a one-dimensional input where known, else -1; at most longest_list.
 inline std::int64_t length_of(const InferCtx& ctx, int i) {
     const Fact& f = ctx.in(i);
     if (!f.ranked) return -1;
     if (f.rank() == 0) return 1;
     if (f.rank() > 1) ctx.fail("input " + std::to_string(i) + " has rank " + std::to_string(f.rank()) + "; accepted: a list of numbers");
-    return f.rank() == 1 && f.dims[0].is_const() ? f.dims[0].value() : -1;
+    if (!f.dims[0].is_const()) return -1;
+    if (f.dims[0].value() > longest_list) ctx.unsupported("input " + std::to_string(i) + " is a list of " + f.dims[0].to_string() + " numbers; up to 2^20 are accepted");
+    return f.dims[0].value();
 }
 inline Dim product(const std::vector<Dim>& d, std::size_t from = 0, std::size_t to = SIZE_MAX) {
     Dim p = 1;
@@ -81,8 +87,11 @@ inline double value_at(const Tensor& t, std::int64_t i) {
     double v = 0;
     dispatch_plain(t.dtype(), [&](auto tag) {
         using T = typename decltype(tag)::type;
-        T x = t.data<T>()[static_cast<std::size_t>(i)];
+        // As bytes: large constants lie where the file has them.
+        std::conditional_t<std::is_same_v<T, bool>, std::uint8_t, T> x;
+        std::memcpy(&x, static_cast<const std::byte*>(t.raw()) + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
         if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>) v = to_float(x);
+        else if constexpr (std::is_same_v<T, bool>) v = x != 0;
         else v = static_cast<double>(x);
     });
     return v;

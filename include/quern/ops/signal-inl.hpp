@@ -10,6 +10,8 @@ inline void need_real(const InferCtx& ctx, int i) { ctx.need_type(i, {DType::f32
 /// The one number of an integer input; nothing where it is not known.
 inline std::optional<Dim> one(const InferCtx& ctx, int i) {
     ctx.need_type(i, {DType::i64, DType::i32});
+    ctx.need_rank(i, 0, 1);
+    if (std::int64_t n = ops_util::length_of(ctx, i); n >= 0 && n != 1) ctx.fail("input " + std::to_string(i) + " must be one number");
     auto v = ctx.ints(i);
     if (!v) return std::nullopt;
     if (v->size() != 1) ctx.fail("input " + std::to_string(i) + " must be one number");
@@ -47,6 +49,7 @@ QUERN_INLINE void infer_dft(InferCtx& ctx) {
     std::optional<Dim> n = ctx.has(1) ? one(ctx, 1) : std::optional<Dim>(inverse && onesided ? Dim(2) * (x.dims[a] - Dim(1)) : x.dims[a]);
     std::vector<Dim> out = x.dims;
     if (n && ctx.has(1)) at_least(ctx, *n, 1, "dft_length");
+    if (n && n->is_const() && n->value() < 0) ctx.fail("a one-sided spectrum of " + x.dims[a].to_string() + " values; accepted: 1 and more");
     if (!n) out[a] = ctx.fresh("dft");
     else out[a] = onesided && !inverse ? floor_div(*n, 2) + Dim(1) : *n;
     out.back() = onesided && inverse ? 1 : 2;
@@ -54,8 +57,9 @@ QUERN_INLINE void infer_dft(InferCtx& ctx) {
 }
 QUERN_INLINE Lowered lower_dft(const LowerCtx& ctx) {
     std::int64_t axis = -2;
-    bool known = !ctx.has(2) || ctx.constant(2).defined();
-    if (ctx.has(2) && known) axis = static_cast<std::int64_t>(ops_util::value_at(ctx.constant(2), 0));
+    const auto given = ctx.has(2) ? detail::small_ints(ctx.constant(2)) : std::nullopt;
+    const bool known = !ctx.has(2) || (given && given->size() == 1);
+    if (given && known) axis = (*given)[0];
     int rank = ctx.in(0).rank();
     return ops_util::kernel<signal::Dft>(!known ? -1 : static_cast<int>(axis < 0 ? axis + rank : axis), ctx.attrs.i("inverse", 0) != 0, ctx.attrs.i("onesided", 0) != 0);
 }

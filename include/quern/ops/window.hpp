@@ -90,5 +90,12 @@ inline void same(const InferCtx& ctx, const Dim& a, const Dim& b, const char* wh
     if (c == 1 || c == -1) ctx.fail(std::string(what) + ": found " + a.to_string() + " and " + b.to_string() + ", which must be equal");
 }
 
+/// Input i, where it is there and ranked, has these dims as far as they are known.
+inline void expect(const InferCtx& ctx, int i, const std::vector<Dim>& want, const char* what) {
+    if (!ctx.has(i) || !ctx.ranked(i)) return;
+    ctx.need_rank(i, static_cast<int>(want.size()), static_cast<int>(want.size()));
+    for (std::size_t d = 0; d < want.size(); ++d) same(ctx, ctx.in(i).dims[d], want[d], what);
+}
+
 }  // namespace ops_window
 QUERN_END

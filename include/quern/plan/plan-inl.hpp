@@ -182,6 +182,7 @@ inline void Planner::lower(NodeId id) {
         }
         s.device = n.device;
         if (is_transfer(n)) {
+            if (device_target_.device == Device::cpu) raise(ErrorCode::unsupported, "a copy between memories of host and device in a model that is compiled for the CPU");
             s.transfer = n.device == Device::cpu ? Transfer::to_host : Transfer::to_device;
             return;
         }
