@@ -229,7 +229,7 @@ private:
             }
         }
     }
-    static constexpr double most_work = 0x1p24;  ///< samples of one region in all bins and channels, whatever its image is
+    static constexpr double most_work = 0x1p20;  ///< samples of one region in all bins and channels, whatever its image is
     bool average_, half_;
     std::int64_t ratio_;
     double scale_;

@@ -110,8 +110,9 @@ private:
         for (const auto& [score, i] : order) {
             if (static_cast<std::int64_t>(kept.size()) >= l.count) break;
             Box b = box(boxes + i * 4);
-            if (chosen.overlaps(b, l.iou)) continue;
-            chosen.add(b);
+            const bool area = b.x1 > b.x0 && b.y1 > b.y0;  // what has none overlaps nothing, and any number of such boxes may be there
+            if (area && chosen.overlaps(b, l.iou)) continue;
+            if (area) chosen.add(b);
             kept.push_back(i);
         }
         return kept;

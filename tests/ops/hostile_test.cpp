@@ -219,6 +219,43 @@ TEST(Hostile, OperatorsThatOnlyPassesMakeCheckWhatTheyAreGiven) {
     expect_refused(one("QLinearConv", {{DType::u8, {"1", "3", "8", "8"}}, f({}), {DType::u8, {}}, {DType::u8, {"4", "3", "1", "1"}}, f({}), {DType::u8, {}}, f({}), {DType::u8, {}}},
                        {attribute_i("low", 5), attribute_i("high", 4)}, own), ErrorCode::invalid_model, "bounds 5 and 4");
 }
+TEST(Hostile, FoldingDoesNotDoTheWorkOfHours) {
+    auto quick = [](ModelBuilder& b) {
+        const auto start = std::chrono::steady_clock::now();
+        const std::string bytes = b.bytes();
+        auto model = quern::Model::try_from_bytes(std::as_bytes(std::span<const char>(bytes)));
+        ASSERT_TRUE(model) << model.error().what();
+        auto engine = model->try_compile({.threads = 1});
+        EXPECT_TRUE(engine) << engine.error().what();
+        EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+    };
+    ModelBuilder conv(20);  // 10^12 products over zeros that a few bytes make
+    const Tensor zero(DType::u8, {1});
+    conv.constant("s", ints({4}, {1, 1, 1024, 1024}));
+    conv.node("ConstantOfShape", {"s"}, {"x"}, {quern::onnx::attribute_t("value", zero)}).node("ConvInteger", {"x", "x"}, {"y"}, {attribute_ints("pads", {320, 320, 320, 320})}).output("y");
+    quick(conv);
+    ModelBuilder products(20);
+    products.constant("s", ints({2}, {512, 512})).node("ConstantOfShape", {"s"}, {"m0"});
+    for (int k = 0; k < 400; ++k) products.node("MatMul", {"m" + std::to_string(k), k % 2 ? "m0" : "m" + std::to_string(k)}, {"m" + std::to_string(k + 1)});
+    products.output("m400");
+    quick(products);
+    ModelBuilder sum(20);  // a result of one element, and 2^32 between
+    sum.constant("s", ints({2}, {256, 256})).node("ConstantOfShape", {"s"}, {"m"}).node("Einsum", {"m", "m", "m", "m"}, {"y"}, {attribute_s("equation", "ab,cd,ac,bd->")}).output("y");
+    quick(sum);
+    // What models fold is folded still.
+    ModelBuilder good(20);
+    good.constant("w", floats({2, 2}, {1, 2, 3, 4})).node("MatMul", {"w", "w"}, {"p"}).input("x", DType::f32, {"2", "2"}).node("Add", {"x", "p"}, {"y"}).output("y");
+    EXPECT_EQ(good.model().dump("final").find("MatMul"), std::string::npos);
+}
+TEST(Hostile, ManyBoxesWithoutArea) {
+    const std::int64_t n = 200'000;
+    ModelBuilder b(20);
+    b.input("b", DType::f32, {"1", "N", "4"}).input("s", DType::f32, {"1", "1", "N"}).constant("most", t<std::int64_t>({}, {n})).node("NonMaxSuppression", {"b", "s", "most"}, {"y"}).output("y");
+    const auto start = std::chrono::steady_clock::now();
+    auto y = b.run({{"b", Tensor(DType::f32, {1, n, 4})}, {"s", Tensor(DType::f32, {1, 1, n})}})[0];
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+    EXPECT_EQ(y.shape(), (quern::Shape{n, 3}));
+}
 TEST(Hostile, SkipsOverLongRows) {
     ModelBuilder b(20);
     b.input("x", DType::i64, {"N"});

@@ -45,13 +45,29 @@ QUERN_INLINE std::size_t longest_text(std::span<const View> in) noexcept {
     }
     return n > short_text ? n : 0;
 }
+/// Of a kernel whose node is folded: those for products and windows take some MiB.
+inline constexpr std::size_t most_scratch = std::size_t{64} << 20;
+/// The calling thread.
+class FoldWorkers final : public Workers {
+public:
+    explicit FoldWorkers(std::int64_t* left) : left_(left) {}
+    int width() const noexcept override { return 1; }
+    void run(std::int64_t n, Tile tile, void* context) override {
+        if (left_ && n > *left_) raise(ErrorCode::unsupported, "more tiles of work than constant folding does");
+        if (left_) *left_ -= std::max<std::int64_t>(n, 0);
+        for (std::int64_t i = 0; i < n; ++i) tile(context, i, 0);
+    }
+
+private:
+    std::int64_t* left_;
+};
 QUERN_INLINE bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool input) {
     std::uint32_t mask = input ? op.promote_in : op.promote_out;
     return i < 32 && (mask >> i & 1u) && compute_type(op, t) != t;
 }
 }  // namespace detail
 
-QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit) {
+QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit, std::int64_t* tiles) {
     if (!n.op->lower || !n.op->pure || n.op->control) return {};
     for (ValueId v : n.out)
         if (v != no_value && g.fact(v).kind != Kind::tensor) return {};
@@ -83,7 +99,7 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
     if (l.view_of >= 0) return {in[l.view_of].value.reshaped(infer.outputs[0].shape())};
     std::vector<View> vi, vo;
     for (std::size_t i = 0; i < n.in.size(); ++i) vi.push_back(n.in[i] == no_value ? View{} : detail::view_of(in[i].value));
-    RunWorkers workers(nullptr, nullptr);
+    detail::FoldWorkers workers(tiles);
     std::vector<std::vector<std::int64_t>> dims(n.out.size());
     std::vector<Tensor> out(n.out.size());
     std::vector<View> none(n.out.size());
@@ -97,7 +113,8 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
         vo.push_back(detail::view_of(out[o]));
     }
     Booking b = l.kernel->book(vi, vo, 1);
-    Tensor scratch(DType::u8, {static_cast<std::int64_t>(b.scratch)});
+    if (b.scratch > limit + detail::most_scratch) return {};
+    Tensor scratch = Tensor::uninitialized(DType::u8, {static_cast<std::int64_t>(b.scratch)});
     l.kernel->run(Call{vi, vo, static_cast<std::byte*>(scratch.raw()), b.state.get(), workers});
     return out;
 }

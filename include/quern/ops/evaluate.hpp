@@ -10,8 +10,9 @@ QUERN_BEGIN
 
 /// Computes a pure node whose present inputs are all constant, on the calling thread. Empty when the node cannot be
 /// folded: control flow, impure, types that its kernel does not compute in, no kernel, or outputs of
-/// more than `limit` bytes.
-QUERN_API std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit);
+/// more than `limit` bytes. `tiles`, where given: how many tiles of work may be done, diminished by those that were; raises unsupported for
+/// more, for no deadline holds while a model is compiled.
+QUERN_API std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit, std::int64_t* tiles = nullptr);
 
 /// Does `t` at a promoted position of `op` need a cast, and to what? The type itself where not.
 QUERN_API DType compute_type(const OpDef& op, DType t) noexcept;

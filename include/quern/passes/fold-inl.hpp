@@ -31,6 +31,9 @@ inline bool fold_constants(Graph& g, const PassContext& ctx) {
     std::size_t left_for_all = std::size_t{256} << 20;  // bytes that all nodes together make: hostile graphs read one constant often
     for (auto& v : g.values)
         if (const Tensor& t = v.fact.value; t.defined() && t.bytes() < SIZE_MAX / 64 - left_for_all) left_for_all += 32 * t.bytes();
+    // Some passes over all constants that the model has, and a tenth of a second besides.
+    std::int64_t tiles_left = 1 << 12;
+    for (const GraphValue& v : g.values) tiles_left += static_cast<std::int64_t>(v.fact.value.bytes() / 1024);
     for (NodeId id : g.order()) {
         if (changed) infer_node(g, id);  // constants made just before may tell it more: one pass folds whole chains
         const Node& n = g.nodes[id];
@@ -49,7 +52,7 @@ inline bool fold_constants(Graph& g, const PassContext& ctx) {
             std::string_view widens = n.op->name;
             std::size_t most = (widens == "Cast" ? 4 : widens == "DequantizeLinear" ? 8 : 1) * in_bytes + (1u << 20);
             most = std::min(most, std::max<std::size_t>(left_for_all, 4096));
-            auto r = guarded([&] { return evaluate(g, n, ctx.target, most); });
+            auto r = guarded([&] { return evaluate(g, n, ctx.target, most, &tiles_left); });
             if (r && !(*r).empty()) {
                 results = std::move(*r);
                 for (const Tensor& t : results) left_for_all -= std::min(left_for_all, t.bytes());
