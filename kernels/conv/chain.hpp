@@ -139,7 +139,7 @@ private:
         std::int64_t pixels = std::max<std::int64_t>(1, ho * wo);
         q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
         q.tile_p = up(pixels, q.tiles_p);
-        q.tile_n = up(std::max<std::int64_t>(1, (5 << 18) / (q.tile_p * d_)), t_.panel) * t_.panel;
+        q.tile_n = up(std::max<std::int64_t>(1, (5 << 18) / std::max<std::int64_t>(1, q.tile_p * d_)), t_.panel) * t_.panel;
         q.tiles_n = up(m_, q.tile_n);
         return q;
     }

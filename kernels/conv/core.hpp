@@ -12,7 +12,7 @@ public:
     CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         strided_in = nhwc() ? 1u : 0u;
         strided_out = nhwc() && !p_.has_residual;
-        if (!p_.w.defined() || p_.dtype != DType::f32) return;
+        if (!p_.w.defined() || p_.w.count() == 0 || p_.dtype != DType::f32) return;
         Shape shape = p_.w.shape();
         std::int64_t m = shape[0] / std::max<std::int64_t>(1, p_.group), channels = shape[1], taps = 1;
         for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
@@ -110,7 +110,7 @@ private:
         const Geometry& g = q.g;
         std::int64_t pixels = std::max<std::int64_t>(1, g.s.pixels_out()), k = std::max<std::int64_t>(1, g.k()), m = std::max<std::int64_t>(1, g.m);
         constexpr std::int64_t target = 4 << 20;  // multiply-adds of a tile
-        if (p_.dtype == DType::f32 && !packed_.defined() && !reads_weights(g.s.channels, g.m))
+        if (p_.dtype == DType::f32 && out.count() > 0 && !packed_.defined() && !reads_weights(g.s.channels, g.m))
             q.head = static_cast<std::size_t>(packed_floats(g.m, g.s.channels, g.s.taps()) * g.group) * sizeof(float) / 64 * 64 + 64;
         q.work = (t_.gemm_work_bytes(0, 0, 0) + 63) / 64 * 64;
         if (reads_weights(g.s.channels, g.m)) {

@@ -16,6 +16,7 @@ namespace conv_transpose {
 class Blocks final : public Kernel {
 public:
     Blocks(const Problem& p, const Tensor& w, const Target& target) : t_(vec::table(target.isa)), has_bias_(p.has_bias) {
+        if (w.count() == 0) raise(ErrorCode::unsupported, "transposed convolution in blocks without weights");
         unread = 1u << 1;
         c_ = w.shape()[0], m_ = w.shape()[1], kh_ = w.shape()[2], kw_ = w.shape()[3];
         std::int64_t n = kw_ * m_;

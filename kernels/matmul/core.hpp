@@ -178,7 +178,7 @@ private:
         if (q.dots) {
             dots(g, a, b + g.b_of(batch), c, m0, m, n0, n, e, bias);
         } else if (packed_.defined()) {
-            const float* panels = b + (g.b_at.empty() ? 0 : g.b_at[batch] / std::max<std::int64_t>(1, g.k * g.n) * stride_);
+            const float* panels = b + g.b_of(batch) / std::max<std::int64_t>(1, g.k * g.n) * stride_;
             t_.gemm_packed_f32(m, n, g.k, a + (g.ta ? m0 : m0 * g.lda), g.lda, g.ta, panels + n0 * g.k, c, g.n, e, work);
         } else {
             const float* bm = b + g.b_of(batch) + (g.tb ? n0 * g.ldb : n0);

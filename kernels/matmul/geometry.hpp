@@ -13,10 +13,23 @@ struct Geometry {
     std::int64_t m = 1, n = 1, k = 1, batch = 1, lda = 1, ldb = 1;
     bool ta = false, tb = false;
     Bias bias = Bias::none;
-    /// Element offsets of each batch's matrices; empty where batch is 1.
-    std::vector<std::int64_t> a_at, b_at;
-    std::int64_t a_of(std::int64_t i) const { return a_at.empty() ? 0 : a_at[i]; }
-    std::int64_t b_of(std::int64_t i) const { return b_at.empty() ? 0 : b_at[i]; }
+    /// Batch dimensions from the last one out, joined where both operands go on at one step; steps in elements, 0 where broadcast.
+    struct Batch { std::int64_t size, a, b; };
+    std::vector<Batch> batches;
+    /// First element of batch i's matrices.
+    std::int64_t a_of(std::int64_t i) const { return offset(i, &Batch::a); }
+    std::int64_t b_of(std::int64_t i) const { return offset(i, &Batch::b); }
+
+private:
+    std::int64_t offset(std::int64_t i, std::int64_t Batch::* step) const {
+        std::int64_t at = 0;
+        for (std::size_t d = 0; d < batches.size(); ++d) {
+            if (d + 1 == batches.size()) return at + i * (batches[d].*step);
+            at += i % batches[d].size * (batches[d].*step);
+            i /= batches[d].size;
+        }
+        return at;
+    }
 };
 
 /// The dims of B: of the constant where there is one.
@@ -59,19 +72,16 @@ inline Geometry resolve(const Problem& p, std::span<const View> in, bool fold) {
         g.batch = 1;
         return g;
     }
-    g.a_at.resize(g.batch);
-    g.b_at.resize(g.batch);
-    for (std::int64_t i = 0; i < g.batch; ++i) {
-        std::int64_t rest = i, sa = g.m * g.k, sb = g.k * g.n;
-        for (int d = nb - 1; d >= 0; --d) {
-            std::int64_t da = d < nb - ba ? 1 : a[d - (nb - ba)], db = d < nb - bb ? 1 : b[d - (nb - bb)];
-            std::int64_t size = da == 1 ? db : da, at = rest % size;
-            rest /= size;
-            if (da != 1) g.a_at[i] += at * sa;
-            if (db != 1) g.b_at[i] += at * sb;
-            sa *= da;
-            sb *= db;
-        }
+    if (g.batch == 0) return g;
+    std::int64_t sa = g.m * g.k, sb = g.k * g.n;
+    for (int d = nb - 1; d >= 0; --d) {
+        std::int64_t da = d < nb - ba ? 1 : a[d - (nb - ba)], db = d < nb - bb ? 1 : b[d - (nb - bb)];
+        Geometry::Batch next{da == 1 ? db : da, da == 1 ? 0 : sa, db == 1 ? 0 : sb};
+        sa *= da;
+        sb *= db;
+        if (next.size == 1) continue;
+        if (g.batches.empty() || next.a != g.batches.back().a * g.batches.back().size || next.b != g.batches.back().b * g.batches.back().size) g.batches.push_back(next);
+        else g.batches.back().size *= next.size;
     }
     return g;
 }

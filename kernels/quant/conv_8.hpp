@@ -27,7 +27,7 @@ class ConvKernel final : public Kernel {
 public:
     ConvKernel(const ConvProblem& p, const Target& target) : p_(p), l_(loops(target.isa)) {
         bool zero_known = p.w_zero < 0 || p.w_zero_value.defined();
-        if (p.w_value.defined() && zero_known) {
+        if (p.w_value.defined() && p.w_value.count() > 0 && zero_known) {
             View w = view_of(p_.w_value), z = p_.w_zero_value.defined() ? view_of(p_.w_zero_value) : View();
             check_zero(z.present() ? &z : nullptr, w.dims[0]);
             Weights s = weights(w);
@@ -44,6 +44,7 @@ public:
     const char* name() const noexcept override { return "conv.bytes"; }
     std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
+        if (out[0].count() == 0) return {};
         auto s = std::make_shared<Plan>(plan(in, out[0]));
         Booking b;
         b.scratch = s->x_bytes + s->y_bytes + s->column_bytes + s->border_bytes + (packed_.defined() ? 0 : s->w.bytes) + static_cast<std::size_t>(workers) * s->worker_bytes;
@@ -147,7 +148,7 @@ private:
             auto* pairs = reinterpret_cast<std::int32_t*>(all);
             auto* sums = reinterpret_cast<std::int32_t*>(all + s.panel_bytes);
             for (std::int64_t c = 0; c < s.group; ++c) {
-                std::int32_t sum = 0;
+                std::int64_t sum = 0;
                 for (std::int64_t t = 0; t < s.taps; t += 2) {
                     std::uint32_t pair = 0;
                     for (std::int64_t i = t; i < std::min(t + 2, s.taps); ++i) {
@@ -158,7 +159,7 @@ private:
                     }
                     pairs[t / 2 * s.group + c] = static_cast<std::int32_t>(pair);
                 }
-                sums[c] = sum;
+                sums[c] = wrapped(sum);
             }
             return;
         }

@@ -19,6 +19,8 @@ typedef std::uint8_t B8 __attribute__((vector_size(QUERN_VEC_BYTES / 4)));
 typedef std::uint8_t B8u __attribute__((vector_size(QUERN_VEC_BYTES / 4), aligned(1), may_alias));
 typedef std::int8_t S8 __attribute__((vector_size(QUERN_VEC_BYTES / 4)));
 
+/// Sums of 32 bits wrap.
+QUERN_VEC_INL I wrapping_sum(I a, I b) { return (I)((U32)a + (U32)b); }
 QUERN_VEC_INL I splat_int(std::int32_t x) {
 #if QUERN_VEC_BYTES == 64
     return (I)_mm512_set1_epi32(x);
@@ -106,15 +108,15 @@ constexpr int rows_8 = 6, vectors_8 = 2;
 struct Quads { I even, odd; };
 QUERN_VEC_INL Quads left_quads(I v) { return {v & 0x00ff00ff, (I)((U16)v >> 8)}; }
 QUERN_VEC_INL Quads right_quads(I v) { return {(I)((I16)((U16)v << 8) >> 8), (I)((I16)v >> 8)}; }
-QUERN_VEC_INL I quad_products(I acc, Quads a, Quads b) { return acc + pair_products(a.even, b.even) + pair_products(a.odd, b.odd); }
+QUERN_VEC_INL I quad_products(I acc, Quads a, Quads b) { return wrapping_sum(acc, wrapping_sum(pair_products(a.even, b.even), pair_products(a.odd, b.odd))); }
 constexpr int rows_8 = QUERN_VEC_BYTES == 64 ? 6 : 4, vectors_8 = QUERN_VEC_BYTES == 64 ? 3 : 2;
 #endif
 constexpr i64 panel_8 = vectors_8 * W;
 
 /// Vector v of columns [j, j + W) of row r becomes values.
 QUERN_VEC_INL void finish_8(I s, const quant::Finish& f, i64 r, i64 j, i64 n) {
-    s += load_int(f.add + j);
-    if (f.b_zero) s -= load_int(f.b_zero + j) * f.row_sums[r];
+    s = wrapping_sum(s, load_int(f.add + j));
+    if (f.b_zero) s = (I)((U32)s - (U32)load_int(f.b_zero + j) * static_cast<std::uint32_t>(f.row_sums[r]));
     i64 at = r * f.ld + j, left = lesser(n - j, W);
     if (f.type == DType::i32) {
         std::int32_t* to = static_cast<std::int32_t*>(f.out) + at;
@@ -193,16 +195,16 @@ QUERN_VEC_FN void row_sums_8(const quant::Rows& a, std::int32_t* sums) {
     Quads one = right_quads(ones);
     for (i64 r = 0; r < a.count; ++r) {
         I acc{};
-        std::int32_t rest = 0;
+        std::uint32_t rest = 0;
         for (i64 t = 0; t < a.taps; ++t) {
             const std::uint8_t* p = a.p[t * a.ld + r];
             i64 i = 0, bytes = 4 * a.quads;
             for (; i + QUERN_VEC_BYTES <= bytes; i += QUERN_VEC_BYTES)
                 acc = quad_products(acc, left_quads(load_int(reinterpret_cast<const std::int32_t*>(p + i)) ^ mask), one);
-            for (; i < bytes; ++i) rest += p[i] ^ (a.flip ? 0x80 : 0);
+            for (; i < bytes; ++i) rest += p[i] ^ (a.flip ? 0x80u : 0u);
         }
-        for (int l = 0; l < W; ++l) rest += acc[l];
-        sums[r] = rest;
+        for (int l = 0; l < W; ++l) rest += static_cast<std::uint32_t>(acc[l]);
+        sums[r] = static_cast<std::int32_t>(rest);
     }
 }
 
@@ -217,13 +219,13 @@ QUERN_VEC_INL void depthwise_rows(const quant::Rows& a, i64 r, i64 c, i64 channe
         QUERN_UNROLL
         for (int i = 0; i < P; ++i) {
             I first = widened_8<is_signed>(p[i] + c), second = widened_8<is_signed>(p[a.ld + i] + c) << 16;
-            acc[i] += pair_products(is_signed ? (first & 0xffff) | second : first | second, k);
+            acc[i] = wrapping_sum(acc[i], pair_products(is_signed ? (first & 0xffff) | second : first | second, k));
         }
     }
     if (t < a.taps) {
         I k = load_int(w) & 0xffff;
         QUERN_UNROLL
-        for (int i = 0; i < P; ++i) acc[i] += pair_products(widened_8<is_signed>(p[i] + c), k);
+        for (int i = 0; i < P; ++i) acc[i] = wrapping_sum(acc[i], pair_products(widened_8<is_signed>(p[i] + c), k));
     }
     QUERN_UNROLL
     for (int i = 0; i < P; ++i) finish_8(acc[i], f, r + i, c, channels);
@@ -240,14 +242,14 @@ QUERN_VEC_FN void depthwise_of_8(const quant::Rows& a, i64 channels, const std::
         i64 rows = four ? 4 : 1;
         for (; whole < channels && rows; --rows, ++r) {
             const std::uint8_t* const* p = a.p + r;
-            alignas(64) std::int32_t sums[W] = {};
+            alignas(64) std::uint32_t sums[W] = {};
             for (i64 t = 0; t < a.taps; ++t)
                 for (i64 i = whole; i < channels; ++i) {
                     std::uint8_t byte = p[t * a.ld][i];
                     std::int32_t pair = weights[t / 2 * channels + i], w = t & 1 ? pair >> 16 : static_cast<std::int16_t>(pair);
-                    sums[i - whole] += w * (is_signed ? std::int32_t{static_cast<std::int8_t>(byte)} : std::int32_t{byte});
+                    sums[i - whole] += static_cast<std::uint32_t>(w * (is_signed ? std::int32_t{static_cast<std::int8_t>(byte)} : std::int32_t{byte}));
                 }
-            finish_8(load_int(sums), f, r, whole, channels);
+            finish_8(*reinterpret_cast<const I32u*>(sums), f, r, whole, channels);
         }
         r += rows;
     }
@@ -308,7 +310,6 @@ QUERN_VEC_FN void range_f32(const float* x, i64 n, float* low, float* high) {
     *high = h;
 }
 
-typedef std::uint32_t U32 __attribute__((vector_size(QUERN_VEC_BYTES)));
 /// Zero points of one block of a panel.
 QUERN_VEC_INL F zeros_of(const quant::Blocked& w, i64 at) {
     return w.zero_f32 ? load(w.zero_f32 + at) : to_real(widened_8<false>(w.zero + at));
@@ -425,13 +426,13 @@ QUERN_VEC_INL float widened_half(std::uint16_t h) {
 QUERN_VEC_INL std::uint16_t narrowed_half(float x) {
     std::uint32_t u;
     memcpy(&u, &x, 4);
-    auto a = static_cast<std::int32_t>(u & 0x7fffffffu);
+    std::uint32_t a = u & 0x7fffffffu;
     float magnitude = x < 0 ? -x : x, shifted = magnitude + 0.5f;
-    std::int32_t normal = (a + 0xfff + ((a >> 13) & 1) - 0x38000000) >> 13, small;
+    std::uint32_t normal = (a + 0xfff + ((a >> 13) & 1) - 0x38000000) >> 13, small;
     memcpy(&small, &shifted, 4);
     small -= 0x3f000000;
-    std::int32_t r = a > 0x7f800000 ? 0x7e00 : a >= 0x477ff000 ? 0x7c00 : a < 0x38800000 ? small : normal;
-    return static_cast<std::uint16_t>(static_cast<std::uint32_t>(r) | (u >> 16 & 0x8000u));
+    std::uint32_t r = a > 0x7f800000 ? 0x7e00 : a >= 0x477ff000 ? 0x7c00 : a < 0x38800000 ? small : normal;
+    return static_cast<std::uint16_t>(r | (u >> 16 & 0x8000u));
 }
 QUERN_VEC_FN void widen_half(const std::uint16_t* x, float* y, i64 n) {
     i64 i = 0;

@@ -25,7 +25,7 @@ struct ProductProblem {
 class ProductKernel final : public Kernel {
 public:
     ProductKernel(const ProductProblem& p, const Target& target) : p_(p), l_(loops(target.isa)) {
-        if (!p.b_value.defined() || p.b_value.shape().rank() == 0) return;
+        if (!p.b_value.defined() || p.b_value.count() == 0 || p.b_value.shape().rank() == 0) return;
         View b = view_of(p.b_value);
         Right r = right(b);
         packed_ = packed_weights(target, std::string("matmul.bytes ") + l_.name + (p_.trans_b ? " t" : ""), {p_.b_value}, r.bytes(), [&](std::byte* to) {
@@ -38,6 +38,7 @@ public:
     const char* name() const noexcept override { return "matmul.bytes"; }
     std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
+        if (out[0].count() == 0) return {};
         auto s = std::make_shared<Plan>(plan(in, out[0]));
         Booking k;
         k.scratch = s->columns_bytes + s->turned_bytes + (packed_.defined() ? 0 : s->right.bytes()) + static_cast<std::size_t>(workers) * s->worker_bytes;

@@ -23,6 +23,8 @@ inline std::int64_t panel_at(const Loops& l, std::int64_t p, std::int64_t depth)
 inline std::int64_t panel_width(const Loops& l, std::int64_t p, std::int64_t n) { return padded(std::min(l.panel, n - p * l.panel), l.lanes); }
 inline std::int64_t packed_size(const Loops& l, std::int64_t n, std::int64_t depth) { return padded(n, l.lanes) * padded(depth, 4); }
 
+/// v in 32 bits that wrap.
+inline std::int32_t wrapped(std::int64_t v) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(static_cast<std::uint64_t>(v))); }
 /// Panels [from, to): unsigned bytes less 128, columns and bytes that are missing 0. Adds up the bytes of each column in sums.
 inline void pack_panels(const Loops& l, const Columns& c, std::int64_t from, std::int64_t to, std::int8_t* packed, std::int32_t* sums) {
     std::uint8_t flip = c.is_unsigned ? 0x80 : 0;
@@ -38,14 +40,12 @@ inline void pack_panels(const Loops& l, const Columns& c, std::int64_t from, std
                 for (std::int64_t j = 0; j < real; ++j) {
                     auto b = static_cast<std::int8_t>(src[j * c.column] ^ flip);
                     at[j * 4 + i] = b;
-                    sum[j] += b;
+                    sum[j] = wrapped(std::int64_t{sum[j]} + b);
                 }
             }
         }
     }
 }
-/// a * b in 32 bits that wrap.
-inline std::int32_t wrapped(std::int64_t v) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(static_cast<std::uint64_t>(v))); }
 inline void limits(DType t, std::int32_t& low, std::int32_t& high) {
     low = t == DType::i8 ? -128 : 0;
     high = t == DType::i8 ? 127 : 255;

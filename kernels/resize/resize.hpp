@@ -57,7 +57,7 @@ inline void resolve(const Spec& s, std::span<const std::int64_t> in, const float
 }
 
 /// Of one axis's table, which takes up to 16 bytes for each.
-inline constexpr double most_entries = 0x1p27;
+inline constexpr double most_entries = 0x1p25;
 /// Where the outputs of one axis come from: `taps` source positions and weights for each.
 struct Axis {
     int axis = 0;
@@ -127,7 +127,7 @@ inline Axis make_axis(const Spec& s, int axis, std::int64_t in, std::int64_t out
         t.taps = 2 * static_cast<int>(std::ceil(reach));
     }
     if (static_cast<double>(t.taps) * static_cast<double>(out) > most_entries)
-        raise(ErrorCode::out_of_memory, "axis " + std::to_string(axis) + " resized to " + std::to_string(out) + " elements of " + std::to_string(t.taps) + " sources each; 2^27 sources are accepted");
+        raise(ErrorCode::out_of_memory, "axis " + std::to_string(axis) + " resized to " + std::to_string(out) + " elements of " + std::to_string(t.taps) + " sources each; 2^25 sources are accepted");
     if (s.mode != Mode::nearest) {
         t.weight.resize(static_cast<std::size_t>(out * t.taps));
     }

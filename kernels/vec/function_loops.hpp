@@ -50,8 +50,8 @@ constexpr double magic = 6755399441055744.;  ///< 1.5 * 2^52: x + magic has roun
 /// ln x for normal x > 0, relative error 1e-11.
 QUERN_VEC_INL D log_double(D x) {
     constexpr std::int64_t root = 0x3fe6a09e00000000;  // of one half: x = 2^e * m with m from there to twice that
-    L b = (L)x - root;
-    L biased = (L)((UL)(b + (std::int64_t{1023} << 52)) >> 52);
+    L b = (L)((UL)x - static_cast<std::uint64_t>(root));
+    L biased = (L)(((UL)b + (std::uint64_t{1023} << 52)) >> 52);
     D e = (D)(biased | 0x4330000000000000) - splat(0x1p52 + 1023);
     D m = (D)((b & 0x000fffffffffffff) + root), one = splat(1.);
     D s = (m - one) / (m + one), z = s * s;
@@ -64,7 +64,7 @@ QUERN_VEC_INL D exp_double(D x) {
     D r = fma(n, splat(-0.69314718055994531), x);
     D p = polynomial(r, 0.00019915880839720777, 0.0013948589956413659, 0.008333266072098576, 0.041666218137208513, 0.16666666891181106, 0.50000001077987932,
                      0.99999999997976752, 0.99999999995952427);
-    return (D)((L)p + ((L)t << 52));
+    return (D)((UL)p + ((UL)t << 52));
 }
 constexpr double half_pi = 1.5707963267948966;
 /// asin s / s for s^2 in [0, 1/4].

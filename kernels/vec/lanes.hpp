@@ -60,6 +60,7 @@ constexpr int W = QUERN_VEC_BYTES / 4;  ///< floats in a vector
 
 typedef float F __attribute__((vector_size(QUERN_VEC_BYTES)));
 typedef std::int32_t I __attribute__((vector_size(QUERN_VEC_BYTES)));
+typedef std::uint32_t U32 __attribute__((vector_size(QUERN_VEC_BYTES)));  ///< for what wraps
 typedef double D __attribute__((vector_size(QUERN_VEC_BYTES)));
 typedef float Fu __attribute__((vector_size(QUERN_VEC_BYTES), aligned(4), may_alias));
 typedef double Du __attribute__((vector_size(QUERN_VEC_BYTES), aligned(8), may_alias));
@@ -394,7 +395,7 @@ template <class V> QUERN_VEC_INL V exp2_below(const V& any) {
 QUERN_VEC_INL F log(F x) {
     I tiny = x < 1.17549435e-38f;
     F y = select(tiny, x * 33554432.f, x);
-    I b = as_int(y) - 0x3f3504f3;  // y = 2^e * m with m in [sqrt(1/2), sqrt(2))
+    I b = (I)((U32)y - 0x3f3504f3);  // y = 2^e * m with m in [sqrt(1/2), sqrt(2))
     I e = (b >> 23) + (tiny & -25);
     F r = as_float((b & 0x007fffff) + 0x3f3504f3) - 1.f;
     F p = splat(0.0733026737f);

@@ -234,6 +234,27 @@ TEST(HostileRuns, BitsThatAreNoBoolAreTrue) {
     EXPECT_EQ(bytes[1], 1);
     EXPECT_EQ(bytes[2], 1);
 }
+TEST(HostileRuns, NothingIsPackedForMatricesOfNoElement) {
+    // What is held for each batch, group or column would be tens of gigabytes.
+    constexpr std::int64_t many = std::int64_t{1} << 28;
+    ModelBuilder product;
+    product.input("a", DType::f32, {"32768", "1", "0", "4"}).input("b", DType::f32, {"1", "32768", "4", "1"}).node("MatMul", {"a", "b"}, {"y"}).output("y");
+    EXPECT_EQ(product.run({{"a", Tensor(DType::f32, {32768, 1, 0, 4})}, {"b", Tensor(DType::f32, {1, 32768, 4, 1})}})[0].shape(), Shape({32768, 32768, 0, 1}));
+    for (DType t : {DType::f32, DType::u8}) {
+        ModelBuilder conv;
+        conv.input("x", t, {"0", "0", "1", "1"}).constant("w", Tensor(t, {many, 0, 1, 1}));
+        conv.node(t == DType::f32 ? "Conv" : "ConvInteger", {"x", "w"}, {"y"}, {onnx::attribute_i("group", many)}).output("y");
+        EXPECT_EQ(conv.run({{"x", Tensor(t, {0, 0, 1, 1})}})[0].shape(), Shape({0, many, 1, 1}));
+    }
+    ModelBuilder bytes;
+    bytes.input("a", DType::u8, {"0", "0"}).constant("b", Tensor(DType::u8, {many, 0, 1})).node("MatMulInteger", {"a", "b"}, {"y"}).output("y");
+    EXPECT_EQ(bytes.run({{"a", Tensor(DType::u8, {0, 0})}})[0].shape(), Shape({many, 0, 1}));
+}
+TEST(HostileRuns, SumsOf8BitProductsWrap) {
+    constexpr std::int64_t k = 70000;
+    const Tensor a = t<std::uint8_t>({1, k}, std::vector<std::uint8_t>(k, 255)), b = t<std::int8_t>({k, 1}, std::vector<std::int8_t>(k, 127));
+    EXPECT_EQ(run_op("MatMulInteger", {a, b})[0].data<std::int32_t>()[0], static_cast<std::int32_t>(static_cast<std::uint32_t>(k * 255 * 127)));
+}
 TEST(HostileRuns, StringsCountAgainstTheLimit) {
     Options o;
     o.memory_limit = 8 << 20;

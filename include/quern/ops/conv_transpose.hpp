@@ -57,7 +57,7 @@ inline void infer(InferCtx& ctx) {
 
 /// Kernel = stride, nothing padded: each pixel gives a block of its own. What quern::ConvTranspose (channels last) accepts.
 inline bool blocks(const Attrs& a, const Fact& w) {
-    if (!w.is_const() || w.rank() != 4 || a.has("output_shape")) return false;
+    if (!w.is_const() || w.rank() != 4 || w.value.count() == 0 || a.has("output_shape")) return false;
     conv_transpose::Problem p = problem_of(a, w);
     auto all = [](const std::vector<std::int64_t>& v, std::int64_t x) { return std::all_of(v.begin(), v.end(), [&](auto i) { return i == x; }); };
     return p.group == 1 && p.window.auto_pad == conv::AutoPad::notset && p.window.kernel == p.window.strides && all(p.window.dilations, 1) &&

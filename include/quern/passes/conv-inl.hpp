@@ -18,7 +18,8 @@ inline float scalar_of(const Graph& g, ValueId v) {
 inline std::vector<float> channel_constant(const Graph& g, ValueId v, const Fact& y, std::int64_t channels) {
     const Fact& f = g.fact(v);
     if (!f.is_const() || f.dtype != DType::f32 || f.rank() > y.rank()) return {};
-    auto data = f.value.data<float>();
+    const Tensor value = f.value.aligned();
+    auto data = value.data<float>();
     if (data.size() == 1) return std::vector<float>(static_cast<std::size_t>(channels), data[0]);
     if (static_cast<std::int64_t>(data.size()) != channels || f.rank() < y.rank() - 1) return {};
     if (!f.dims[static_cast<std::size_t>(f.rank() - y.rank() + 1)].is(channels)) return {};
@@ -40,7 +41,7 @@ inline bool fold_channel_constant(Graph& g, const PassContext& ctx, NodeId id, c
     if (c.empty()) return false;
     Tensor bias(DType::f32, {m});
     auto b = bias.data<float>();
-    if (has_bias) std::copy_n(g.fact(conv->in[2]).value.data<float>().begin(), m, b.begin());
+    if (has_bias) std::memcpy(b.data(), g.fact(conv->in[2]).value.raw(), bias.bytes());
     if (mul || div) {
         Tensor scaled = w.value.clone();
         auto s = scaled.data<float>();

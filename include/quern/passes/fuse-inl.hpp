@@ -43,15 +43,17 @@ inline bool fuse_conv_bn(Graph& g, const PassContext& ctx, NodeId id, const std:
     const Tensor given = g.fact(conv->in[1]).value;
     Tensor w = given.clone();
     std::int64_t m = w.shape()[0], k = m ? w.count() / m : 0;
-    auto param = [&](int i) { return g.fact(bn.in[i]).value.data<float>(); };
+    Tensor of[5];
     for (int i = 1; i < 5; ++i)
-        if (static_cast<std::int64_t>(param(i).size()) != m) return false;
+        if (of[i] = g.fact(bn.in[i]).value.aligned(); of[i].count() != m) return false;
+    auto param = [&](int i) { return of[i].data<float>(); };
+    const Tensor before = has_bias ? g.fact(conv->in[2]).value.aligned() : Tensor();
     Tensor b(DType::f32, {m});
     float eps = bn.attrs.f("epsilon", 1e-5f);
     float* weights = w.data<float>().data();
     for (std::int64_t c = 0; c < m; ++c) {
         double s = param(1)[c] / std::sqrt(static_cast<double>(param(4)[c]) + eps);
-        double old = has_bias ? g.fact(conv->in[2]).value.data<float>()[c] : 0.0;
+        double old = has_bias ? before.data<float>()[c] : 0.0;
         b.data<float>()[c] = static_cast<float>((old - param(3)[c]) * s + param(2)[c]);
         for (std::int64_t i = c * k; i < (c + 1) * k; ++i) weights[i] = static_cast<float>(weights[i] * s);
     }

@@ -256,11 +256,13 @@ struct Layout {
     /// Known statistics become a scale and a shift for each channel.
     bool batch_norm(Moved& m, const Fact& x) {
         if (m.in.size() != 5 || x.dtype != DType::f32 || m.attrs.i("training_mode", 0)) return false;
+        Tensor held[4];
         std::span<const float> param[4];
         for (std::size_t i = 0; i < 4; ++i) {
             const Tensor& t = m.in[i + 1] == no_value ? Tensor() : g.fact(m.in[i + 1]).value;
             if (!t.defined() || t.dtype() != DType::f32 || (i && t.count() != static_cast<std::int64_t>(param[0].size()))) return false;
-            param[i] = t.data<float>();
+            held[i] = t.aligned();
+            param[i] = std::as_const(held[i]).data<float>();
         }
         std::vector<float> scale(param[0].size()), shift(scale.size());
         double eps = static_cast<double>(m.attrs.f("epsilon", 1e-5f));

@@ -32,11 +32,13 @@ struct Quantized {
         if (t.dtype() == DType::i8) return t.data<std::int8_t>()[static_cast<std::size_t>(i)];
         return t.data<std::int32_t>()[static_cast<std::size_t>(i)];
     }
+    static Tensor aligned(const Tensor& t) { return t.defined() ? t.aligned() : Tensor(); }
     /// A constant scale of `n` positive numbers, n 0: any number of them.
     bool scale_of(ValueId v, std::int64_t n) const {
         const Tensor& t = g.fact(v).value;
         if (!t.defined() || t.dtype() != DType::f32 || t.count() < 1 || (n && t.count() != n)) return false;
-        for (float x : t.data<float>())
+        const Tensor scales = t.aligned();
+        for (float x : scales.data<float>())
             if (!(x > 0) || !std::isfinite(x)) return false;
         return true;
     }
@@ -138,11 +140,11 @@ struct Quantized {
         const Node* d = g.producer(v);
         bool integers = is_op(d, "DequantizeLinear") && g.fact(d->in[0]).dtype == DType::i32;
         if (integers && (!scale_of(d->in[1], 0) || d->attrs.i("block_size", 0))) return no_value;
-        const Tensor& from = integers ? g.fact(d->in[0]).value : g.fact(v).value;
+        const Tensor from = aligned(integers ? g.fact(d->in[0]).value : g.fact(v).value);
         if (!from.defined() || from.count() != n || (!integers && from.dtype() != DType::f32)) return no_value;
-        Tensor own = integers ? g.fact(d->in[1]).value : Tensor(), zeros = integers && d->in.size() > 2 ? g.fact(d->in[2]).value : Tensor();
+        const Tensor own = integers ? aligned(g.fact(d->in[1]).value) : Tensor(), zeros = integers && d->in.size() > 2 ? aligned(g.fact(d->in[2]).value) : Tensor();
         if (integers && ((own.count() != 1 && own.count() != n) || (d->in.size() > 2 && (!zeros.defined() || zeros.count() != own.count())))) return no_value;
-        const Tensor& ws = g.fact(w_scale).value;
+        const Tensor ws = aligned(g.fact(w_scale).value);
         Tensor b(DType::i32, {n});
         for (std::int64_t i = 0; i < n; ++i) {
             auto at = [&](const Tensor& t) { return static_cast<std::size_t>(t.count() == 1 ? 0 : i); };
