@@ -95,9 +95,11 @@ private:
         std::int64_t bands, groups, each;   ///< each: channels of a group
         std::int64_t tiles_p, tile_p, tiles_n, tile_n;  ///< of the projection
         std::int64_t made;  ///< floats from pixel to pixel of what the projection reads: cores share no line of it
+        bool by_panel;      ///< pixels are the inner loop of the projection's tiles
         bool whole, apart;  ///< apart: no image waits for another, for none shares `middle`
         std::size_t zeros, middle, sums, rows, band, work;  ///< bytes; sums: of each output row, whose order no cut changes
     };
+    static constexpr std::int64_t most_rows = 64;  ///< of the kernel: refuse_chain
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     static std::size_t bytes(std::int64_t floats) { return static_cast<std::size_t>((floats + 15) / 16 * 16) * sizeof(float); }
 
@@ -124,7 +126,12 @@ private:
         q.apart = q.whole || !project_.defined();
         std::int64_t work = q.h * q.w * q.c * d_ * (expands ? 1 : 0) + ho * wo * taps_ * d_ * 2;
         q.groups = q.bands >= wanted ? 1 : std::clamp<std::int64_t>(work / q.bands >> 20, 1, up(d_, t_.panel));
-        q.each = up(up(d_, q.groups), t_.panel) * t_.panel;
+        const std::int64_t panels = up(d_, t_.panel), usual = up(panels, q.groups);
+        auto most = [&](std::int64_t e) { return up(up(panels, e), workers) * e; };  // panels of the worker that has most
+        std::int64_t each = usual;
+        for (std::int64_t e = usual > 1 ? usual - 1 : 1; q.groups > 1 && e <= usual + 1; ++e)
+            if (100 * most(e) <= 94 * most(each)) each = e;
+        q.each = each * t_.panel;
         q.groups = up(d_, q.each);
         std::int64_t row = q.w * std::min(q.each, d_);
         q.step = std::clamp<std::int64_t>((96 << 10) / std::max<std::int64_t>(1, row * s.stride[1]), 1, std::max<std::int64_t>(1, up(ho, q.bands)));
@@ -141,6 +148,7 @@ private:
         q.tile_p = up(pixels, q.tiles_p);
         q.tile_n = up(std::max<std::int64_t>(1, (5 << 18) / std::max<std::int64_t>(1, q.tile_p * d_)), t_.panel) * t_.panel;
         q.tiles_n = up(m_, q.tile_n);
+        q.by_panel = even_tiles(pixels, q.tiles_n, static_cast<double>(pixels) * static_cast<double>(d_ * m_), q.tiles_p, q.tile_p);
         return q;
     }
     static std::byte* workspace(const Call& call, const Plan& q, int worker) {
@@ -196,15 +204,17 @@ private:
                 if (next < last) input_rows(call, q, image, next, last, c0, n, held + (next - first) * row, work);
                 next = std::max(next, last);
             }
-            for (std::int64_t r = o; r < to; ++r) {
-                const float* rows[64];
-                for (std::int64_t i = 0; i < s.kernel[1]; ++i) {
+            const std::int64_t pair = s.dilation[1] == 1 && s.stride[1] <= s.kernel[1] ? 2 : 1;
+            for (std::int64_t r = o, n_rows = 0; r < to; r += n_rows) {
+                n_rows = std::min(pair, to - r);
+                const float* rows[2 * most_rows];
+                for (std::int64_t i = 0; i < (n_rows - 1) * s.stride[1] + s.kernel[1]; ++i) {
                     std::int64_t h = r * s.stride[1] - q.top + i * s.dilation[1];
                     rows[i] = h < 0 || h >= q.h ? reinterpret_cast<const float*>(call.scratch) : expands ? held + (h - first) * row : x + h * q.w * q.x_row;
                 }
                 float* y = made + (q.whole ? r - o : r) * wo * q.made + c0;
-                images_.depthwise_row_f32(s, rows, static_cast<const float*>(depthwise_.raw()) + c0, d_, y, middle);
-                if (p_.pooled) images_.sum_rows_f32(wo, n, y, q.made, sums(call, q) + (image * s.out[1] + r) * d_ + c0);
+                images_.depthwise_rows_f32(s, n_rows, rows, static_cast<const float*>(depthwise_.raw()) + c0, d_, y, wo * q.made, middle);
+                for (std::int64_t i = 0; p_.pooled && i < n_rows; ++i) images_.sum_rows_f32(wo, n, y + i * wo * q.made, q.made, sums(call, q) + (image * s.out[1] + r + i) * d_ + c0);
             }
             if (q.whole) {
                 std::int64_t at = (image * s.out[1] + o) * wo;
@@ -227,7 +237,7 @@ private:
         std::int64_t pixels = q.s.out[1] * q.s.out[2];
         const auto* from = reinterpret_cast<const float*>(call.scratch + q.zeros);
         call.workers.for_each(q.tiles_p * q.tiles_n, [&](std::int64_t t, int worker) {
-            std::int64_t p0 = t / q.tiles_n * q.tile_p, n0 = t % q.tiles_n * q.tile_n;
+            std::int64_t p0 = (q.by_panel ? t % q.tiles_p : t / q.tiles_n) * q.tile_p, n0 = (q.by_panel ? t / q.tiles_p : t % q.tiles_n) * q.tile_n;
             std::byte* mine = workspace(call, q, worker);
             project(call, q, from + p0 * q.made, std::min(q.tile_p, pixels - p0), n0, std::min(q.tile_n, m_ - n0), image * pixels + p0, mine + q.rows + q.band);
         });

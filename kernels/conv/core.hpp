@@ -57,7 +57,8 @@ private:
     struct Plan {
         Geometry g;
         Way way = Way::product;
-        bool by_rows = false;  ///< depthwise over two dimensions, weights packed
+        bool by_rows = false;   ///< depthwise over two dimensions, weights packed
+        bool by_panel = false;  ///< pixels are the inner loop of tiles
         std::int64_t tile_p = 1, tile_n = 1, tiles_p = 1, tiles_n = 1;  ///< pixels (rows), output channels (row blocks)
         std::size_t head = 0, work = 0;
     };
@@ -123,6 +124,13 @@ private:
             q.tile_p = std::clamp<std::int64_t>(target / 8 / row, 1, std::max<std::int64_t>(1, rows));
             q.tiles_p = up(rows, q.tile_p);
             q.by_rows = packed_.defined() && g.s.kernel[0] == 1 && g.s.in[0] == 1 && g.s.out[0] == 1 && g.s.kernel[1] <= most_rows;
+            if (q.by_rows) {  // pairs of rows, and channels where rows are few
+                q.tile_p = std::clamp<std::int64_t>(up(target / 4 / row, 2) * 2, 2, std::max<std::int64_t>(2, rows));
+                q.tiles_p = up(rows, q.tile_p);
+                q.tile_n = up(g.group, q.tiles_p < 8 && g.group >= 128 ? 2 : 1);
+                q.tile_n = up(q.tile_n, 16) * 16;
+                q.tiles_n = up(g.group, q.tile_n);
+            }
             if (q.by_rows) q.head = (static_cast<std::size_t>(g.s.in[2] * g.s.in_channels) * sizeof(float) + 63) / 64 * 64;
         } else if (nhwc()) {
             // Rows that are gathered are so once for each tile of columns.
@@ -138,6 +146,7 @@ private:
             q.tiles_n = up(m, tn);
             q.tile_n = up(up(m, q.tiles_n), t_.panel) * t_.panel;
             q.tiles_n = up(m, q.tile_n);
+            if (!copied) q.by_panel = even_tiles(pixels, g.images * g.group * q.tiles_n, static_cast<double>(g.images * pixels) * static_cast<double>(k) * static_cast<double>(m * g.group), q.tiles_p, q.tile_p);
         } else {
             std::int64_t panels = up(pixels, t_.panel), blocks = up(m, t_.row_block);
             std::int64_t each = std::clamp<std::int64_t>(target / (m * k * t_.panel), 1, 16);
@@ -158,7 +167,8 @@ private:
         auto* y = call.out[0].out<float>();
         std::int64_t pixels = g.s.pixels_out(), plane = g.s.pixels_in(), stride = packed_floats(g.m, g.s.channels, g.s.taps());
         call.workers.for_each(g.images * g.group * q.tiles_p * q.tiles_n, [&](std::int64_t t, int worker) {
-            std::int64_t in_ = t % q.tiles_n, ip = t / q.tiles_n % q.tiles_p, ig = t / (q.tiles_n * q.tiles_p) % g.group;
+            std::int64_t in_ = q.by_panel ? t / q.tiles_p % q.tiles_n : t % q.tiles_n, ip = q.by_panel ? t % q.tiles_p : t / q.tiles_n % q.tiles_p;
+            std::int64_t ig = t / (q.tiles_n * q.tiles_p) % g.group;
             std::int64_t image = t / (q.tiles_n * q.tiles_p * g.group);
             std::int64_t p0 = ip * q.tile_p, p1 = std::min(pixels, p0 + q.tile_p);
             void* work = call.scratch + q.head + static_cast<std::size_t>(worker) * q.work;
@@ -194,20 +204,24 @@ private:
         if (q.by_rows) {
             auto* zeros = reinterpret_cast<float*>(call.scratch);
             std::fill_n(zeros, s.in[2] * s.in_channels, 0.f);
-            return call.workers.for_each(g.images * q.tiles_p, [&](std::int64_t t) {
-                std::int64_t image = t / q.tiles_p, r0 = t % q.tiles_p * q.tile_p;
-                const float* from = x + image * g.x_image();
-                for (std::int64_t r = r0; r < std::min(rows, r0 + q.tile_p); ++r) {
-                    const float* taps[most_rows];
-                    for (std::int64_t i = 0; i < s.kernel[1]; ++i) {
+            return call.workers.for_each(g.images * q.tiles_p * q.tiles_n, [&](std::int64_t t) {
+                std::int64_t image = t / (q.tiles_p * q.tiles_n), r0 = t / q.tiles_n % q.tiles_p * q.tile_p, c0 = t % q.tiles_n * q.tile_n;
+                const float* from = x + image * g.x_image() + c0;
+                const std::int64_t r1 = std::min(rows, r0 + q.tile_p), pair = s.dilation[1] == 1 && s.stride[1] <= s.kernel[1] ? 2 : 1;
+                vec::ConvShape part = s;
+                part.channels = std::min(q.tile_n, g.group - c0);
+                for (std::int64_t r = r0, n = 0; r < r1; r += n) {
+                    n = std::min(pair, r1 - r);
+                    const float* taps[2 * most_rows];
+                    for (std::int64_t i = 0; i < (n - 1) * s.stride[1] + s.kernel[1]; ++i) {
                         std::int64_t h = r * s.stride[1] - s.pad[1] + i * s.dilation[1];
                         taps[i] = h < 0 || h >= s.in[1] ? zeros : from + h * s.in[2] * s.in_channels;
                     }
-                    std::int64_t at = image * g.y_image() + r * s.out[2] * s.out_channels;
+                    std::int64_t y_row = s.out[2] * s.out_channels, at = image * g.y_image() + r * y_row + c0;
                     vec::Epilogue e = base;
-                    e.bias_row = bias;
+                    e.bias_row = bias ? bias + c0 : nullptr;
                     if (e.residual) e.residual += at;
-                    images_.depthwise_row_f32(s, taps, w, g.group, y + at, e);
+                    images_.depthwise_rows_f32(part, n, taps, w + c0, g.group, y + at, y_row, e);
                 }
             });
         }

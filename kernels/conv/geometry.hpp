@@ -37,6 +37,15 @@ inline Geometry resolve(const Problem& p, std::span<const View> in, const View& 
     }
     return g;
 }
+/// Pixels of few tiles, an odd number, are cut once more, so that two workers have as much to do: `others` tiles of each piece, `work`
+/// multiply-adds of all. True where it was done; pixels are then best the inner loop, for workers to share as few weights as possible.
+inline bool even_tiles(std::int64_t pixels, std::int64_t others, double work, std::int64_t& tiles_p, std::int64_t& tile_p) {
+    const std::int64_t n = tiles_p * others;
+    if (n % 2 == 0 || n >= 16 || tile_p < 28 || work < 5e5) return false;
+    tile_p = (pixels + 2 * tiles_p - 1) / (2 * tiles_p);
+    tiles_p = (pixels + tile_p - 1) / tile_p;
+    return true;
+}
 
 }  // namespace conv
 QUERN_END

@@ -96,13 +96,16 @@ private:
             std::int64_t t0 = i % pieces * some, t1 = std::min(q.tiles, t0 + some), k = i / pieces;
             t_.winograd_input_f32(q.g.s, side_, part(call, q, first + k, zeros).x, t0, t1, t0, q.most, rest + static_cast<std::size_t>(k) * q.v, zeros);
         });
+        // Few panels are shared out by tiles too, in pieces that still fill most rows of a micro-tile.
         std::int64_t each = std::max<std::int64_t>(1, q.panels / 8), parts = up(q.panels, each);
-        call.workers.for_each(parts, [&](std::int64_t i, int worker) {
+        const std::int64_t cuts = std::clamp<std::int64_t>(std::min(up(4, parts), q.tiles / 8), 1, 4);
+        call.workers.for_each(cuts * parts, [&](std::int64_t i, int worker) {
             float* work = rest + static_cast<std::size_t>(q.at_once) * q.v + static_cast<std::size_t>(worker) * q.work;
-            for (std::int64_t p = i * each; p < std::min(q.panels, (i + 1) * each); ++p)
+            const std::int64_t t0 = q.tiles * (i / parts) / cuts, t1 = q.tiles * (i / parts + 1) / cuts, p0 = i % parts * each;
+            for (std::int64_t p = p0; p < std::min(q.panels, p0 + each); ++p)
                 for (std::int64_t k = 0; k < images; ++k) {
                     Part a = part(call, q, first + k, zeros);
-                    t_.winograd_output_f32(q.g.s, side_, rest + static_cast<std::size_t>(k) * q.v, weights(), 0, 0, q.tiles, q.most, p, p + 1, a.y, a.e, work);
+                    t_.winograd_output_f32(q.g.s, side_, rest + static_cast<std::size_t>(k) * q.v, weights(), t0, t0, t1 - t0, q.most, p, p + 1, a.y, a.e, work);
                 }
         });
     }

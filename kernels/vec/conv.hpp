@@ -76,10 +76,9 @@ QUERN_VEC_FN void conv_nhwc_f32(const ConvShape& s, const float* x, const float*
                                 const Epilogue& e, void* work) {
     constexpr int N = panel<float>;
     i64 k = s.taps() * s.channels;
+    if (pointwise(s)) return gemm_packed_f32(p1 - p0, n, k, x + p0 * s.in_channels, s.in_channels, false, packed, y, ldy, e, work);
     auto columns = [&](i64 p, i64 k0, i64, i64*) { return packed + p * N * k + k0 * N; };
-    float* buffer = static_cast<float*>(work);
-    if (pointwise(s)) product<float>(p1 - p0, n, k, MatrixRows<float>{x + p0 * s.in_channels, s.in_channels, false}, columns, y, ldy, &e, buffer);
-    else product<float>(p1 - p0, n, k, PixelRows{s, x, p0}, columns, y, ldy, &e, buffer);
+    product<float>(p1 - p0, n, k, PixelRows{s, x, p0}, columns, y, ldy, &e, static_cast<float*>(work));
 }
 
 QUERN_VEC_FN std::size_t packed_rows_floats(i64 m, i64 k) { return static_cast<std::size_t>(m * k) + 64; }

@@ -11,62 +11,100 @@ QUERN_BEGIN
 namespace vec {
 namespace QUERN_VEC_NS {
 
-/// P neighbouring outputs of one vector of channels: each input pixel of a row is loaded once for all the outputs that it takes part in.
-/// rows[i] + at is the first pixel; Part: only `part` channels are there.
-template <int K, int S, int P, bool Part>
-QUERN_VEC_INL void depthwise_vector(const float* const* rows, i64 n_rows, i64 at, i64 px, const float* w, i64 ldw, const float* bias, F lo, F hi,
-                                    float* y, i64 py, i64 part) {
-    auto get = [&](const float* p) { return Part ? load_n(p, part) : load(p); };
-    F acc[P];
+/// What ends an output of a depthwise convolution.
+struct DepthwiseEnd {
+    const float* bias;  ///< or null
+    F lo, hi;
+    bool swish;  ///< hard_swish instead of the bounds
+    __attribute__((always_inline)) inline F operator()(F x) const { return swish ? hard_swish(x) : clip(x, lo, hi); }
+};
+/// Output rows that are made together: what they have in common is read once. Few registers hold one row only.
+constexpr int paired_rows = QUERN_VEC_BYTES == 64 ? 2 : 1;
+
+/// U neighbouring output rows of P neighbouring outputs of one vector of channels: each input pixel is loaded once for all the outputs that it
+/// takes part in. rows[i] + at is the first pixel, of which [from, to) exist. n_rows: of the kernel, K where U > 1; Part: only `part` channels are there.
+template <int K, int S, int P, int U, bool Part>
+QUERN_VEC_INL void depthwise_vector(const float* const* rows, i64 n_rows, i64 at, i64 px, i64 from, i64 to, const float* w, i64 ldw, const float* bias,
+                                    const DepthwiseEnd& end, float* y, i64 py, i64 y_row, i64 part) {
+    auto get = [&](const float* p) QUERN_VEC_INLINED { return Part ? load_n(p, part) : load(p); };
+    F acc[U][P];
+    F first = bias ? get(bias) : F{};
     QUERN_UNROLL
-    for (int o = 0; o < P; ++o) acc[o] = bias ? get(bias) : F{};
-    for (i64 i = 0; i < n_rows; ++i) {
-        const float* x = rows[i] + at;
-        F k[K];
+    for (int u = 0; u < U; ++u) {
         QUERN_UNROLL
-        for (int j = 0; j < K; ++j) k[j] = get(w + (i * K + j) * ldw);
+        for (int o = 0; o < P; ++o) acc[u][o] = first;
+    }
+    auto row = [&](const float* x, const F (&k)[U][K], int u0, int u1) QUERN_VEC_INLINED {
         QUERN_UNROLL
         for (int q = 0; q < (P - 1) * S + K; ++q) {
+            if (q < from || q >= to) continue;
             F v = get(x + q * px);
             QUERN_UNROLL
-            for (int j = 0; j < K; ++j)
-                if ((q - j) % S == 0 && q >= j && (q - j) / S < P) acc[(q - j) / S] = fma(k[j], v, acc[(q - j) / S]);
+            for (int u = u0; u < u1; ++u) {
+                QUERN_UNROLL
+                for (int j = 0; j < K; ++j)
+                    if ((q - j) % S == 0 && q >= j && (q - j) / S < P) acc[u][(q - j) / S] = fma(k[u][j], v, acc[u][(q - j) / S]);
+            }
+        }
+    };
+    F k[U][K];
+    if constexpr (U == 1) {
+        for (i64 i = 0; i < n_rows; ++i) {
+            QUERN_UNROLL
+            for (int j = 0; j < K; ++j) k[0][j] = get(w + (i * K + j) * ldw);
+            row(rows[i] + at, k, 0, 1);
+        }
+    } else {
+        static_assert(U == 2);
+        QUERN_UNROLL
+        for (int i = 0; i < S + K; ++i) {  // row i of the input is row i of the first output's kernel, i - S of the second one's
+            QUERN_UNROLL
+            for (int j = 0; j < K; ++j) {
+                if (i < K) k[0][j] = get(w + (i * K + j) * ldw);
+                if (i >= S) k[1][j] = get(w + ((i - S) * K + j) * ldw);
+            }
+            row(rows[i] + at, k, i < K ? 0 : 1, i >= S ? 2 : 1);
         }
     }
+    const DepthwiseEnd f = end;  // what is referred to would be read again after each store
     QUERN_UNROLL
-    for (int o = 0; o < P; ++o) {
-        F v = clip(acc[o], lo, hi);
-        if (Part) store_n(y + o * py, v, part);
-        else store(y + o * py, v);
+    for (int u = 0; u < U; ++u) {
+        QUERN_UNROLL
+        for (int o = 0; o < P; ++o) {
+            F v = f(acc[u][o]);
+            if (Part) store_n(y + u * y_row + o * py, v, part);
+            else store(y + u * y_row + o * py, v);
+        }
     }
 }
-template <int K, int S, int P>
-QUERN_VEC_FN void depthwise_outputs(const ConvShape& s, const float* const* rows, i64 at, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y) {
+template <int K, int S, int P, int U>
+QUERN_VEC_FN void depthwise_outputs(const ConvShape& s, const float* const* rows, i64 at, i64 from, i64 to, const float* w, i64 ldw, const DepthwiseEnd& end, float* y, i64 y_row) {
     i64 c = 0;
     for (; c + W <= s.channels; c += W)
-        depthwise_vector<K, S, P, false>(rows, s.kernel[1], at + c, s.in_channels, w + c, ldw, bias ? bias + c : nullptr, lo, hi, y + c, s.out_channels, W);
+        depthwise_vector<K, S, P, U, false>(rows, s.kernel[1], at + c, s.in_channels, from, to, w + c, ldw, end.bias ? end.bias + c : nullptr, end, y + c, s.out_channels, y_row, W);
     if (c < s.channels)
-        depthwise_vector<K, S, P, true>(rows, s.kernel[1], at + c, s.in_channels, w + c, ldw, bias ? bias + c : nullptr, lo, hi, y + c, s.out_channels, s.channels - c);
+        depthwise_vector<K, S, P, U, true>(rows, s.kernel[1], at + c, s.in_channels, from, to, w + c, ldw, end.bias ? end.bias + c : nullptr, end, y + c, s.out_channels, y_row, s.channels - c);
 }
-using DepthwiseOutputs = void (*)(const ConvShape&, const float* const*, i64, const float*, i64, const float*, F, F, float*);
-template <int K, int S, int P = 7>
+using DepthwiseOutputs = void (*)(const ConvShape&, const float* const*, i64, i64, i64, const float*, i64, const DepthwiseEnd&, float*, i64);
+constexpr int most_outputs = 7, least_paired = 4;
+template <int K, int S, int U, int P = most_outputs>
 QUERN_VEC_INL DepthwiseOutputs depthwise_for(i64 outputs) {
-    if constexpr (P == 1) return &depthwise_outputs<K, S, 1>;
-    else return outputs == P ? &depthwise_outputs<K, S, P> : depthwise_for<K, S, P - 1>(outputs);
+    if constexpr (P == (U > 1 ? least_paired : 1)) return &depthwise_outputs<K, S, P, U>;
+    else return outputs == P ? &depthwise_outputs<K, S, P, U> : depthwise_for<K, S, U, P - 1>(outputs);
 }
-/// Outputs [first, last), whose taps lie inside.
-template <int K, int S>
-QUERN_VEC_FN void depthwise_row(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y, i64 first, i64 last) {
-    i64 n = last - first, blocks = blocks_of(n, 7);
+/// U rows of outputs.
+template <int K, int S, int U>
+QUERN_VEC_FN void depthwise_rows(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const DepthwiseEnd& end, float* y, i64 y_row) {
+    i64 n = s.out[2], blocks = blocks_of(n, most_outputs);
     for (i64 b = 0; b < blocks; ++b) {
-        i64 o = first + piece(n, blocks, b), m = piece(n, blocks, b + 1) - piece(n, blocks, b);
-        depthwise_for<K, S>(m)(s, rows, (o * S - s.pad[2]) * s.in_channels, w, ldw, bias, lo, hi, y + o * s.out_channels);
+        i64 o = piece(n, blocks, b), m = piece(n, blocks, b + 1) - o, x = o * S - s.pad[2];
+        depthwise_for<K, S, U>(m)(s, rows, x * s.in_channels, larger(0, -x), lesser((m - 1) * S + K, s.in[2] - x), w, ldw, end, y + o * s.out_channels, y_row);
     }
 }
 /// C vectors of channels of one output, kernel columns [j0, j1); Part: only `part` channels are there.
 template <int C, bool Part>
-QUERN_VEC_INL void depthwise_pixel(const float* const* rows, i64 n_rows, i64 at, i64 px, const float* w, i64 w_row, i64 ldw, i64 j0, i64 j1, const float* bias, F lo, F hi,
-                                   float* y, i64 part) {
+QUERN_VEC_INL void depthwise_pixel(const float* const* rows, i64 n_rows, i64 at, i64 px, const float* w, i64 w_row, i64 ldw, i64 j0, i64 j1, const float* bias,
+                                   const DepthwiseEnd& end, float* y, i64 part) {
     auto get = [&](const float* p) QUERN_VEC_INLINED { return Part ? load_n(p, part) : load(p); };
     F acc[C];
     QUERN_UNROLL
@@ -79,46 +117,53 @@ QUERN_VEC_INL void depthwise_pixel(const float* const* rows, i64 n_rows, i64 at,
     }
     QUERN_UNROLL
     for (int v = 0; v < C; ++v) {
-        F r = clip(acc[v], lo, hi);
+        F r = end(acc[v]);
         if (Part) store_n(y + v * W, r, part);
         else store(y + v * W, r);
     }
 }
-/// Outputs [first, last) of any kernel width, stride and dilation, at the edges too.
-QUERN_VEC_FN void depthwise_any(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const float* bias, F lo, F hi, float* y, i64 first, i64 last) {
+/// A row of outputs of any kernel width, stride and dilation.
+QUERN_VEC_FN void depthwise_any(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, const DepthwiseEnd& end, float* y) {
     const i64 channels = s.channels, n_rows = s.kernel[1], w_row = s.kernel[2] * ldw, px = s.dilation[2] * s.in_channels;
-    for (i64 o = first; o < last; ++o) {
+    const float* bias = end.bias;
+    for (i64 o = 0; o < s.out[2]; ++o) {
         i64 w0 = o * s.stride[2] - s.pad[2], d = s.dilation[2], j0 = w0 < 0 ? lesser(s.kernel[2], (-w0 + d - 1) / d) : 0, j1 = j0;
         while (j1 < s.kernel[2] && w0 + j1 * d < s.in[2]) ++j1;
         const i64 at = w0 * s.in_channels;
         float* to = y + o * s.out_channels;
         i64 c = 0;
-        for (; c + 4 * W <= channels; c += 4 * W) depthwise_pixel<4, false>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, lo, hi, to + c, W);
-        for (; c + W <= channels; c += W) depthwise_pixel<1, false>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, lo, hi, to + c, W);
-        if (c < channels) depthwise_pixel<1, true>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, lo, hi, to + c, channels - c);
+        for (; c + 4 * W <= channels; c += 4 * W) depthwise_pixel<4, false>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, end, to + c, W);
+        for (; c + W <= channels; c += W) depthwise_pixel<1, false>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, end, to + c, W);
+        if (c < channels) depthwise_pixel<1, true>(rows, n_rows, at + c, px, w + c, w_row, ldw, j0, j1, bias ? bias + c : nullptr, end, to + c, channels - c);
     }
 }
-QUERN_VEC_FN void depthwise_row_f32(const ConvShape& s, const float* const* rows, const float* w, i64 ldw, float* y, const Epilogue& e) {
+QUERN_VEC_FN void depthwise_rows_f32(const ConvShape& s, i64 n, const float* const* rows, const float* w, i64 ldw, float* y, i64 y_row, const Epilogue& e) {
     float inf = __builtin_inff();
-    bool fused = !e.residual && e.scale == 1.f && (e.post == Post::none || e.post == Post::relu || e.post == Post::clip);
-    F lo = splat(!fused || e.post == Post::none ? -inf : e.post == Post::relu ? 0.f : e.alpha), hi = splat(fused && e.post == Post::clip ? e.beta : inf);
-    const float* bias = fused ? e.bias_row : nullptr;
-    i64 k = s.dilation[2] == 1 ? s.kernel[2] : 0, stride = s.stride[2], first, last, none;
-    valid_range(-s.pad[2], s.in[2], stride, s.out[2], &first, &none);
-    valid_range((s.kernel[2] - 1) * s.dilation[2] - s.pad[2], s.in[2], stride, s.out[2], &none, &last);
-    if (last <= first) first = last = s.out[2];
-    auto inside = [&](auto row) {
-        depthwise_any(s, rows, w, ldw, bias, lo, hi, y, 0, first);
-        row(s, rows, w, ldw, bias, lo, hi, y, first, last);
-        depthwise_any(s, rows, w, ldw, bias, lo, hi, y, last, s.out[2]);
+    bool bounded = e.post == Post::none || e.post == Post::relu || e.post == Post::clip;
+    bool fused = !e.residual && e.scale == 1.f && (bounded || e.post == Post::hard_swish);
+    DepthwiseEnd end{fused ? e.bias_row : nullptr, splat(!fused || e.post == Post::none ? -inf : e.post == Post::relu ? 0.f : e.alpha),
+                     splat(fused && e.post == Post::clip ? e.beta : inf), fused && e.post == Post::hard_swish};
+    i64 k = s.dilation[2] == 1 ? s.kernel[2] : 0, stride = s.stride[2];
+    auto make = [&]<int K, int S>() QUERN_VEC_INLINED {
+        constexpr int U = paired_rows;
+        i64 r = 0;
+        if (U > 1 && s.kernel[1] == K && s.stride[1] == S && s.dilation[1] == 1 && s.out[2] >= least_paired)
+            for (; r + U <= n; r += U) depthwise_rows<K, S, U>(s, rows + r * S, w, ldw, end, y + r * y_row, y_row);
+        for (; r < n; ++r) depthwise_rows<K, S, 1>(s, rows + r * s.stride[1], w, ldw, end, y + r * y_row, y_row);
     };
-    if (k == 3 && stride == 1) inside(depthwise_row<3, 1>);
-    else if (k == 3 && stride == 2) inside(depthwise_row<3, 2>);
-    else if (k == 5 && stride == 1) inside(depthwise_row<5, 1>);
-    else if (k == 5 && stride == 2) inside(depthwise_row<5, 2>);
-    else if (k == 7 && stride == 1) inside(depthwise_row<7, 1>);
-    else depthwise_any(s, rows, w, ldw, bias, lo, hi, y, 0, s.out[2]);
-    if (!fused) finish(y, s.out_channels, s.out[2], s.channels, e);
+    if (k == 3 && stride == 1) make.template operator()<3, 1>();
+    else if (k == 3 && stride == 2) make.template operator()<3, 2>();
+    else if (k == 5 && stride == 1) make.template operator()<5, 1>();
+    else if (k == 5 && stride == 2) make.template operator()<5, 2>();
+    else if (k == 7 && stride == 1) make.template operator()<7, 1>();
+    else
+        for (i64 r = 0; r < n; ++r) depthwise_any(s, rows + r * s.stride[1], w, ldw, end, y + r * y_row);
+    if (fused) return;
+    Epilogue part = e;
+    for (i64 r = 0; r < n; ++r) {
+        if (e.residual) part.residual = e.residual + r * y_row;
+        finish(y + r * y_row, s.out_channels, s.out[2], s.channels, part);
+    }
 }
 
 template <bool Max>

@@ -14,6 +14,14 @@ QUERN_BEGIN
 namespace vec {
 namespace QUERN_VEC_NS {
 
+/// The line is wanted to be written: fetched as the only copy.
+QUERN_VEC_INL void fetch_for_write(const float* p) {
+#if QUERN_VEC_BYTES >= 32 && defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" : : "m"(*p));
+#else
+    __builtin_prefetch(p, 1, 3);
+#endif
+}
 /// Keeps the compiler from replacing a pointer by a sum of others.
 #define QUERN_VEC_OPAQUE(p) __asm__("" : "+r"(p))
 
@@ -300,6 +308,16 @@ QUERN_VEC_INL void place_end(End& end, const Epilogue& e, i64 row, i64 col) {
     end.residual = e.residual ? e.residual + row + col : nullptr;
 }
 
+/// The lines of a micro-tile that is written or added at the end of the sums, on their way meanwhile. So many steps of k pay for it.
+constexpr i64 fetched_k = 64;
+template <bool Write> QUERN_VEC_INL void fetch_tile(const float* c, i64 ldc, i64 rows, i64 cols) {
+    for (i64 r = 0; r < rows; ++r, c += ldc)
+        for (const float* p : {c, c + cols - 1}) {
+            if constexpr (Write) fetch_for_write(p);
+            else __builtin_prefetch(p, 0, 3);
+        }
+}
+
 /// One micro-tile of a real size: full width straight into C, else through `tile` [rows_max, panel].
 template <class T>
 QUERN_VEC_INL void put(typename Micro<T>::Fn fn, const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 rows, i64 cols,
@@ -370,6 +388,8 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                     T* ct = c + (m0 + r0) * ldc + p * N;
                     const End* last = ends ? (place_end(end, *e, (m0 + r0) * ldc, p * N), &end) : nullptr;
                     if constexpr (parts) {
+                        if (kc >= fetched_k && ik == 0) fetch_tile<true>(ct, ldc, r, cols);
+                        if (kc >= fetched_k && ik + 1 == nk && e && e->residual) fetch_tile<false>(e->residual + (m0 + r0) * ldc + p * N, ldc, r, cols);
                         // What an epilogue reads again at once must not wait for lines of C.
                         bool by_tile = nk == 1 && !ends && e && !is_plain(*e);
                         T* to = by_tile ? tile : ct;

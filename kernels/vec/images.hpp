@@ -10,10 +10,12 @@ inline constexpr std::int64_t planar_taps = 256;
 
 /// As Table: pointers may be aligned to the element only; no function allocates, throws or keeps state.
 struct ImageTable {
-    /// One row of out[2] pixels of a depthwise convolution, nhwc, of kernel[1] x kernel[2] taps. rows[i] is the input row of kernel row i (of
-    /// in[2] pixels; zeros where it is padding). `channels` channels; in_channels and out_channels are floats from pixel to pixel
-    /// of rows and y; weights [taps, ldw].
-    void (*depthwise_row_f32)(const ConvShape&, const float* const* rows, const float* w, std::int64_t ldw, float* y, const Epilogue&);
+    /// n rows of out[2] pixels of a depthwise convolution, nhwc, of kernel[1] x kernel[2] taps. rows[r * stride[1] + i] is the input row of kernel
+    /// row i for output row r (of in[2] pixels; zeros where it is padding): with n > 1, dilation[1] is 1. `channels` channels; in_channels and
+    /// out_channels are floats from pixel to pixel of rows and y, y_row from row to row of y (and of a residual); weights [taps, ldw]. An output is
+    /// the same sum however rows are grouped.
+    void (*depthwise_rows_f32)(const ConvShape&, std::int64_t n, const float* const* rows, const float* w, std::int64_t ldw, float* y, std::int64_t y_row,
+                               const Epilogue&);
     /// Output rows [r0, r1) of a convolution from an nchw image to nhwc; two spatial dimensions, stride[2] 1, 2 or 4, at most planar_taps
     /// weights for each output. `packed`: weights [channels, taps] x n packed as B; y at pixel 0; `work`: planar_work_floats.
     void (*conv_planar_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t r0, std::int64_t r1, std::int64_t n, float* y,

@@ -381,8 +381,22 @@ template <class V> QUERN_VEC_INL V exp_inside(const V& x) {
 template <class V> QUERN_VEC_INL V exp(const V& x) { return exp_inside<V>(min2(splat(89.f), max2(splat(-104.f), x))); }
 /// The same for x <= 0.
 template <class V> QUERN_VEC_INL V exp_below(const V& x) { return exp_inside<V>(max2(splat(-104.f), x)); }
+#if QUERN_VEC_BYTES == 64
+/// x - floor x, in [0, 1]; 0 for infinities.
+QUERN_VEC_INL F above_floor(F x) { return (F)_mm512_maskz_reduce_ps(0xffff, (__m512)x, 0x09); }
+template <int N> QUERN_VEC_INL Pack<N> above_floor(const Pack<N>& x) { QUERN_VEC_PACKED(above_floor(x.v[i])); }
+#endif
 /// 2^x for x <= 0, at most 2 ULP.
 template <class V> QUERN_VEC_INL V exp2_below(const V& any) {
+#if QUERN_VEC_BYTES == 64
+    V r = above_floor(any);
+    V p = fma(splat(0.00186714453f), r, splat(0.0090169997f));
+    p = fma(p, r, splat(0.0557999350f));
+    p = fma(p, r, splat(0.240164444f));
+    p = fma(p, r, splat(0.693151312f));
+    p = fma(p, r, splat(1.f));
+    return scale2(p, any);  // by its floor
+#else
     V x = max2(splat(-150.f), any), n = round_small<V>(x), r = x - n;
     V p = fma(splat(0.00132647273f), r, splat(0.00967151299f));
     p = fma(p, r, splat(0.0555073358f));
@@ -390,6 +404,7 @@ template <class V> QUERN_VEC_INL V exp2_below(const V& any) {
     p = fma(p, r, splat(0.693147004f));
     p = fma(p, r, splat(1.f));
     return scale2(p, n);
+#endif
 }
 /// ln x, at most 2 ULP; -inf at 0, NaN below.
 QUERN_VEC_INL F log(F x) {
