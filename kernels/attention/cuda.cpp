@@ -5,6 +5,7 @@
 #include <quern/kernels/attention/attention.hpp>
 #include <quern/kernels/attention/cuda.hpp>
 #include <quern/kernels/attention/fused.hpp>
+#include <quern/kernels/attention/rotary.hpp>
 #include <quern/kernels/cuda/check.hpp>
 #include <quern/kernels/transpose/cuda.hpp>
 
@@ -20,6 +21,7 @@ public:
         const auto given = [](std::span<const View> s, std::size_t i) { return i < s.size() && s[i].present(); };
         const bool four = q.rank == 4;
         CudaAttention a;
+        a.type = p_.dtype;
         const std::int64_t batch = q.dims[0], heads = four ? q.dims[1] : p_.q_heads, kv_heads = four ? k.dims[1] : p_.kv_heads;
         const std::int64_t group = kv_heads ? heads / kv_heads : 1;
         a.lead_rank = 3;
@@ -42,21 +44,21 @@ public:
         lay(!four, heads, group, a.queries, a.dv, a.y_lead, a.y_row);
         lay(!four, kv_heads, 1, fresh, a.d, a.k_lead, a.k_row);
         lay(!four, kv_heads, 1, fresh, a.dv, a.v_lead, a.v_row);
-        a.q = q.in<float>(), a.k = k.in<float>(), a.v = v.in<float>();
+        a.q = q.data, a.k = k.data, a.v = v.data;
         if (given(c.out, 1)) {
             join(c, a, batch, kv_heads, c.in[1], a.past ? &c.in[4] : nullptr, c.out[1], fresh, a.d, a.k_lead, a.k_row);
-            a.k = c.out[1].in<float>();
+            a.k = c.out[1].data;
             lay(false, kv_heads, 1, a.keys, a.d, a.k_lead, a.k_row);
         }
         if (given(c.out, 2)) {
             join(c, a, batch, kv_heads, c.in[2], a.past ? &c.in[5] : nullptr, c.out[2], fresh, a.dv, a.v_lead, a.v_row);
-            a.v = c.out[2].in<float>();
+            a.v = c.out[2].data;
             lay(false, kv_heads, 1, a.keys, a.dv, a.v_lead, a.v_row);
         }
         if (given(c.in, 3)) {
             const View& m = c.in[3];
             CudaMask& k = a.mask[0];
-            k.boolean = m.dtype == DType::boolean;
+            k.type = m.dtype;
             k.data = m.data;
             k.length = m.dim(-1);
             k.key = 1;
@@ -72,7 +74,7 @@ public:
         a.causal = p_.causal, a.left = p_.left, a.right = p_.right;
         a.scale = p_.scale != 0 ? p_.scale : 1.0f / std::sqrt(static_cast<float>(std::max<std::int64_t>(1, a.d)));
         a.softcap = p_.softcap;
-        a.y = c.out[0].out<float>();
+        a.y = c.out[0].data;
         cuda::check(cuda_attention(a, static_cast<cudaStream_t>(c.stream)), name());
     }
 
@@ -81,19 +83,20 @@ private:
     void join(const Call& c, const CudaAttention& a, std::int64_t batch, std::int64_t heads, const View& now, const View* old, const View& out, std::int64_t fresh,
               std::int64_t width, const std::int64_t* lead, std::int64_t row) const {
         const auto stream = static_cast<cudaStream_t>(c.stream);
+        const int size = dtype_bits(p_.dtype) / 8;
         const std::int64_t whole = a.keys * width;
         if (old) {
             movement::CopyRegion r;
             r.axis(batch * heads, a.past * width, whole);
             r.axis(a.past * width, 1, 1);
-            cuda::check(movement::cuda_copy(r, 4, old->data, out.data, stream), name());
+            cuda::check(movement::cuda_copy(r, size, old->data, out.data, stream), name());
         }
         movement::CopyRegion r;
         r.axis(batch, lead[0], heads * whole);
         r.axis(heads, lead[1], whole);
         r.axis(fresh, row, width);
         r.axis(width, 1, 1);
-        cuda::check(movement::cuda_copy(r, 4, now.data, out.out<float>() + a.past * width, stream), name());
+        cuda::check(movement::cuda_copy(r, size, now.data, static_cast<std::byte*>(out.data) + a.past * width * size, stream), name());
     }
     Problem p_;
 };
@@ -101,11 +104,12 @@ private:
 /// What the attention pass makes: operands anywhere.
 class CudaFusedKernel final : public Kernel {
 public:
-    explicit CudaFusedKernel(const FusedProblem& p) : p_(p) {}
+    CudaFusedKernel(const FusedProblem& p, DType type) : p_(p), type_(type) {}
     const char* name() const noexcept override { return "attention.cuda"; }
     void run(const Call& c) const override {
         const Strides q(p_.q, c.in[0], "Q"), k(p_.k, c.in[1], "K"), v(p_.v, c.in[2], "V"), y(p_.y, c.out[0], "the result");
         CudaAttention a;
+        a.type = type_;
         a.queries = q.size[Factor::query], a.keys = k.size[Factor::key], a.d = q.size[Factor::inner], a.dv = v.size[Factor::inner];
         agree(k, Factor::inner, a.d, false, "K");
         agree(v, Factor::key, a.keys, false, "V");
@@ -118,7 +122,8 @@ public:
             const Strides& s = masks[m] = Strides(p_.mask[m], c.in[3 + m], "the mask");
             agree(s, Factor::query, a.queries, true, "the mask");
             agree(s, Factor::key, a.keys, true, "the mask");
-            a.mask[m].data = c.in[3 + m].in<float>() + s.offset;
+            a.mask[m].type = c.in[3 + m].dtype;
+            a.mask[m].data = at(c.in[3 + m], s.offset);
             a.mask[m].query = s.stride[Factor::query];
             a.mask[m].key = s.stride[Factor::key];
         }
@@ -133,8 +138,8 @@ public:
             a.v_lead[i] = v.stride[static_cast<std::size_t>(i)], a.y_lead[i] = y.stride[static_cast<std::size_t>(i)];
             for (std::size_t m = 0; m < 2; ++m) a.mask[m].lead[i] = masks[m].stride[static_cast<std::size_t>(i)];
         }
-        a.q = c.in[0].in<float>() + q.offset, a.k = c.in[1].in<float>() + k.offset, a.v = c.in[2].in<float>() + v.offset;
-        a.y = c.out[0].out<float>() + y.offset;
+        a.q = at(c.in[0], q.offset), a.k = at(c.in[1], k.offset), a.v = at(c.in[2], v.offset);
+        a.y = at(c.out[0], y.offset);
         a.scale = p_.scale;
         a.closed_is_zero = p_.closed_is_zero;
         cuda::check(cuda_attention(a, static_cast<cudaStream_t>(c.stream)), name());
@@ -142,20 +147,50 @@ public:
 
 private:
     static_assert(max_lead == max_attention_lead);
+    static void* at(const View& v, std::int64_t elements) { return static_cast<std::byte*>(v.data) + elements * dtype_bits(v.dtype) / 8; }
     static void agree(const Strides& s, std::int64_t role, std::int64_t size, bool broadcasts, const char* what) {
         const std::int64_t found = s.size[static_cast<std::size_t>(role)];
         if (found == size || (broadcasts && found == 1)) return;
         raise(ErrorCode::shape_mismatch, std::string(what) + " of attention has a dimension of " + std::to_string(found) + " where " + std::to_string(size) + " is accepted");
     }
     FusedProblem p_;
+    DType type_;
+};
+
+class CudaRotaryKernel final : public Kernel {
+public:
+    CudaRotaryKernel(const RotaryProblem& p, DType type) : p_(p), type_(type) { inplace = 1; }
+    const char* name() const noexcept override { return "attention.rotary.cuda"; }
+    void run(const Call& c) const override {
+        const View& x = c.in[0];
+        CudaRotary a;
+        a.type = type_;
+        a.heads_first = x.rank == 4;
+        a.batch = x.dims[0];
+        a.heads = a.heads_first ? x.dims[1] : p_.heads;
+        a.length = x.dims[a.heads_first ? 2 : 1];
+        a.d = a.heads_first ? x.dims[3] : x.dims[2] / p_.heads;
+        a.half = (p_.rotated ? p_.rotated : a.d) / 2;
+        a.interleaved = p_.interleaved;
+        a.positions = c.in[1].count(0, c.in[1].rank - 1);
+        a.ids = c.in.size() > 3 && c.in[3].present() ? c.in[3].in<std::int64_t>() : nullptr;
+        a.x = x.data, a.cosine = c.in[1].data, a.sine = c.in[2].data, a.y = c.out[0].data;
+        cuda::check(cuda_rotary(a, static_cast<cudaStream_t>(c.stream)), name());
+    }
+
+private:
+    RotaryProblem p_;
+    DType type_;
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
-    if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
+    if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16)
+        return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
     return {};
 }
 static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) {
-    if (p.fused) return std::make_unique<CudaFusedKernel>(*p.fused);
+    if (p.rotary) return std::make_unique<CudaRotaryKernel>(*p.rotary, p.dtype);
+    if (p.fused) return std::make_unique<CudaFusedKernel>(*p.fused, p.dtype);
     return std::make_unique<CudaKernel>(p);
 }
 

@@ -7,19 +7,25 @@
 QUERN_BEGIN
 namespace attention {
 
+struct RotaryProblem {
+    std::int64_t heads = 0;    ///< of X of rank 3
+    std::int64_t rotated = 0;  ///< values of a head that turn; 0: all
+    bool interleaved = false;
+};
+
 /// https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html. in[0] = X [B, H, S, D] or [B, S, H * D], in[1], in[2] = cosines and
 /// sines [positions, R / 2] with in[3] = position ids [B, S] (i64), or [B, S, R / 2] without; out[0] as X. The first R = `rotated` (0: D)
 /// values of a head turn, pairs being neighbours if `interleaved`, else halves. Position ids outside the table raise
 /// shape_mismatch. f32; may be in place.
 class RotaryKernel final : public Kernel {
 public:
-    RotaryKernel(std::int64_t heads, std::int64_t rotated, bool interleaved) : heads_(heads), rotated_(rotated), interleaved_(interleaved) { inplace = 1; }
+    explicit RotaryKernel(const RotaryProblem& p) : p_(p) { inplace = 1; }
     const char* name() const noexcept override { return "attention.rotary"; }
     void run(const Call& c) const override {
         const View &x = c.in[0], &table = c.in[1];
         bool four = x.rank == 4;
-        std::int64_t b = x.dims[0], s = x.dim(four ? 2 : 1), h = four ? x.dims[1] : heads_, d = four ? x.dims[3] : x.dims[2] / heads_;
-        std::int64_t r = rotated_ ? rotated_ : d, half = r / 2;
+        std::int64_t b = x.dims[0], s = x.dim(four ? 2 : 1), h = four ? x.dims[1] : p_.heads, d = four ? x.dims[3] : x.dims[2] / p_.heads;
+        std::int64_t r = p_.rotated ? p_.rotated : d, half = r / 2;
         const std::int64_t* ids = c.in.size() > 3 && c.in[3].present() ? c.in[3].in<std::int64_t>() : nullptr;
         if (ids)
             for (std::int64_t i = 0; i < b * s; ++i)
@@ -35,7 +41,7 @@ public:
 
 private:
     void turn(const float* x, const float* cosine, const float* sine, std::int64_t half, std::int64_t d, float* y) const {
-        std::int64_t step = interleaved_ ? 2 : 1, second = interleaved_ ? 1 : half;
+        std::int64_t step = p_.interleaved ? 2 : 1, second = p_.interleaved ? 1 : half;
         for (std::int64_t j = 0; j < half; ++j) {
             float a = x[j * step], b = x[j * step + second];
             y[j * step] = cosine[j] * a - sine[j] * b;
@@ -43,8 +49,7 @@ private:
         }
         if (y != x) std::copy(x + 2 * half, x + d, y + 2 * half);
     }
-    std::int64_t heads_, rotated_;
-    bool interleaved_;
+    RotaryProblem p_;
 };
 
 }  // namespace attention

@@ -9,6 +9,7 @@
 //  - nothing with a destructor lives across a barrier; no __constant__ variables: constants are kernel parameters;
 //  - blocks do not wait for each other.
 #pragma once
+#include <quern/kernels/cuda/raw.hpp>
 #include <quern/version.hpp>
 
 #if defined(__CUDACC__)
@@ -25,31 +26,6 @@
 
 QUERN_BEGIN
 namespace simt {
-namespace detail {
-template <int Bytes>
-struct Raw;
-template <>
-struct Raw<1> {
-    using type = unsigned char;
-};
-template <>
-struct Raw<2> {
-    using type = unsigned short;
-};
-template <>
-struct Raw<4> {
-    using type = unsigned;
-};
-template <>
-struct Raw<8> {
-    using type = uint2;
-};
-template <>
-struct Raw<16> {
-    using type = uint4;
-};
-}  // namespace detail
-
 /// The block's dynamic shared memory, 128-byte aligned: as many bytes as launch() was given; contents undefined.
 template <class T>
 __device__ __forceinline__ T* dynamic_smem() {
@@ -136,13 +112,13 @@ __device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const unsigned (
 /// N elements moved by one access; N * sizeof(T) is 1, 2, 4, 8 or 16 and the address a multiple of it.
 template <class T, int N>
 __device__ __forceinline__ void load_pack(const T* p, T (&v)[N]) {
-    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    using Raw = simt::Raw<sizeof(T) * N>;
     const Raw raw = *reinterpret_cast<const Raw*>(p);
     memcpy(v, &raw, sizeof raw);
 }
 template <class T, int N>
 __device__ __forceinline__ void store_pack(T* p, const T (&v)[N]) {
-    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    using Raw = simt::Raw<sizeof(T) * N>;
     Raw raw;
     memcpy(&raw, v, sizeof raw);
     *reinterpret_cast<Raw*>(p) = raw;

@@ -1,7 +1,7 @@
 // One block's tile of a product of f32 by tensor cores: operands come through shared memory by asynchronous copies,
 // several stages ahead, and are split into parts of TF32 in registers.
 #pragma once
-#include <quern/kernels/cuda/simt.hpp>
+#include <quern/kernels/cuda/side.hpp>
 
 QUERN_BEGIN
 namespace cuda {
@@ -29,37 +29,19 @@ struct TensorShape {
 /// (leading dimension, size of the contiguous dimension and address are multiples of it). Beyond `size` and `end`:
 /// zeros.
 template <class S, int BX_, bool Along_, int W>
-struct CopiedSide {
+struct CopiedSide : SideWalk<S, BX_, Along_, W> {
+    using Walk = SideWalk<S, BX_, Along_, W>;
     static constexpr int BX = BX_;
     static constexpr bool Along = Along_;
-    static constexpr int total = BX * S::BK / W, each = (total + S::threads - 1) / S::threads;
-    const float* at[each];
-    std::int64_t step;
-    int k[each], k_end;
-    bool inside[each];
-
-    __device__ __forceinline__ static int place_k(int i) { return Along ? i % (S::BK / W) * W : i / (BX / W); }
-    __device__ __forceinline__ static int place_x(int i) { return Along ? i / (S::BK / W) : i % (BX / W) * W; }
-    __device__ __forceinline__ CopiedSide(const float* p, std::int64_t ld, int origin, int size, int k_begin, int end) {
-        k_end = end;
-        step = Along ? S::BK : S::BK * ld;
-#pragma unroll
-        for (int j = 0; j < each; ++j) {
-            const int i = threadIdx.x + j * S::threads, x = origin + place_x(i);
-            k[j] = k_begin + place_k(i);
-            inside[j] = i < total && x < size;
-            at[j] = p + (Along ? x * ld + k[j] : k[j] * ld + x);
-        }
-    }
+    using Walk::Walk;
     __device__ __forceinline__ void copy(float* s) {
 #pragma unroll
-        for (int j = 0; j < each; ++j) {
-            const int i = threadIdx.x + j * S::threads;
-            if (total % S::threads && i >= total) break;
-            float* to = s + (Along ? place_x(i) * (S::BK + 4) + place_k(i) : place_k(i) * (BX + 8) + place_x(i));
-            simt::cp_async<4 * W>(to, at[j], inside[j] && k[j] < k_end);
-            k[j] += S::BK;
-            at[j] += step;
+        for (int j = 0; j < Walk::each; ++j) {
+            const int i = Walk::number(j);
+            if (i < 0) break;
+            const int x = Walk::place_x(i), k = Walk::place_k(i);
+            simt::cp_async<4 * W>(s + (Along ? x * (S::BK + 4) + k : k * (BX + 8) + x), this->at[j], this->valid(j));
+            this->advance(j);
         }
     }
 };

@@ -1,7 +1,7 @@
 // One block's tile of a product in f32: C[BM, BN] += A[BM, K] B[K, BN] with double-buffered shared memory, fetched
 // through registers, which is where operands are transposed, gathered (convolutions) and bounded.
 #pragma once
-#include <quern/kernels/cuda/simt.hpp>
+#include <quern/kernels/cuda/side.hpp>
 
 QUERN_BEGIN
 namespace cuda {
@@ -29,47 +29,29 @@ struct TileShape {
 /// dimension is the contiguous one. W = 4: 16-byte loads (leading dimension, size of the contiguous dimension and
 /// address are multiples of it). Beyond `size` and `k_end`: zeros.
 template <class S, int BX, bool Along, int W>
-struct MatrixSide {
-    static constexpr int total = BX * S::BK / W, each = (total + S::threads - 1) / S::threads;
-    const float* at[each];
-    std::int64_t step;
-    int k[each];
-    bool inside[each];
-    int k_end;
-    float v[each][W];
+struct MatrixSide : SideWalk<S, BX, Along, W> {
+    using Walk = SideWalk<S, BX, Along, W>;
+    float v[Walk::each][W];
 
-    __device__ __forceinline__ static int place_k(int i) { return Along ? i % (S::BK / W) * W : i / (BX / W); }
-    __device__ __forceinline__ static int place_x(int i) { return Along ? i / (S::BK / W) : i % (BX / W) * W; }
-    __device__ __forceinline__ MatrixSide(const float* p, std::int64_t ld, int origin, int size, int k_begin, int end) {
-        k_end = end;
-        step = Along ? S::BK : S::BK * ld;
-#pragma unroll
-        for (int j = 0; j < each; ++j) {
-            const int i = threadIdx.x + j * S::threads, x = origin + place_x(i);
-            k[j] = k_begin + place_k(i);
-            inside[j] = i < total && x < size;
-            at[j] = p + (Along ? x * ld + k[j] : k[j] * ld + x);
-        }
-    }
+    using Walk::Walk;
     __device__ __forceinline__ void fetch() {
 #pragma unroll
-        for (int j = 0; j < each; ++j) {
-            if (inside[j] && k[j] < k_end) {
-                simt::load_pack(at[j], v[j]);
+        for (int j = 0; j < Walk::each; ++j) {
+            if (this->valid(j)) {
+                simt::load_pack(this->at[j], v[j]);
             } else {
 #pragma unroll
                 for (int w = 0; w < W; ++w) v[j][w] = 0;
             }
-            k[j] += S::BK;
-            at[j] += step;
+            this->advance(j);
         }
     }
     __device__ __forceinline__ void put(float* s) const {
 #pragma unroll
-        for (int j = 0; j < each; ++j) {
-            const int i = threadIdx.x + j * S::threads;
-            if (total % S::threads && i >= total) break;
-            float* to = s + place_k(i) * (BX + S::pad) + place_x(i);
+        for (int j = 0; j < Walk::each; ++j) {
+            const int i = Walk::number(j);
+            if (i < 0) break;
+            float* to = s + Walk::place_k(i) * (BX + S::pad) + Walk::place_x(i);
             if constexpr (Along) {
 #pragma unroll
                 for (int w = 0; w < W; ++w) to[w * (BX + S::pad)] = v[j][w];

@@ -18,6 +18,7 @@ public:
         const auto given = [&](std::size_t i) { return c.in.size() > i && c.in[i].present(); };
         const auto wanted = [&](std::size_t o) { return c.out.size() > o && c.out[o].present() ? c.out[o].out<float>() : nullptr; };
         CudaRows a;
+        a.type = p_.dtype;
         if (p_.grouped) {
             const std::int64_t channels = x.rank > 1 ? x.dims[1] : 1, inner = x.rank > 2 ? x.count(2, x.rank) : 1;
             a.groups = p_.groups ? p_.groups : channels;
@@ -37,10 +38,10 @@ public:
             for (std::size_t i = 1; i < 3; ++i)
                 if (given(i) && c.in[i].count() != a.n) raise(ErrorCode::shape_mismatch, "a parameter is not one row");
         }
-        a.x = x.in<float>();
-        a.scale = given(1) ? c.in[1].in<float>() : nullptr;
-        a.bias = given(2) ? c.in[2].in<float>() : nullptr;
-        a.y = c.out[0].out<float>();
+        a.x = x.data;
+        a.scale = given(1) ? c.in[1].data : nullptr;
+        a.bias = given(2) ? c.in[2].data : nullptr;
+        a.y = c.out[0].data;
         a.mean = wanted(1);
         a.inverse = wanted(2);
         a.eps = p_.eps;
@@ -53,7 +54,8 @@ private:
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
-    if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
+    if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16)
+        return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
     if (!p.row_parameters) return "scale or bias that is not one row";
     if (!p.statistics_f32) return "statistics of another type than float";
     return {};

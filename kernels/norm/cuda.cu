@@ -1,6 +1,6 @@
 // A warp a row in registers (up to 1024 elements, read once), else a block a row that reads it again from cache. The
 // variance is taken from differences to the mean.
-#include <quern/kernels/cuda/simt.hpp>
+#include <quern/kernels/cuda/half.hpp>
 #include <quern/kernels/norm/cuda.hpp>
 
 QUERN_BEGIN
@@ -13,15 +13,31 @@ struct Sum {
 };
 struct Rows : CudaRows {
     simt::Divisor by_inner;
+    template <class T>
     __device__ __forceinline__ float finish(float v, int r, unsigned i) const {
         const std::int64_t at = groups > 1 || by_inner.divisor > 1 ? (r % groups) * per_group + by_inner.divide(i) : i;
-        if (scale) v *= scale[at];
-        if (bias) v += bias[at];
+        if (scale) v *= quern::cuda::to_float(static_cast<const T*>(scale)[at]);
+        if (bias) v += quern::cuda::to_float(static_cast<const T*>(bias)[at]);
         return v;
     }
 };
 
-template <int W, int N>
+template <class T, int W>
+__device__ __forceinline__ void load(const void* p, std::int64_t at, float (&v)[W]) {
+    T raw[W];
+    simt::load_pack(static_cast<const T*>(p) + at, raw);
+#pragma unroll
+    for (int j = 0; j < W; ++j) v[j] = quern::cuda::to_float(raw[j]);
+}
+template <class T, int W>
+__device__ __forceinline__ void store(void* p, std::int64_t at, const float (&v)[W]) {
+    T raw[W];
+#pragma unroll
+    for (int j = 0; j < W; ++j) raw[j] = quern::cuda::from_float<T>(v[j]);
+    simt::store_pack(static_cast<T*>(p) + at, raw);
+}
+
+template <class T, int W, int N>
 __global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
     const int lane = threadIdx.x % 32, n = static_cast<int>(a.n);
     const float over = 1.0f / n;
@@ -33,13 +49,13 @@ __global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
         for (int i = 0; i < N; ++i) {
             const int c = (lane + 32 * i) * W;
             if (c < n) {
-                simt::load_pack(a.x + row + c, v[i]);
+                load<T>(a.x, row + c, v[i]);
                 if (a.add) {
                     float o[W];
-                    simt::load_pack(a.add + row + c, o);
+                    load<T>(a.add, row + c, o);
 #pragma unroll
                     for (int j = 0; j < W; ++j) v[i][j] += o[j];
-                    if (a.sum) simt::store_pack(a.sum + row + c, v[i]);
+                    if (a.sum) store<T>(a.sum, row + c, v[i]);
                 }
             } else {
 #pragma unroll
@@ -64,8 +80,8 @@ __global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
             const int c = (lane + 32 * i) * W;
             if (c >= n) continue;
 #pragma unroll
-            for (int j = 0; j < W; ++j) v[i][j] = a.finish(v[i][j] * inverse, r, c + j);
-            simt::store_pack(a.y + row + c, v[i]);
+            for (int j = 0; j < W; ++j) v[i][j] = a.template finish<T>(v[i][j] * inverse, r, c + j);
+            store<T>(a.y, row + c, v[i]);
         }
         if (lane == 0 && a.mean) a.mean[r] = mean;
         if (lane == 0 && a.inverse) a.inverse[r] = inverse;
@@ -82,34 +98,34 @@ __device__ __forceinline__ float block_sum(float v, float* part) {
     for (int i = 1; i < kWarps; ++i) v += part[i];
     return v;
 }
-template <int W>
+template <class T, int W>
 __global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
     __shared__ float part[kWarps];
     const int n = static_cast<int>(a.n);
     const float over = 1.0f / n;
     for (int r = blockIdx.x; r < a.rows; r += gridDim.x) {
         const std::int64_t row = std::int64_t(r) * n;
-        const auto load = [&](int c, float(&v)[W]) {
-            simt::load_pack(a.x + row + c, v);
+        const auto added = [&](int c, float(&v)[W]) {
+            load<T>(a.x, row + c, v);
             if (!a.add) return;
             float o[W];
-            simt::load_pack(a.add + row + c, o);
+            load<T>(a.add, row + c, o);
 #pragma unroll
             for (int j = 0; j < W; ++j) v[j] += o[j];
         };
         float s = 0, v[W];
         for (int c = threadIdx.x * W; c < n; c += kThreads * W) {
-            load(c, v);
-            if (a.add && a.sum) simt::store_pack(a.sum + row + c, v);
+            added(c, v);
+            if (a.add && a.sum) store<T>(a.sum, row + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) s += v[j];
         }
         const float mean = a.rms ? 0.0f : block_sum(s, part) * over;
         // Where the sum took x's place, adding again would count twice.
-        const float* from = a.add && a.sum ? a.sum : nullptr;
+        const void* from = a.add && a.sum ? a.sum : nullptr;
         const auto again = [&](int c, float(&v)[W]) {
-            if (from) simt::load_pack(from + row + c, v);
-            else load(c, v);
+            if (from) load<T>(from, row + c, v);
+            else added(c, v);
         };
         float q = 0;
         for (int c = threadIdx.x * W; c < n; c += kThreads * W) {
@@ -121,8 +137,8 @@ __global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
         for (int c = threadIdx.x * W; c < n; c += kThreads * W) {
             again(c, v);
 #pragma unroll
-            for (int j = 0; j < W; ++j) v[j] = a.finish((v[j] - mean) * inverse, r, c + j);
-            simt::store_pack(a.y + row + c, v);
+            for (int j = 0; j < W; ++j) v[j] = a.template finish<T>((v[j] - mean) * inverse, r, c + j);
+            store<T>(a.y, row + c, v);
         }
         if (threadIdx.x == 0 && a.mean) a.mean[r] = mean;
         if (threadIdx.x == 0 && a.inverse) a.inverse[r] = inverse;
@@ -130,18 +146,27 @@ __global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
 }
 
 inline dim3 blocks(std::int64_t n) { return dim3(static_cast<unsigned>(n < (1 << 20) ? n : 1 << 20)); }
-template <int W>
+template <class T, int W>
 cudaError_t launch(const Rows& a, cudaStream_t stream) {
-    if (a.n > 1024) return simt::launch(block_rows<W>, blocks(a.rows), dim3(kThreads), 0, stream, a);
+    if (a.n > 1024) return simt::launch(block_rows<T, W>, blocks(a.rows), dim3(kThreads), 0, stream, a);
     const auto go = [&](auto* kernel) {
         return simt::launch(kernel, blocks((a.rows + kWarps - 1) / kWarps), dim3(kThreads), 0, stream, a);
     };
     const std::int64_t n = (a.n + 32 * W - 1) / (32 * W);
-    if (n <= 2) return go(warp_rows<W, 2>);
-    if (n <= 4) return go(warp_rows<W, 4>);
-    if (n <= 8) return go(warp_rows<W, 8>);
-    if constexpr (W == 1) return go(warp_rows<W, 32>);
+    if (n <= 2) return go(warp_rows<T, W, 2>);
+    if (n <= 4) return go(warp_rows<T, W, 4>);
+    if constexpr (W <= 4)
+        if (n <= 8) return go(warp_rows<T, W, 8>);
+    if constexpr (W == 1) return go(warp_rows<T, W, 32>);
     return cudaErrorInvalidValue;
+}
+template <class T>
+cudaError_t launch(const Rows& a, cudaStream_t stream) {
+    constexpr int W = 16 / sizeof(T);
+    bool vector = a.n % W == 0;
+    for (const void* p : {a.x, a.add, static_cast<const void*>(a.y), static_cast<const void*>(a.sum)})
+        vector = vector && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
+    return vector ? launch<T, W>(a, stream) : launch<T, 1>(a, stream);
 }
 
 }  // namespace norm::cuda
@@ -156,10 +181,12 @@ cudaError_t cuda_normalize_rows(const CudaRows& rows, cudaStream_t stream) {
     cuda::Rows a{};
     static_cast<CudaRows&>(a) = rows;
     a.by_inner = simt::Divisor(rows.inner);
-    bool vector = rows.n % 4 == 0;
-    for (const float* p : {rows.x, rows.add, static_cast<const float*>(rows.y), static_cast<const float*>(rows.sum)})
-        vector = vector && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
-    return vector ? cuda::launch<4>(a, stream) : cuda::launch<1>(a, stream);
+    switch (a.type) {
+        case DType::f32: return cuda::launch<float>(a, stream);
+        case DType::f16: return cuda::launch<__half>(a, stream);
+        case DType::bf16: return cuda::launch<__nv_bfloat16>(a, stream);
+        default: return cudaErrorInvalidValue;
+    }
 }
 
 }  // namespace norm

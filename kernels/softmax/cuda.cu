@@ -1,6 +1,6 @@
-// Row softmax, f32: a warp a row in registers (up to 1024 columns), a block a row staged in shared memory (as far as
+// Row softmax: a warp a row in registers (up to 1024 columns), a block a row staged in shared memory (as far as
 // 48 KB go), a block a row with a running maximum and sum beyond that. The first two read each value once.
-#include <quern/kernels/cuda/simt.hpp>
+#include <quern/kernels/cuda/half.hpp>
 #include <quern/kernels/softmax/cuda.hpp>
 
 QUERN_BEGIN
@@ -18,31 +18,42 @@ struct Sum {
     __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
 };
 
-// W = 4: a 16-byte access, for pointers aligned to it.
+// One access of W elements, widened or narrowed.
+template <int W, class T>
+__device__ __forceinline__ void load(const T* p, float* v) {
+    T raw[W];
+    simt::load_pack(p, raw);
+#pragma unroll
+    for (int j = 0; j < W; ++j) v[j] = quern::cuda::to_float(raw[j]);
+}
+template <int W, class T>
+__device__ __forceinline__ void store(T* p, const float* v) {
+    T raw[W];
+#pragma unroll
+    for (int j = 0; j < W; ++j) raw[j] = quern::cuda::from_float<T>(v[j]);
+    simt::store_pack(p, raw);
+}
+// The same in shared memory, which holds f32: at most 16 bytes at a time.
 template <int W>
-__device__ __forceinline__ void load(const float* p, float* v) {
-    if constexpr (W == 4) {
-        const float4 q = simt::load4(p);
-        v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
-    } else {
-        v[0] = *p;
-    }
+__device__ __forceinline__ void put(float* p, const float* v) {
+#pragma unroll
+    for (int j = 0; j < W; j += 4) store<W < 4 ? W : 4>(p + j, v + j);
 }
 template <int W>
-__device__ __forceinline__ void store(float* p, const float* v) {
-    if constexpr (W == 4) simt::store4(p, make_float4(v[0], v[1], v[2], v[3]));
-    else *p = v[0];
+__device__ __forceinline__ void get(const float* p, float* v) {
+#pragma unroll
+    for (int j = 0; j < W; j += 4) load<W < 4 ? W : 4>(p + j, v + j);
 }
 
 // Lane l holds the N accesses at (l + 32 i) W; what lies beyond the row is -inf, which adds nothing.
-template <int W, int N>
+template <class T, int W, int N>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock)
-    warp_rows(const float* in, float* out, std::int64_t rows, int cols, bool log) {
+    warp_rows(const T* in, T* out, std::int64_t rows, int cols, bool log) {
     const int lane = threadIdx.x % 32;
     const std::int64_t step = std::int64_t(gridDim.x) * kWarpsPerBlock;
     for (std::int64_t r = std::int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32; r < rows; r += step) {
-        const float* x = in + r * cols;
-        float* y = out + r * cols;
+        const T* x = in + r * cols;
+        T* y = out + r * cols;
         float v[N * W];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
@@ -91,28 +102,28 @@ __device__ __forceinline__ float block_reduce(float v, float* part, F f) {
 }
 
 // Each thread stages, and reads back, its own columns only.
-template <int W>
+template <class T, int W>
 __global__ void __launch_bounds__(kThreads)
-    staged_rows(const float* in, float* out, std::int64_t rows, int cols, bool log) {
+    staged_rows(const T* in, T* out, std::int64_t rows, int cols, bool log) {
     __shared__ float part[kThreads / 32];
     float* row = simt::dynamic_smem<float>();
     const int first = threadIdx.x * W;
     for (std::int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
-        const float* x = in + r * cols;
-        float* y = out + r * cols;
+        const T* x = in + r * cols;
+        T* y = out + r * cols;
         float m = -INFINITY;
         for (int c = first; c < cols; c += kThreads * W) {
             float v[W];
             load<W>(x + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) m = fmaxf(m, v[j]);
-            store<W>(row + c, v);
+            put<W>(row + c, v);
         }
         m = block_reduce(m, part, Max{});
         float s = 0;
         for (int c = first; c < cols; c += kThreads * W) {
             float v[W];
-            load<W>(row + c, v);
+            get<W>(row + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) {
                 v[j] -= m;
@@ -120,13 +131,13 @@ __global__ void __launch_bounds__(kThreads)
                 s += e;
                 if (!log) v[j] = e;
             }
-            store<W>(row + c, v);
+            put<W>(row + c, v);
         }
         s = block_reduce(s, part, Sum{});
         const float scale = 1.0f / s, shift = logf(s);
         for (int c = first; c < cols; c += kThreads * W) {
             float v[W];
-            load<W>(row + c, v);
+            get<W>(row + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) v[j] = log ? v[j] - shift : v[j] * scale;
             store<W>(y + c, v);
@@ -147,14 +158,14 @@ struct Running {
     }
 };
 
-template <int W>
+template <class T, int W>
 __global__ void __launch_bounds__(kThreads)
-    long_rows(const float* in, float* out, std::int64_t rows, std::int64_t cols, bool log) {
+    long_rows(const T* in, T* out, std::int64_t rows, std::int64_t cols, bool log) {
     __shared__ float part[kThreads / 32];
     const std::int64_t first = threadIdx.x * W;
     for (std::int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
-        const float* x = in + r * cols;
-        float* y = out + r * cols;
+        const T* x = in + r * cols;
+        T* y = out + r * cols;
         Running run;
         for (std::int64_t c = first; c < cols; c += kThreads * W) {
             float v[W];
@@ -179,37 +190,50 @@ __global__ void __launch_bounds__(kThreads)
 
 inline dim3 blocks(std::int64_t n) { return dim3(static_cast<unsigned>(n < kMaxBlocks ? n : kMaxBlocks)); }
 
-template <int W>
-cudaError_t rows_f32(const float* in, float* out, std::int64_t rows, std::int64_t cols, bool log, cudaStream_t stream) {
+template <class T, int W>
+cudaError_t run(const T* in, T* out, std::int64_t rows, std::int64_t cols, bool log, cudaStream_t stream) {
     if (cols <= 1024) {
         auto go = [&](auto kernel) {
             const dim3 grid = blocks((rows + kWarpsPerBlock - 1) / kWarpsPerBlock);
             return simt::launch(kernel, grid, dim3(32 * kWarpsPerBlock), 0, stream, in, out, rows, cols, log);
         };
         const std::int64_t n = (cols + 32 * W - 1) / (32 * W);
-        if (n <= 1) return go(warp_rows<W, 1>);
-        if (n <= 2) return go(warp_rows<W, 2>);
-        if (n <= 4) return go(warp_rows<W, 4>);
-        if (n <= 8) return go(warp_rows<W, 8>);
-        if constexpr (W == 1) return n <= 16 ? go(warp_rows<W, 16>) : go(warp_rows<W, 32>);
+        if (n <= 1) return go(warp_rows<T, W, 1>);
+        if (n <= 2) return go(warp_rows<T, W, 2>);
+        if (n <= 4) return go(warp_rows<T, W, 4>);
+        if constexpr (W <= 4)
+            if (n <= 8) return go(warp_rows<T, W, 8>);
+        if constexpr (W == 1) return n <= 16 ? go(warp_rows<T, W, 16>) : go(warp_rows<T, W, 32>);
     }
     if (cols <= kMaxStagedCols)
-        return simt::launch(staged_rows<W>, blocks(rows), dim3(kThreads), cols * sizeof(float), stream, in, out, rows,
-                            cols, log);
-    return simt::launch(long_rows<W>, blocks(rows), dim3(kThreads), 0, stream, in, out, rows, cols, log);
+        return simt::launch(staged_rows<T, W>, blocks(rows), dim3(kThreads), cols * sizeof(float), stream, in, out,
+                            rows, cols, log);
+    return simt::launch(long_rows<T, W>, blocks(rows), dim3(kThreads), 0, stream, in, out, rows, cols, log);
+}
+template <class T>
+cudaError_t run(const void* in, void* out, std::int64_t rows, std::int64_t cols, bool log, cudaStream_t stream) {
+    constexpr int W = 16 / sizeof(T);
+    const auto address = reinterpret_cast<std::uintptr_t>(in) | reinterpret_cast<std::uintptr_t>(out);
+    const bool vector = cols % W == 0 && address % 16 == 0;
+    auto *x = static_cast<const T*>(in);
+    auto *y = static_cast<T*>(out);
+    return vector ? run<T, W>(x, y, rows, cols, log, stream) : run<T, 1>(x, y, rows, cols, log, stream);
 }
 
 }  // namespace softmax::cuda
 
 namespace softmax {
 
-cudaError_t cuda_rows_f32(const float* in, float* out, std::int64_t rows, std::int64_t cols, bool log,
-                          cudaStream_t stream) {
+cudaError_t cuda_rows(DType type, const void* in, void* out, std::int64_t rows, std::int64_t cols, bool log,
+                      cudaStream_t stream) {
     if (rows < 0 || cols < 0) return cudaErrorInvalidValue;
     if (rows == 0 || cols == 0) return cudaSuccess;
-    const auto address = reinterpret_cast<std::uintptr_t>(in) | reinterpret_cast<std::uintptr_t>(out);
-    if (cols % 4 == 0 && address % 16 == 0) return cuda::rows_f32<4>(in, out, rows, cols, log, stream);
-    return cuda::rows_f32<1>(in, out, rows, cols, log, stream);
+    switch (type) {
+        case DType::f32: return cuda::run<float>(in, out, rows, cols, log, stream);
+        case DType::f16: return cuda::run<__half>(in, out, rows, cols, log, stream);
+        case DType::bf16: return cuda::run<__nv_bfloat16>(in, out, rows, cols, log, stream);
+        default: return cudaErrorInvalidValue;
+    }
 }
 
 }  // namespace softmax

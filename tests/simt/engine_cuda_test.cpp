@@ -5,6 +5,7 @@
 #include <thread>
 
 #include <quern/cuda.hpp>
+#include <quern/tensor/half.hpp>
 
 #include "support/op_test.hpp"
 
@@ -196,6 +197,93 @@ TEST_F(CudaEngine, TopKIsThereWhereKIsKnown) {
     auto refused = large.model().try_compile(cuda_strict());
     ASSERT_FALSE(refused.ok());
     EXPECT_NE(std::string(refused.error().what()).find("up to 1024 is accepted"), std::string::npos) << refused.error().what();
+}
+/// How many steps of the engine's description run the kernel.
+int steps_of(const Engine& e, const std::string& kernel) {
+    int n = 0;
+    const std::string text = e.describe();
+    for (std::size_t at = text.find(kernel); at != std::string::npos; at = text.find(kernel, at + 1)) ++n;
+    return n;
+}
+// A gate, a choice and a polynomial over three operands of which two are broadcast: one kernel.
+TEST_F(CudaEngine, ElementwiseNodesAreOneProgram) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "6", "8"}).input("row", DType::f32, {"8"}).constant("half", floats({}, {0.5f})).constant("column", noise({6, 1}, 3));
+    b.node("Exp", {"x"}, {"e"}).node("Sub", {"row", "e"}, {"d"}).node("Sigmoid", {"d"}, {"s"}).node("Mul", {"d", "s"}, {"g"}).node("Add", {"g", "column"}, {"a"});
+    b.node("Less", {"a", "half"}, {"l"}).node("Neg", {"a"}, {"n"}).node("Where", {"l", "n", "d"}, {"w"}).node("Mul", {"half", "w"}, {"y"}).output("y");
+    Engine engine = b.model().compile(cuda_strict());
+    EXPECT_EQ(steps_of(engine, "elementwise.cuda"), 1) << engine.describe();
+    Session s(engine);
+    for (std::int64_t n : {3, 1, 5}) {
+        Tensor x = noise({n, 6, 8}, static_cast<int>(n)), row = noise({8}, 9);
+        s.bind("x", x);
+        s.bind("row", row);
+        s.run();
+        expect_same(s.output("y"), b.run({{"x", x}, {"row", row}}, cpu())[0]);
+    }
+}
+TEST_F(CudaEngine, RotaryEmbeddingIsThere) {
+    for (bool inside : {false, true}) {
+        ModelBuilder b(23);
+        b.input("x", DType::f32, inside ? std::vector<std::string>{"B", "S", "24"} : std::vector<std::string>{"B", "3", "S", "8"}).input("p", DType::i64, {"B", "S"});
+        b.constant("c", noise({50, 4}, 2)).constant("s", noise({50, 4}, 3)).node("RotaryEmbedding", {"x", "c", "s", "p"}, {"y"}, {onnx::attribute_i("num_heads", 3)}).output("y");
+        Engine engine = b.model().compile(cuda_strict());
+        Tensor x = noise(inside ? Shape{2, 5, 24} : Shape{2, 3, 5, 8}), p(DType::i64, {2, 5});
+        for (int i = 0; i < 10; ++i) p.data<std::int64_t>()[static_cast<std::size_t>(i)] = (i * 17) % 50;
+        Session s(engine);
+        s.bind("x", x);
+        s.bind("p", p);
+        s.run();
+        expect_same(s.output("y"), b.run({{"x", x}, {"p", p}}, cpu())[0]);
+    }
+}
+/// v rounded to t.
+Tensor as(const Tensor& v, DType t) {
+    Tensor r(t, v.shape());
+    for (std::size_t i = 0; i < v.data<float>().size(); ++i) {
+        if (t == DType::f16) r.data<Half>()[i] = to_half(v.data<float>()[i]);
+        else r.data<BFloat16>()[i] = to_bfloat16(v.data<float>()[i]);
+    }
+    return r;
+}
+Tensor wide(const Tensor& v) {
+    Tensor r(DType::f32, v.shape());
+    for (std::size_t i = 0; i < r.data<float>().size(); ++i) r.data<float>()[i] = v.dtype() == DType::f16 ? to_float(v.data<Half>()[i]) : to_float(v.data<BFloat16>()[i]);
+    return r;
+}
+// A transformer's block in a half type: nothing computes in f32 between kernels, and no cast is left but those of programs.
+TEST_F(CudaEngine, HalfTypesStayNarrow) {
+    for (DType t : {DType::f16, DType::bf16}) {
+        ModelBuilder b;
+        const auto c = [&](const char* name, Shape s, int seed) { b.constant(name, as(noise(std::move(s), seed), t)); };
+        b.input("x", t, {"2", "S", "32"});
+        c("g", {32}, 1), c("h", {32}, 2), c("wq", {32, 32}, 3), c("wk", {32, 32}, 4), c("wv", {32, 32}, 5), c("wo", {32, 32}, 6), c("w1", {32, 64}, 7), c("b1", {64}, 8), c("w2", {64, 32}, 9);
+        b.constant("heads", ints({4}, {0, 0, 4, 8})).constant("joined", ints({3}, {0, 0, 32}));
+        b.constant("eighth", as(floats({}, {0.25f}), t));
+        b.node("LayerNormalization", {"x", "g", "h"}, {"n"}, {onnx::attribute_i("axis", -1)});
+        for (const char* p : {"q", "k", "v"}) {
+            const std::string s = p;
+            b.node("MatMul", {"n", "w" + s}, {s + "m"}).node("Reshape", {s + "m", "heads"}, {s + "r"});
+            b.node("Transpose", {s + "r"}, {s + "t"}, {onnx::attribute_ints("perm", s == "k" ? std::vector<std::int64_t>{0, 2, 3, 1} : std::vector<std::int64_t>{0, 2, 1, 3})});
+        }
+        b.node("MatMul", {"qt", "kt"}, {"sc"}).node("Mul", {"sc", "eighth"}, {"sm"}).node("Softmax", {"sm"}, {"pr"}).node("MatMul", {"pr", "vt"}, {"o"});
+        b.node("Transpose", {"o"}, {"ot"}, {onnx::attribute_ints("perm", {0, 2, 1, 3})}).node("Reshape", {"ot", "joined"}, {"oj"}).node("MatMul", {"oj", "wo"}, {"ow"});
+        b.node("Add", {"x", "ow"}, {"r"}).node("LayerNormalization", {"r", "g", "h"}, {"n2"}, {onnx::attribute_i("axis", -1)});
+        b.node("MatMul", {"n2", "w1"}, {"m1"}).node("Add", {"m1", "b1"}, {"a1"}).node("Relu", {"a1"}, {"u"}).node("MatMul", {"u", "w2"}, {"m2"}).node("Add", {"r", "m2"}, {"y"}).output("y");
+        Engine engine = b.model().compile(cuda_strict());
+        const std::string text = engine.describe();
+        EXPECT_EQ(text.find("Cast"), std::string::npos) << text;
+        EXPECT_EQ(steps_of(engine, "attention.cuda"), 1) << text;
+        EXPECT_EQ(steps_of(engine, "elementwise.cuda"), 0) << text;
+        Session s(engine);
+        for (std::int64_t n : {12, 3}) {
+            Tensor x = as(noise({2, n, 32}, static_cast<int>(n)), t);
+            s.bind("x", x);
+            s.run();
+            const double tolerance = t == DType::f16 ? 1e-2 : 8e-2;  // some ten roundings on the way; values of up to 8
+            expect_near(wide(s.output("y")), wide(b.run({{"x", x}}, cpu())[0]), tolerance, tolerance);
+        }
+    }
 }
 TEST_F(CudaEngine, TheCallersDeviceChoiceStays) {
     int before = -1, after = -2;

@@ -4,7 +4,7 @@
 
 #include <quern/kernels/matmul/cuda.hpp>
 
-#include "device_test.hpp"
+#include "half_test.hpp"
 
 namespace {
 
@@ -168,16 +168,6 @@ TEST_F(Gemm, InfinitiesStay) {
                 }
             });
     }
-}
-float widened(__half x) { return __half2float(x); }
-float widened(__nv_bfloat16 x) { return __bfloat162float(x); }
-void narrowed(float x, __half& y) { y = __float2half_rn(x); }
-void narrowed(float x, __nv_bfloat16& y) { y = __float2bfloat16_rn(x); }
-template <class T>
-std::vector<T> narrow(const std::vector<float>& v) {
-    std::vector<T> t(v.size());
-    for (std::size_t i = 0; i < v.size(); ++i) narrowed(v[i], t[i]);
-    return t;
 }
 template <class T>
 void check_half(const Size& size, const Options& o, quern::DType type) {

@@ -5,7 +5,7 @@
 #include <quern/kernels/pool/cuda.hpp>
 #include <quern/kernels/reduce/cuda.hpp>
 
-#include "device_test.hpp"
+#include "half_test.hpp"
 
 namespace {
 
@@ -148,6 +148,57 @@ TEST_F(Norm, RowsWithAndWithoutParameters) {
                         if (add) expect_close(sum.download(), sums, 0);
                     });
             }
+}
+TEST_F(Norm, HalfTypes) {
+    const auto run = [](auto t) {
+        using T = decltype(t);
+        for (std::int64_t n : {7, 64, 96, 520, 1024, 1025, 2056})
+            for (bool rms : {false, true}) {
+                SCOPED_TRACE(testing::Message() << n << (rms ? " rms" : ""));
+                const std::int64_t rows = 3;
+                const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+                const auto x = held<T>(random_values(at(rows * n), 2)), other = held<T>(random_values(at(rows * n), 1, 5)),
+                           scale = held<T>(random_values(at(n), 1, 2)), bias = held<T>(random_values(at(n), 1, 3));
+                std::vector<double> want, sums;
+                for (std::int64_t r = 0; r < rows; ++r) {
+                    const auto v = [&](std::int64_t i) {
+                        return static_cast<double>(x[at(r * n + i)]) + static_cast<double>(other[at(r * n + i)]);
+                    };
+                    double mean = 0, q = 0;
+                    for (std::int64_t i = 0; i < n; ++i) mean += v(i) / static_cast<double>(n);
+                    if (rms) mean = 0;
+                    for (std::int64_t i = 0; i < n; ++i) q += (v(i) - mean) * (v(i) - mean) / static_cast<double>(n);
+                    for (std::int64_t i = 0; i < n; ++i) {
+                        sums.push_back(v(i));
+                        want.push_back((v(i) - mean) / std::sqrt(q + 1e-5) * static_cast<double>(scale[at(i)]) +
+                                       static_cast<double>(bias[at(i)]));
+                    }
+                }
+                const auto dx = on_device(narrow<T>(x)), da = on_device(narrow<T>(other)),
+                           ds = on_device(narrow<T>(scale)), db = on_device(narrow<T>(bias));
+                DeviceBuffer<T> sum(x.size());
+                norm::CudaRows a;
+                a.type = Storage<T>::type;
+                a.x = dx.data(), a.add = da.data(), a.sum = sum.data(), a.scale = ds.data(), a.bias = db.data();
+                a.rows = rows, a.n = n, a.rms = rms;
+                run_each<T>(
+                    want.size(),
+                    [&](T* y) {
+                        a.y = y;
+                        return norm::cuda_normalize_rows(a, nullptr);
+                    },
+                    [&](const std::vector<T>& got) {
+                        // Rows of more than 1024 are read again as they were stored: one rounding more, of at most 8.
+                        expect_close(widen(got), want, 4e-6 + Storage<T>::rounding * (n > 1024 ? 8 : 1));
+                        expect_close(widen(sum.download()), sums, 1e-7 + Storage<T>::rounding);
+                    });
+            }
+    };
+    run(__half());
+    run(__nv_bfloat16());
+    norm::CudaRows bad;
+    bad.type = DType::f64, bad.rows = bad.n = 1;
+    EXPECT_EQ(norm::cuda_normalize_rows(bad, nullptr), cudaErrorInvalidValue);
 }
 TEST_F(Norm, GroupsOfChannelsAndStatistics) {
     const std::int64_t batch = 2, groups = 3, each = 2, inner = 35, n = each * inner;

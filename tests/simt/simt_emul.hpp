@@ -21,6 +21,8 @@
 #include <type_traits>
 #include <utility>
 
+#include <quern/kernels/cuda/raw.hpp>
+
 #undef __global__
 #undef __device__
 #undef __host__
@@ -107,40 +109,16 @@ void cp_async_wait() {
     cp_async_wait_for(N);
 }
 
-namespace detail {
-template <int Bytes>
-struct Raw;
-template <>
-struct Raw<1> {
-    using type = unsigned char;
-};
-template <>
-struct Raw<2> {
-    using type = unsigned short;
-};
-template <>
-struct Raw<4> {
-    using type = unsigned;
-};
-template <>
-struct Raw<8> {
-    using type = uint2;
-};
-template <>
-struct Raw<16> {
-    using type = uint4;
-};
-}  // namespace detail
 template <class T, int N>
 __attribute__((always_inline)) inline void load_pack(const T* p, T (&v)[N], const Loc& l = Loc::here()) {
-    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    using Raw = quern::simt::Raw<sizeof(T) * N>;
     require_aligned(p, sizeof(Raw), l);
     const Raw raw = *reinterpret_cast<const Raw*>(p);
     __builtin_memcpy(static_cast<void*>(v), &raw, sizeof raw);
 }
 template <class T, int N>
 __attribute__((always_inline)) inline void store_pack(T* p, const T (&v)[N], const Loc& l = Loc::here()) {
-    using Raw = typename detail::Raw<sizeof(T) * N>::type;
+    using Raw = quern::simt::Raw<sizeof(T) * N>;
     require_aligned(p, sizeof(Raw), l);
     Raw raw;
     __builtin_memcpy(&raw, static_cast<const void*>(v), sizeof raw);

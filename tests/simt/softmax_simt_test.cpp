@@ -9,12 +9,13 @@
 
 #include <quern/kernels/softmax/cuda.hpp>
 
-#include "device_test.hpp"
+#include "half_test.hpp"
 
 namespace {
 
 using namespace device_test;
-using quern::softmax::cuda_rows_f32;
+using quern::DType;
+using quern::softmax::cuda_rows;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 std::vector<double> reference(const std::vector<float>& x, std::int64_t cols, bool log) {
@@ -40,7 +41,7 @@ void check(const std::vector<float>& x, std::int64_t cols, bool log, std::size_t
         DeviceBuffer<float> in(x.size() + shift), out(in_place ? 1 : x.size() + shift);
         in.upload(x, shift);
         float* to = in_place ? in.data() : out.data();
-        ASSERT_EQ(cuda_rows_f32(in.data() + shift, to + shift, rows, cols, log, nullptr), cudaSuccess) << fault();
+        ASSERT_EQ(cuda_rows(DType::f32, in.data() + shift, to + shift, rows, cols, log, nullptr), cudaSuccess) << fault();
         ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
         auto got = in_place ? in.download() : out.download();
         got.erase(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(shift));
@@ -81,22 +82,44 @@ TEST_P(Softmax, InfinitiesAndLargeValues) {
     check(x, static_cast<std::int64_t>(cols), false);
     check(x, static_cast<std::int64_t>(cols), true);
 }
+TEST_P(Softmax, HalfTypes) {
+    const std::int64_t cols = GetParam();
+    const auto run = [&](auto t) {
+        using T = decltype(t);
+        const auto x = held<T>(random_values(static_cast<std::size_t>(3 * cols), 3));
+        const auto in = on_device(narrow<T>(x));
+        for (bool log : {false, true})
+            run_each<T>(
+                x.size(),
+                [&](T* y) { return cuda_rows(Storage<T>::type, in.data(), y, 3, cols, log, nullptr); },
+                [&](const std::vector<T>& got) {
+                    const auto want = reference(x, cols, log);
+                    std::vector<double> scale;
+                    for (double w : want)
+                        scale.push_back((log ? 2e-6 * (1 + std::abs(w)) : 4e-7) + Storage<T>::rounding * std::abs(w));
+                    expect_close(widen(got), want, 1, scale);
+                });
+    };
+    run(__half());
+    run(__nv_bfloat16());
+}
 // The last two: staged in shared memory with a ragged end, and beyond what shared memory holds.
 INSTANTIATE_TEST_SUITE_P(Columns, Softmax, testing::Values(1, 31, 32, 33, 128, 1000, 4096, 5001, 12228),
                          testing::PrintToStringParamName());
 
 TEST(SoftmaxLaunch, NothingToDoAndBadSizes) {
-    EXPECT_EQ(cuda_rows_f32(nullptr, nullptr, 0, 8, false, nullptr), cudaSuccess);
-    EXPECT_EQ(cuda_rows_f32(nullptr, nullptr, 8, 0, false, nullptr), cudaSuccess);
-    EXPECT_EQ(cuda_rows_f32(nullptr, nullptr, -1, 8, false, nullptr), cudaErrorInvalidValue);
-    EXPECT_EQ(cuda_rows_f32(nullptr, nullptr, 8, -1, false, nullptr), cudaErrorInvalidValue);
+    EXPECT_EQ(cuda_rows(DType::f32, nullptr, nullptr, 0, 8, false, nullptr), cudaSuccess);
+    EXPECT_EQ(cuda_rows(DType::f32, nullptr, nullptr, 8, 0, false, nullptr), cudaSuccess);
+    EXPECT_EQ(cuda_rows(DType::f32, nullptr, nullptr, -1, 8, false, nullptr), cudaErrorInvalidValue);
+    EXPECT_EQ(cuda_rows(DType::f32, nullptr, nullptr, 8, -1, false, nullptr), cudaErrorInvalidValue);
+    EXPECT_EQ(cuda_rows(DType::f64, nullptr, nullptr, 8, 8, false, nullptr), cudaErrorInvalidValue);
 }
 
 #if !QUERN_SIMT_EMULATED
 TEST(SoftmaxLaunch, WithoutADeviceAnErrorIsReturned) {
     if (have_device()) GTEST_SKIP() << "a CUDA device is present";
     float x = 0;
-    EXPECT_NE(cuda_rows_f32(&x, &x, 1, 1, false, nullptr), cudaSuccess);
+    EXPECT_NE(cuda_rows(DType::f32, &x, &x, 1, 1, false, nullptr), cudaSuccess);
     EXPECT_STRNE(cudaGetErrorString(cudaGetLastError()), "");
 }
 #endif

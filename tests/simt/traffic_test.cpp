@@ -17,7 +17,7 @@
 #include <quern/kernels/softmax/cuda.hpp>
 #include <quern/kernels/transpose/cuda.hpp>
 
-#include "device_test.hpp"
+#include "half_test.hpp"
 
 namespace {
 
@@ -96,7 +96,7 @@ TEST_F(Traffic, RowsAndElements) {
     l.x = x.data(), l.scale = s.data(), l.bias = b.data(), l.y = y.data(), l.rows = 16, l.n = 512;
     row("layer normalization 16 x 512", (2 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
     row("softmax 16 x 512", 2 * n * 4, 1,
-        [&] { return softmax::cuda_rows_f32(x.data(), y.data(), 16, 512, false, nullptr); });
+        [&] { return softmax::cuda_rows(DType::f32, x.data(), y.data(), 16, 512, false, nullptr); });
     row("sum of rows 16 x 512", (n + 16) * 4, 1,
         [&] { return reduce::cuda_reduce(reduce::CudaOp::sum, x.data(), y.data(), 16, 512, 1, nullptr); });
     row("sum of columns 16 x 512", (n + 512) * 4, 1,
@@ -142,6 +142,18 @@ TEST_F(Traffic, Attention) {
     a.q = q.data(), a.k = k.data(), a.v = v.data(), a.y = y.data();
     a.queries = a.keys = s, a.d = a.dv = a.q_row = a.k_row = a.v_row = a.y_row = d;
     row("attention 64 x 64 x 32", 4 * s * d * 4, 1, [&] { return attention::cuda_attention(a, nullptr); });
+    const auto h = on_device(narrow<__half>(values(s * d)));
+    DeviceBuffer<__half> z(s * d);
+    a.type = DType::f16, a.q = a.k = a.v = h.data(), a.y = z.data();
+    row("attention 64 x 64 x 32, f16", 4 * s * d * 2, 1, [&] { return attention::cuda_attention(a, nullptr); });
+    const auto mma_before = simt::stats.mma;
+    ASSERT_EQ(attention::cuda_attention(a, nullptr), cudaSuccess);
+    EXPECT_EQ(simt::stats.mma - mma_before, static_cast<std::uint64_t>(2 * s * s * d / (16 * 8 * 16)));
+    attention::CudaRotary r;
+    r.x = q.data(), r.cosine = k.data(), r.sine = v.data(), r.y = y.data();
+    r.batch = 1, r.heads = 2, r.length = 32, r.d = d, r.half = d / 2, r.positions = 32;
+    row("rotary embedding 2 x 32 x 32", (2 * 2 * 32 * d + 32 * d) * 4, 1.25,
+        [&] { return attention::cuda_rotary(r, nullptr); });
 }
 
 }  // namespace

@@ -117,7 +117,7 @@ inline Lowered lower_attention(const LowerCtx& ctx) {
         if (wanted(3)) raise(ErrorCode::unsupported, "the scores as an output");
         if (ctx.has(6)) raise(ErrorCode::unsupported, "valid lengths of the keys");
         if (past && !(ctx.has(4) && ctx.has(5) && wanted(1) && wanted(2))) raise(ErrorCode::unsupported, "past keys and values without both present ones as outputs");
-        if (ctx.has(3) && ctx.in(3).dtype != DType::f32 && ctx.in(3).dtype != DType::boolean)
+        if (ctx.has(3) && ctx.in(3).dtype == DType::f64)
             raise(ErrorCode::unsupported, std::string("a mask of type ") + dtype_name(ctx.in(3).dtype));
         const int four = ctx.in(0).rank() == 4 ? 3 : 2;
         for (int i : {0, 2}) {
@@ -155,7 +155,12 @@ inline void infer_rotary(InferCtx& ctx) {
     ctx.set(0, t, x);
 }
 inline Lowered lower_rotary(const LowerCtx& ctx) {
-    return Lowered(std::make_unique<attention::RotaryKernel>(ctx.attrs.i("num_heads", 0), ctx.attrs.i("rotary_embedding_dim", 0), ctx.attrs.i("interleaved", 0) != 0));
+    attention::RotaryProblem p{ctx.attrs.i("num_heads", 0), ctx.attrs.i("rotary_embedding_dim", 0), ctx.attrs.i("interleaved", 0) != 0};
+    if (ctx.target.device == Device::cpu) return Lowered(std::make_unique<attention::RotaryKernel>(p));
+    attention::Problem device;
+    device.dtype = ctx.in(0).dtype;
+    device.rotary = std::make_shared<attention::RotaryProblem>(p);
+    return select(Family::attention, device, ctx.target);
 }
 
 }  // namespace ops_attention
@@ -168,7 +173,7 @@ QUERN_INLINE const OpDef& op_Attention() {
 }
 QUERN_INLINE const OpDef& op_RotaryEmbedding() {
     static constexpr OpDef def{.name = "RotaryEmbedding", .min_in = 3, .max_in = 4, .newest = 23, .infer = ops_attention::infer_rotary,
-                               .lower = ops_attention::lower_rotary, .compute = Compute::f32, .promote_in = 7};
+                               .lower = ops_attention::lower_rotary, .lower_device = ops_attention::lower_rotary, .compute = Compute::f32, .promote_in = 7};
     return def;
 }
 

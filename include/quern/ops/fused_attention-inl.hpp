@@ -45,13 +45,16 @@ inline Dim size_of(const attention::Layout& l, const attention::Factor& f, const
     return floor_div(dims[static_cast<std::size_t>(f.dim)], Dim(std::max<std::int64_t>(1, others)));
 }
 inline void infer(InferCtx& c) {
+    const DType t = c.in(0).dtype;  // half types: on a device
     for (int i = 0; i < 5; ++i)
-        if (c.has(i)) c.need_type(i, {DType::f32});
+        if (c.has(i)) c.need_type(i, {DType::f32, DType::f16, DType::bf16});
+    c.need_same_type(0, 1);
+    c.need_same_type(0, 2);
     const attention::FusedProblem p = problem(c.attrs);
     std::vector<std::optional<Dim>> sizes(attention::roles);
     const attention::Layout* layouts[] = {&p.q, &p.v};
     for (int i : {0, 2}) {
-        if (!c.ranked(i)) return c.set_unranked(0, DType::f32);
+        if (!c.ranked(i)) return c.set_unranked(0, t);
         const attention::Layout& l = *layouts[i / 2];
         for (auto& f : l) {
             if (f.dim >= c.in(i).rank())
@@ -70,11 +73,12 @@ inline void infer(InferCtx& c) {
     const std::int64_t rank = c.attrs.i("rank", 0);
     if (rank > 64) raise(ErrorCode::invalid_model, "rank is " + std::to_string(rank) + "; accepted: up to 64");
     while (static_cast<std::int64_t>(y.size()) < rank) y.emplace_back(1);
-    c.set(0, DType::f32, std::move(y));
+    c.set(0, t, std::move(y));
 }
 inline Lowered lower(const LowerCtx& c) {
     if (c.target.device != Device::cpu) {
         attention::Problem p;
+        p.dtype = c.in(0).dtype;
         auto fused = std::make_shared<attention::FusedProblem>(problem(c.attrs));
         const attention::Layout* layouts[] = {&fused->q, &fused->v};
         for (int i : {0, 2})
@@ -86,6 +90,8 @@ inline Lowered lower(const LowerCtx& c) {
         p.fused = std::move(fused);
         return select(Family::attention, p, c.target);
     }
+    for (int i = 0; i < c.n_in(); ++i)
+        if (c.has(i) && c.in(i).dtype != DType::f32) raise(ErrorCode::unsupported, std::string("input ") + std::to_string(i) + " is " + dtype_name(c.in(i).dtype) + "; on the CPU float is accepted");
     return Lowered(std::make_unique<attention::FusedKernel>(problem(c.attrs), vec::table(c.target.isa)));
 }
 

@@ -13,6 +13,9 @@
 QUERN_BEGIN
 namespace passes_detail {
 
+/// The attribute that promotion leaves on nodes for a device: the half type that their results had.
+inline constexpr const char* narrow_type = "narrow_type";
+
 inline bool is_op(const Node* n, std::string_view name, std::string_view domain = "") { return n && n->op && name == n->op->name && domain == n->op->domain; }
 
 /// A view of the graph for one round of rewriting. What follows from sizes is never computed and does not count as a reader.

@@ -11,6 +11,7 @@
 #include "product-inl.hpp"
 #include "narrow-inl.hpp"
 #include "place-inl.hpp"
+#include "program-inl.hpp"
 #include "promote-inl.hpp"
 #include "quantized-inl.hpp"
 
@@ -118,6 +119,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"gates", passes_detail::gates, false, false},
         {"place", passes_detail::place, false, true},
         {"narrow", passes_detail::narrow, false, false},
+        {"programs", passes_detail::programs, false, false},
     };
     return list;
 }

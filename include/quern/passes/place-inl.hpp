@@ -6,6 +6,7 @@
 
 #include "../base/guard.hpp"
 #include "pass.hpp"
+#include "trial.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {
@@ -112,16 +113,12 @@ inline std::string Placement::refusal(NodeId id) {
             if (!sized[v]) return "sizes of '" + g.values[v].name + "' come from data";
         }
     if (small_integers(n)) return "a few integers stay on the host";
+    TrialPacks packs;
     Target target = ctx.target;
     target.refusals = nullptr;
+    target.packs = &packs;
     LowerCtx lower{n, n.attrs, {}, {}, target};
-    std::vector<Fact> facts(n.in.size());
-    for (std::size_t i = 0; i < n.in.size(); ++i) {
-        if (n.in[i] == no_value) { lower.inputs.push_back(nullptr); continue; }
-        facts[i] = g.fact(n.in[i]);
-        facts[i].value = facts[i].value.aligned();
-        lower.inputs.push_back(&facts[i]);
-    }
+    for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
     for (ValueId v : n.out) lower.outputs.push_back(v == no_value ? nullptr : &g.fact(v));
     auto made = guarded([&] { return n.op->lower_device(lower); });
     if (!made) return made.error().code() == ErrorCode::unsupported ? made.error().message() : made.error().what();

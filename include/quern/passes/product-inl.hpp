@@ -66,7 +66,7 @@ inline bool unflatten(Matcher& m, NodeId id) {
     }
     const Node& product = g.nodes[id];  // nodes may have moved
     Attrs attrs;
-    for (const char* name : {"transB"})
+    for (const char* name : {"transB", narrow_type})
         if (product.attrs.has(name)) attrs.set(name, product.attrs.i(name, 0));
     if (product.attrs.has("alpha")) attrs.set("alpha", product.attrs.f("alpha", 1));
     std::vector<ValueId> in = product.in;

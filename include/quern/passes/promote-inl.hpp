@@ -3,7 +3,7 @@
 #include <unordered_map>
 
 #include "../ops/evaluate.hpp"
-#include "pass.hpp"
+#include "match-inl.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {
@@ -85,6 +85,7 @@ inline bool promote(Graph& g, const PassContext& ctx) {
         if (!touched) continue;
         changed = true;
         infer_node(g, id);
+        if (ctx.target.device != Device::cpu && !back.empty() && is_half(back[0].type)) g.nodes[id].attrs.set(narrow_type, static_cast<std::int64_t>(back[0].type));
         for (auto& b : back) {
             Attrs a;
             a.set("to", static_cast<std::int64_t>(b.type));
