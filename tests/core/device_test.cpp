@@ -6,6 +6,7 @@
 
 #include <quern/kernels/device.hpp>
 #include <quern/kernels/matmul/matmul.hpp>
+#include <quern/kernels/packs.hpp>
 #include <quern/kernels/softmax/softmax.hpp>
 
 #include "support/op_test.hpp"
@@ -25,7 +26,7 @@ struct FakeStream {
     void push(std::function<void()> f) { (capturing ? captured : work).push_back(std::move(f)); }
 };
 struct Counts {
-    int opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0, trims = 0;
+    int packed = 0, opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0, trims = 0;
     std::size_t held = 0;
     bool fail_next_kernel = false;
 };
@@ -140,12 +141,13 @@ public:
 /// Packs B transposed; the constant itself is never read. Or reads it, when `plain`.
 class FakeProduct final : public Kernel {
 public:
-    explicit FakeProduct(const matmul::Problem& p) : n_(p.n), k_(p.k), packed_(p.trans_b) {
+    FakeProduct(const matmul::Problem& p, const Target& target) : n_(p.n), k_(p.k), packed_(p.trans_b) {
         if (!packed_) return;
-        Tensor t(DType::f32, {k_, n_});
-        for (std::int64_t i = 0; i < n_; ++i)
-            for (std::int64_t j = 0; j < k_; ++j) t.data<float>()[static_cast<std::size_t>(j * n_ + i)] = static_cast<const float*>(p.b.raw())[i * k_ + j];
-        weights_.push_back(std::move(t));
+        weights_.push_back(packed_weights(target, "matmul.fake", {p.b}, static_cast<std::size_t>(k_ * n_) * sizeof(float), [&](std::byte* to) {
+            ++counts.packed;
+            for (std::int64_t i = 0; i < n_; ++i)
+                for (std::int64_t j = 0; j < k_; ++j) reinterpret_cast<float*>(to)[j * n_ + i] = static_cast<const float*>(p.b.raw())[i * k_ + j];
+        }));
         unread = 2;
     }
     const char* name() const noexcept override { return "matmul.fake"; }
@@ -156,7 +158,7 @@ public:
         return b;
     }
     void run(const Call& c) const override {
-        const float *a = c.in[0].in<float>(), *b = packed_ ? c.weights[0].in<float>() : c.in[1].in<float>();
+        const float *a = c.in[0].in<float>(), *b = packed_ ? static_cast<const float*>(c.weights[0].data) : c.in[1].in<float>();
         float *y = c.out[0].out<float>(), *scratch = reinterpret_cast<float*>(c.scratch);
         const std::int64_t m = c.in[0].dim(0), n = n_, k = k_;
         static_cast<FakeStream*>(c.stream)->push([=] {
@@ -181,7 +183,7 @@ std::unique_ptr<Kernel> make_softmax(const softmax::Problem&, const Target&) { r
 std::string refuse_product(const matmul::Problem& p, const Target&) {
     return p.dtype == DType::f32 && p.rank_a == 2 && p.rank_b == 2 && p.b.defined() && !p.trans_a && !p.has_bias && !p.has_residual && p.post == vec::Post::none ? "" : "only plain products";
 }
-std::unique_ptr<Kernel> make_product(const matmul::Problem& p, const Target&) { return std::make_unique<FakeProduct>(p); }
+std::unique_ptr<Kernel> make_product(const matmul::Problem& p, const Target& t) { return std::make_unique<FakeProduct>(p, t); }
 constexpr Entry<softmax::Problem> softmax_fake{"softmax.fake", refuse_softmax, make_softmax};
 constexpr Entry<matmul::Problem> matmul_fake{"matmul.fake", refuse_product, make_product};
 const RankedEntry softmax_lines[] = {{&softmax_fake, 1}}, matmul_lines[] = {{&matmul_fake, 1}};
@@ -314,6 +316,12 @@ TEST(Placement, StrictDeviceNamesTheNodeAndTheReason) {
     EXPECT_NE(e.find("no kernel for this device"), std::string::npos) << e;
     EXPECT_EQ(error_of([&] { chain("N").model().compile(o); }), "no error");
 }
+TEST(Placement, WeightsArePackedOnce) {
+    auto b = chain("N");
+    counts.packed = 0;
+    Engine engine = b.model().compile(on_fake());
+    EXPECT_EQ(counts.packed, 1);  // what placement asks kernels for needs no weights
+}
 TEST(Placement, UnknownDevicesAreRefused) {
     auto b = chain("N");
     auto o = on_fake();
@@ -430,7 +438,7 @@ TEST(DeviceRun, EnginesOfAModelShareConstantsAndTheDevice) {
         other.winograd = false;
         Engine two = model.compile(other);
         EXPECT_EQ(counts.opened, 1);
-        EXPECT_EQ(counts.to_device, uploads + 1);  // packed for each plan
+        EXPECT_EQ(counts.to_device, uploads);  // packed weights are shared, too
         Tensor x = noise({3, 16});
         expect_near(two.run({{"x", x}})[0].second, one.run({{"x", x}})[0].second, 0, 0);
     }

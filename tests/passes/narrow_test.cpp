@@ -121,8 +121,11 @@ TEST(Narrow, WhatTheModelComputesInHalvesIsWholeChains) {
     b.g.output_names = {"y"};
     ASSERT_TRUE(b.run());
     EXPECT_EQ(b.count("Cast"), 0);
-    for (auto& n : b.g.nodes)
-        if (n.op) EXPECT_EQ(b.g.fact(n.out[0]).dtype, DType::f16) << n.op->name;
+    for (auto& n : b.g.nodes) {
+        if (n.op) {
+            EXPECT_EQ(b.g.fact(n.out[0]).dtype, DType::f16) << n.op->name;
+        }
+    }
     EXPECT_EQ(b.g.values[b.g.outputs[0]].name, "y");
 }
 // A product fetches a wide operand that was narrow in the model by a cast, which its other readers share; a node that only moves rows does not.

@@ -159,6 +159,21 @@ TEST_F(CudaEngine, HostNodesInBetweenReadAndWriteTheRightValues) {
         expect_same(s.output("y"), b.run({{"x", x}}, cpu())[0]);
     }
 }
+TEST_F(CudaEngine, ADeviceStepWaitsForWhatItReadsOnTheHost) {
+    // The value that pads is made on the device and read on the host when the step is enqueued.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "40"}).constant("pads", ints({4}, {0, 1, 0, 2})).constant("axes", ints({2}, {0, 1}));
+    b.node("ReduceMax", {"x", "axes"}, {"m"}, {onnx::attribute_i("keepdims", 0)}).node("Pad", {"x", "pads", "m"}, {"y"}).output("y");
+    Engine engine = b.model().compile(cuda_strict());
+    EXPECT_NE(engine.describe().find("CopyToHost"), std::string::npos) << engine.describe();
+    Session s(engine);
+    for (int run = 0; run < 4; ++run) {
+        Tensor x = noise({5, 40}, run);
+        s.bind("x", x);
+        s.run();
+        expect_same(s.output("y"), b.run({{"x", x}}, cpu())[0]);
+    }
+}
 TEST_F(CudaEngine, RecurrentCellsOfEachKindAreThere) {
     for (bool linear : {false, true})
         for (const char* cell : {"GRU", "RNN", "LSTM"}) {

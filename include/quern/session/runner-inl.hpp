@@ -670,6 +670,16 @@ QUERN_INLINE void Runner::settle() {
     shared_.unread = false;
 }
 
+/// Reads or writes memory of the host's steps while it is enqueued.
+QUERN_INLINE bool Runner::uses_host_memory(int step) const {
+    const PlanStep& st = plan_->steps[step];
+    const Kernel* k = kernel_of(step);
+    if (st.transfer != Transfer::none) return false;
+    if (st.device == Device::cpu) return k || st.late;
+    for (std::size_t i = 0; k && i < st.in.size() && i < 32; ++i)
+        if (st.in[i] >= 0 && (k->host_in >> i & 1u) && plan_->values[plan_->values[st.in[i]].root].home == PlanValue::Home::arena) return true;
+    return false;
+}
 QUERN_INLINE void Runner::run_step(int s) {
     const Plan& p = *plan_;
     Frame& f = *frame_;
@@ -678,7 +688,7 @@ QUERN_INLINE void Runner::run_step(int s) {
     if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
     auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
     const std::size_t listed = shared_.times->size();
-    if (p.steps[s].device == Device::cpu && p.steps[s].transfer == Transfer::none && (kernel_of(s) || p.steps[s].late)) settle();
+    if (shared_.unread && uses_host_memory(s)) settle();
     if (p.steps[s].late) {
         late(s);
         if (f.placed != generation_) place();

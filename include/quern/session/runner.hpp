@@ -125,6 +125,7 @@ private:
     void allocate(int segment, int begin, int end, Device device);
     std::size_t arena_of(int segment, Device device) const { return static_cast<std::size_t>(segment) + (device == Device::cpu ? 0 : plan_->segments.size()); }
     void run_step(int step);
+    bool uses_host_memory(int step) const;
     bool run_recorded(int region);
     void book(int begin, int end);
     void place();
