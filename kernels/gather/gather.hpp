@@ -19,7 +19,7 @@ public:
     explicit Gather(int axis) : axis_(axis) { bytewise = 1u; }
     const char* name() const noexcept override { return "gather.portable"; }
     Booking book(std::span<const View> in, std::span<const View>, int) const override {
-        return {repeats(in[0], in[1]) ? static_cast<std::size_t>(in[1].count()) * sizeof(std::int32_t) : 0, nullptr};
+        return {repeats(in[0]) ? static_cast<std::size_t>(in[1].count()) * sizeof(std::int32_t) : 0, nullptr};
     }
     void run(const Call& call) const override {
         const View &x = call.in[0], &idx = call.in[1], &y = call.out[0];
@@ -31,7 +31,7 @@ public:
             dispatch_size(x.dtype, [&](auto tag) {
                 using T = typename decltype(tag)::type;
                 if constexpr (std::is_trivially_copyable_v<T>)
-                    if (repeats(x, idx)) {  // indices are checked once
+                    if (repeats(x)) {  // indices are checked once
                         auto* places = reinterpret_cast<std::int32_t*>(call.scratch);
                         for (std::int64_t i = 0; i < k; ++i) places[i] = static_cast<std::int32_t>(checked_index(static_cast<std::int64_t>(ix[i]), n));
                         return call.workers.ranges(outer, std::max<std::int64_t>(1, tile_elements / k), [&](std::int64_t b, std::int64_t e) {
@@ -55,7 +55,7 @@ public:
 
 private:
     /// Single elements by the same indices from several rows.
-    bool repeats(const View& x, const View& idx) const {
+    bool repeats(const View& x) const {
         return x.count(axis_ + 1, x.rank) == 1 && x.count(0, axis_) > 1 && x.dims[axis_] < (std::int64_t{1} << 31) && x.dtype != DType::string;
     }
     template <class T> static void pick(T* d, const std::byte* s, const std::int32_t* at, std::int64_t n) {

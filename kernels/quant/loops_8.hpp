@@ -3,14 +3,7 @@
 #include <quern/kernels/quant/loops.hpp>
 #include <quern/kernels/vec/lanes.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 typedef std::int32_t I32u __attribute__((vector_size(QUERN_VEC_BYTES), aligned(4), may_alias));
 typedef std::int16_t I16 __attribute__((vector_size(QUERN_VEC_BYTES)));
@@ -457,9 +450,4 @@ constexpr quant::Loops make_loops(const char* name) {
     return {name, panel_8, W, product_8, row_sums_8, depthwise_8, pairwise_8, blocked_product, expand_blocked, widen_half, narrow_half, range_f32};
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

@@ -30,48 +30,30 @@ template <class T> using wrap = typename Unsigned<T>::type;
 /// Where partial results are kept: double for floats, wrapping integers for integers.
 template <class T> using acc_t = std::conditional_t<std::is_floating_point_v<T>, double, T>;
 
-struct Sum {
-    static constexpr vec::Reduce id = vec::Reduce::sum;
-    template <class A> static A none() { return A(0); }
-    template <class A> static A merge(A a, A b) { return static_cast<A>(wrap<A>(a) + wrap<A>(b)); }
-    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
-};
-struct SumAbs : Sum {
-    static constexpr vec::Reduce id = vec::Reduce::sum_abs;
-    template <class A, class T> static A step(A a, T x) {
-        const A v = static_cast<A>(x);
-        return merge<A>(a, v < A(0) ? static_cast<A>(wrap<A>(0) - wrap<A>(v)) : v);
+/// How partial results join: sum, product, largest and smallest.
+template <class A>
+A none(vec::Reduce r) {
+    using Limits = std::numeric_limits<A>;
+    if (r == vec::Reduce::max) return std::is_floating_point_v<A> ? -Limits::infinity() : Limits::lowest();
+    if (r == vec::Reduce::min) return std::is_floating_point_v<A> ? Limits::infinity() : Limits::max();
+    return static_cast<A>(r == vec::Reduce::prod);
+}
+template <class A>
+A merge(vec::Reduce r, A a, A b) {
+    if (r == vec::Reduce::max) return b > a || b != b ? b : a;
+    if (r == vec::Reduce::min) return b < a || b != b ? b : a;
+    return static_cast<A>(r == vec::Reduce::prod ? wrap<A>(a) * wrap<A>(b) : wrap<A>(a) + wrap<A>(b));
+}
+inline vec::Reduce step_of(Op op) noexcept {
+    switch (op) {
+        case Op::max: return vec::Reduce::max;
+        case Op::min: return vec::Reduce::min;
+        case Op::prod: return vec::Reduce::prod;
+        case Op::l1: return vec::Reduce::sum_abs;
+        case Op::l2: case Op::sum_square: return vec::Reduce::sum_square;
+        default: return vec::Reduce::sum;
     }
-};
-struct SumSquare : Sum {
-    static constexpr vec::Reduce id = vec::Reduce::sum_square;
-    template <class A, class T> static A step(A a, T x) {
-        const A v = static_cast<A>(x);
-        return merge<A>(a, static_cast<A>(wrap<A>(v) * wrap<A>(v)));
-    }
-};
-struct Prod {
-    static constexpr vec::Reduce id = vec::Reduce::prod;
-    template <class A> static A none() { return A(1); }
-    template <class A> static A merge(A a, A b) { return static_cast<A>(wrap<A>(a) * wrap<A>(b)); }
-    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
-};
-struct Max {
-    static constexpr vec::Reduce id = vec::Reduce::max;
-    template <class A> static A none() {
-        return std::is_floating_point_v<A> ? -std::numeric_limits<A>::infinity() : std::numeric_limits<A>::lowest();
-    }
-    template <class A> static A merge(A a, A b) { return b > a || b != b ? b : a; }
-    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
-};
-struct Min {
-    static constexpr vec::Reduce id = vec::Reduce::min;
-    template <class A> static A none() {
-        return std::is_floating_point_v<A> ? std::numeric_limits<A>::infinity() : std::numeric_limits<A>::max();
-    }
-    template <class A> static A merge(A a, A b) { return b < a || b != b ? b : a; }
-    template <class A, class T> static A step(A a, T x) { return merge<A>(a, static_cast<A>(x)); }
-};
+}
 
 /// A value that T may not have: what is no number or out of range becomes 0.
 template <class T>
@@ -111,116 +93,183 @@ struct Source {
         return buffer;
     }
 };
-/// One contiguous run.
-template <class T, class F>
-acc_t<T> run_of(const T* x, std::int64_t n, const vec::Table& t) {
-    auto a = F::template none<acc_t<T>>();
-    if (n < 32) {
-        for (std::int64_t i = 0; i < n; ++i) a = F::step(a, x[i]);
-    } else if constexpr (std::is_same_v<T, float>) {
-        for (std::int64_t i = 0; i < n; i += 512)
-            a = F::merge(a, static_cast<double>(t.reduce_f32[static_cast<int>(F::id)](x + i, std::min<std::int64_t>(512, n - i))));
-    } else {
-        for (std::int64_t i = 0; i < n; ++i) a = F::step(a, x[i]);
+/// The same with T known when running, for the loops of vec::ReduceTable.
+struct Elements {
+    static constexpr std::int64_t piece = 2048, group_piece = 512;
+    const std::byte* x;
+    DType type, wide;  ///< of the data; of the loops
+    std::int64_t size = dtype_bits(wide) / 8;
+    bool same() const noexcept { return type == wide; }
+    /// n <= piece elements.
+    const void* read(std::int64_t at, std::int64_t n, std::byte* buffer) const {
+        if (same()) return x + at * size;
+        ew::convert(type, x, at, wide, buffer, 0, n);
+        return buffer;
     }
-    return a;
-}
-template <class T, class F>
-acc_t<T> run_of(const Source<T>& x, std::int64_t at, std::int64_t n, const vec::Table& t) {
-    if (!x.narrow) return run_of<T, F>(x.x + at, n, t);
-    alignas(64) T buffer[Source<T>::piece];
-    auto a = F::template none<acc_t<T>>();
-    for (std::int64_t i = 0; i < n; i += x.piece) {
-        const std::int64_t m = std::min(x.piece, n - i);
-        a = F::merge(a, run_of<T, F>(x.read(at + i, m, buffer), m, t));
-    }
-    return a;
-}
-/// Columns that are reduced together: whole rows of the source where they are not longer, as memory likes it.
-inline constexpr std::int64_t columns_most = 2048;
-// Buffers of loops are aligned to lines: a vector that crosses one is stored and read back at a tenth of the speed.
-/// acc[j] over the rows [from, to) of `width` <= columns_most columns from element `base`.
-template <class T, class F>
-void columns(const Walk& w, const Source<T>& x, std::int64_t base, std::int64_t width, std::int64_t from, std::int64_t to, acc_t<T>* acc, const vec::Table& t) {
-    alignas(64) T buffer[columns_most];
-    std::fill(acc, acc + width, F::template none<acc_t<T>>());
-    if constexpr (std::is_same_v<T, float>) {
-        if (width >= 16) {
-            alignas(64) float part[columns_most];
-            for (std::int64_t r = from; r < to; r += 32) {
-                std::fill(part, part + width, static_cast<float>(F::template none<double>()));
-                const std::int64_t end = std::min(to, r + 32);
-                for (std::int64_t i = r; i < end; ++i) t.accumulate_f32[static_cast<int>(F::id)](x.read(base + w.offset(i, true), width, buffer), part, width);
-                for (std::int64_t j = 0; j < width; ++j) acc[j] = F::merge(acc[j], static_cast<double>(part[j]));
+    /// f(rows, count <= 4, first row, first column, columns) over n columns of the rows [from, to), row r beginning at offset(r): several rows side by side,
+    /// for memory delivers several streams faster than one that is cut into short pieces.
+    template <class O, class F>
+    void groups(std::int64_t from, std::int64_t to, std::int64_t n, O&& offset, F&& f) const {
+        alignas(64) std::byte buffer[4][group_piece * 8 + 64];  // not a page apart: what is stored in one would look like what is read from the next
+        for (std::int64_t r = from; r < to; r += 4) {
+            const std::int64_t count = std::min<std::int64_t>(4, to - r), width = same() ? n : group_piece;
+            std::int64_t at[4];
+            for (std::int64_t i = 0; i < count; ++i) at[i] = offset(r + i);
+            for (std::int64_t j = 0; j < n; j += width) {
+                const void* rows[4];
+                for (std::int64_t i = 0; i < count; ++i) rows[i] = read(at[i] + j, std::min(width, n - j), buffer[i]);
+                f(rows, count, r, j, std::min(width, n - j));
             }
-            return;
         }
     }
-    for (std::int64_t r = from; r < to; ++r) {
-        const T* p = x.read(base + w.offset(r, true), width, buffer);
-        for (std::int64_t j = 0; j < width; ++j) acc[j] = F::step(acc[j], p[j]);
-    }
-}
-template <class T, class F>
-void reduce(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
+};
+inline Elements wide_elements(const View& x, DType wide) { return {static_cast<const std::byte*>(x.data), x.dtype, wide}; }
+
+/// What depends on the type besides the loops.
+struct Kind {
+    const vec::ReduceLoops* loops;
+    std::int64_t acc;  ///< bytes of a partial result
+    void (*fill)(vec::Reduce, bool as_acc, void* to, std::int64_t n);  ///< with what changes nothing, partial results or elements
+    void (*join)(vec::Reduce, const void* from, void* acc, std::int64_t n);
+    void (*finish)(Op, const void* acc, std::int64_t n, std::int64_t each, void* y);
+};
+template <class T>
+Kind kind_of(const vec::ReduceLoops& loops) {
     using A = acc_t<T>;
-    if (w.rank && !w.reduced[0]) {  // whole rows at a time
-        const std::int64_t n = w.dims[0], row_parts = ReduceKernel::row_parts(w.each * w.outputs);
-        const bool few = w.outputs <= ReduceKernel::few_columns && row_parts > 1 && w.each >= 2 * row_parts;
-        const std::int64_t chunk = few || w.outputs >= 8 * columns_most ? std::min(n, columns_most) : 512, chunks = (n + chunk - 1) / chunk;
-        if (few && w.outputs / n * chunks < 8) {
-            A* part = static_cast<A*>(partial);
-            workers.for_each(w.outputs / n * chunks * row_parts, [&](std::int64_t i) {
+    return {&loops, sizeof(A),
+            [](vec::Reduce r, bool as_acc, void* to, std::int64_t n) {
+                if (as_acc) std::fill_n(static_cast<A*>(to), n, none<A>(r));
+                else std::fill_n(static_cast<T*>(to), n, static_cast<T>(none<A>(r)));
+            },
+            [](vec::Reduce r, const void* from, void* acc, std::int64_t n) {
+                for (std::int64_t i = 0; i < n; ++i) static_cast<A*>(acc)[i] = merge(r, static_cast<A*>(acc)[i], static_cast<const A*>(from)[i]);
+            },
+            [](Op op, const void* acc, std::int64_t n, std::int64_t each, void* y) {
+                auto* a = static_cast<const A*>(acc);
+                auto* to = static_cast<T*>(y);
+                if (op == Op::mean || op == Op::l2 || op == Op::log_sum)
+                    for (std::int64_t i = 0; i < n; ++i) to[i] = finish<T>(op, a[i], each);
+                else
+                    for (std::int64_t i = 0; i < n; ++i) to[i] = static_cast<T>(a[i]);
+            }};
+}
+inline Kind kind_of(DType t, const vec::ReduceTable& l) {
+    switch (t) {
+        case DType::f32: return kind_of<float>(l.f32);
+        case DType::f64: return kind_of<double>(l.f64);
+        case DType::i32: return kind_of<std::int32_t>(l.i32);
+        case DType::i64: return kind_of<std::int64_t>(l.i64);
+        case DType::i8: return kind_of<std::int8_t>(l.i8);
+        case DType::u8: return kind_of<std::uint8_t>(l.u8);
+        default: return kind_of<std::uint64_t>(l.u64);
+    }
+}
+
+/// One reduction: y as x.wide.
+class Reduction {
+public:
+    Reduction(const Walk& w, Op op, const Elements& x, const vec::ReduceTable& t, void* y) : w_(w), op_(op), step_(step_of(op)), x_(x), kind_(kind_of(x.wide, t)), y_(static_cast<std::byte*>(y)) {}
+    void run(std::byte* partial, Workers& workers) const {
+        if (w_.rank && !w_.reduced[0]) rows(partial, workers);
+        else runs(partial, workers);
+    }
+
+private:
+    /// Columns that are reduced together: whole rows of the source where they are not longer, as memory likes it.
+    static constexpr std::int64_t columns_most = 2048, runs_most = 256;
+    // Buffers of loops are aligned to lines: a vector that crosses one is stored and read back at a tenth of the speed.
+    void rows(std::byte* partial, Workers& workers) const {
+        const std::int64_t n = w_.dims[0], row_parts = ReduceKernel::row_parts(w_.each * w_.outputs);
+        const bool few = w_.outputs <= ReduceKernel::few_columns && row_parts > 1 && w_.each >= 2 * row_parts;
+        const std::int64_t chunk = few || w_.outputs >= 8 * columns_most ? std::min(n, columns_most) : 512, chunks = (n + chunk - 1) / chunk;
+        if (few && w_.outputs / n * chunks < 8) {
+            workers.for_each(w_.outputs / n * chunks * row_parts, [&](std::int64_t i) {
                 const std::int64_t p = i % row_parts, c = i / row_parts, outer = c / chunks, at = c % chunks * chunk;
-                columns<T, F>(w, x, w.offset(outer, false, 1) + at, std::min(chunk, n - at), w.each * p / row_parts, w.each * (p + 1) / row_parts,
-                              part + p * w.outputs + outer * n + at, t);
+                columns(w_.offset(outer, false, 1) + at, std::min(chunk, n - at), w_.each * p / row_parts, w_.each * (p + 1) / row_parts,
+                        partial + (p * w_.outputs + outer * n + at) * kind_.acc);
             });
-            for (std::int64_t o = 0; o < w.outputs; ++o) {
-                A a = part[o];
-                for (std::int64_t p = 1; p < row_parts; ++p) a = F::merge(a, part[p * w.outputs + o]);
-                y[o] = finish<T>(op, a, w.each);
-            }
-            return;
+            for (std::int64_t p = 1; p < row_parts; ++p) kind_.join(step_, partial + p * w_.outputs * kind_.acc, partial, w_.outputs);
+            return finish(partial, 0, w_.outputs);
         }
-        const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each * std::min(n, chunk)));
-        workers.ranges(w.outputs / n * chunks, per, [&](std::int64_t from, std::int64_t to) {
-            alignas(64) A acc[columns_most];
+        const std::int64_t per = std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w_.each * std::min(n, chunk)));
+        workers.ranges(w_.outputs / n * chunks, per, [&](std::int64_t from, std::int64_t to) {
+            alignas(64) std::byte acc[columns_most * 8];
             for (std::int64_t i = from; i < to; ++i) {
                 const std::int64_t outer = i / chunks, at = i % chunks * chunk, width = std::min(chunk, n - at);
-                columns<T, F>(w, x, w.offset(outer, false, 1) + at, width, 0, w.each, acc, t);
-                for (std::int64_t j = 0; j < width; ++j) y[outer * n + at + j] = finish<T>(op, acc[j], w.each);
+                columns(w_.offset(outer, false, 1) + at, width, 0, w_.each, acc);
+                finish(acc, outer * n + at, width);
             }
         });
-        return;
     }
-    const std::int64_t n = w.rank ? w.dims[0] : 1, runs = n ? w.each / n : 0;
-    if (runs == 1 && n > 2 * ReduceKernel::piece && w.outputs <= 16) {  // few long runs: in parts
-        const std::int64_t parts = (n + ReduceKernel::piece - 1) / ReduceKernel::piece;
-        A* part = static_cast<A*>(partial);
-        workers.for_each(w.outputs * parts, [&](std::int64_t i) {
-            const std::int64_t at = i % parts * ReduceKernel::piece;
-            part[i] = run_of<T, F>(x, w.offset(i / parts, false) + at, std::min(ReduceKernel::piece, n - at), t);
-        });
-        for (std::int64_t o = 0; o < w.outputs; ++o) {
-            A a = F::template none<A>();
-            for (std::int64_t i = 0; i < parts; ++i) a = F::merge(a, part[o * parts + i]);
-            y[o] = finish<T>(op, a, w.each);
+    /// acc[j] over the rows [from, to) of `width` <= columns_most columns from element `base`.
+    void columns(std::int64_t base, std::int64_t width, std::int64_t from, std::int64_t to, std::byte* acc) const {
+        const auto loop = kind_.loops->rows[static_cast<int>(step_)];
+        const auto widen = kind_.loops->widen[static_cast<int>(step_)];
+        alignas(64) std::byte narrow[columns_most * sizeof(float)];
+        std::byte* part = widen ? narrow : acc;
+        kind_.fill(step_, true, acc, width);
+        if (width < 16) {  // runs of one element
+            for (std::int64_t r = from; r < to; ++r) kind_.loops->runs[static_cast<int>(step_)](x_.read(base + w_.offset(r, true), width, narrow), width, 1, acc);
+            return;
         }
-        return;
+        const std::int64_t most = widen ? 32 : to - from;
+        for (std::int64_t r = from; r < to; r += most) {
+            if (widen) kind_.fill(step_, false, part, width);
+            x_.groups(r, std::min(to, r + most), width, [&](std::int64_t i) { return base + w_.offset(i, true); },
+                      [&](const void* const* p, std::int64_t count, std::int64_t, std::int64_t j, std::int64_t m) { loop(p, count, m, part + j * x_.size); });
+            if (widen) widen(reinterpret_cast<const float*>(part), width, reinterpret_cast<double*>(acc));
+        }
     }
-    workers.ranges(w.outputs, std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w.each)), [&](std::int64_t from, std::int64_t to) {
-        for (std::int64_t o = from; o < to; ++o) {
-            if (w.rank <= 2) {  // one run behind the other
-                y[o] = finish<T>(op, run_of<T, F>(x, o * n, n, t), w.each);
-                continue;
+    void runs(std::byte* partial, Workers& workers) const {
+        const std::int64_t n = w_.rank ? w_.dims[0] : 1, count = n ? w_.each / n : 0;
+        if (count == 1 && n > 2 * ReduceKernel::piece && w_.outputs <= 16) {  // few long runs: in parts
+            const std::int64_t parts = (n + ReduceKernel::piece - 1) / ReduceKernel::piece;
+            kind_.fill(step_, true, partial, w_.outputs * parts);
+            workers.for_each(w_.outputs * parts, [&](std::int64_t i) {
+                const std::int64_t at = i % parts * ReduceKernel::piece;
+                join_runs(w_.offset(i / parts, false) + at, 1, std::min(ReduceKernel::piece, n - at), partial + i * kind_.acc);
+            });
+            for (std::int64_t o = 0; o < w_.outputs; ++o) {
+                alignas(8) std::byte acc[8];
+                kind_.fill(step_, true, acc, 1);
+                for (std::int64_t i = 0; i < parts; ++i) kind_.join(step_, partial + (o * parts + i) * kind_.acc, acc, 1);
+                finish(acc, o, 1);
             }
-            const std::int64_t first = w.offset(o, false);
-            A a = F::template none<A>();
-            for (std::int64_t r = 0; r < runs; ++r) a = F::merge(a, run_of<T, F>(x, first + w.offset(r, true, 1), n, t));
-            y[o] = finish<T>(op, a, w.each);
+            return;
         }
-    });
-}
+        workers.ranges(w_.outputs, std::max<std::int64_t>(1, ReduceKernel::piece / std::max<std::int64_t>(1, w_.each)), [&](std::int64_t from, std::int64_t to) {
+            alignas(64) std::byte acc[runs_most * 8];
+            for (std::int64_t o = from; o < to; o += runs_most) {
+                const std::int64_t m = std::min(runs_most, to - o);
+                kind_.fill(step_, true, acc, m);
+                if (w_.rank <= 2) join_runs(o * n, m, n, acc);  // one run behind the other
+                else
+                    for (std::int64_t i = 0; i < m; ++i)
+                        for (std::int64_t r = 0, first = w_.offset(o + i, false); r < count; ++r) join_runs(first + w_.offset(r, true, 1), 1, n, acc + i * kind_.acc);
+                finish(acc, o, m);
+            }
+        });
+    }
+    /// acc[i] joined with the i-th of `count` runs of n from element `at`.
+    void join_runs(std::int64_t at, std::int64_t count, std::int64_t n, std::byte* acc) const {
+        const auto loop = kind_.loops->runs[static_cast<int>(step_)];
+        if (x_.same()) return loop(x_.read(at, 0, nullptr), count, n, acc);
+        alignas(64) std::byte buffer[Elements::piece * 8];
+        const std::int64_t whole = std::max<std::int64_t>(1, Elements::piece / std::max<std::int64_t>(1, n));
+        for (std::int64_t c = 0; c < count; c += whole)  // whole runs while they fit
+            for (std::int64_t i = 0; i < n; i += Elements::piece) {
+                const std::int64_t rows = std::min(whole, count - c), m = std::min(Elements::piece, n - i);
+                loop(x_.read(at + c * n + i, rows * m, buffer), rows, m, acc + c * kind_.acc);
+            }
+    }
+    void finish(const std::byte* acc, std::int64_t o, std::int64_t n) const { kind_.finish(op_, acc, n, w_.each, y_ + o * x_.size); }
+    const Walk& w_;
+    Op op_;
+    vec::Reduce step_;
+    Elements x_;
+    Kind kind_;
+    std::byte* y_;
+};
 
 /// log(sum(exp(x))) of contiguous values: relative to the largest one, in pieces.
 inline float log_sum_exp_run(const float* x, std::int64_t n, const vec::Table& t) {
@@ -268,18 +317,6 @@ void log_sum_exp(const Walk& w, const T* x, T* y, const vec::Table& t, Workers& 
         }
     });
 }
-template <class T>
-void reduce_any(const Walk& w, Op op, const Source<T>& x, T* y, const vec::Table& t, void* partial, Workers& workers) {
-    switch (op) {
-        case Op::sum: case Op::mean: case Op::log_sum: return reduce<T, Sum>(w, op, x, y, t, partial, workers);
-        case Op::max: return reduce<T, Max>(w, op, x, y, t, partial, workers);
-        case Op::min: return reduce<T, Min>(w, op, x, y, t, partial, workers);
-        case Op::prod: return reduce<T, Prod>(w, op, x, y, t, partial, workers);
-        case Op::l1: return reduce<T, SumAbs>(w, op, x, y, t, partial, workers);
-        case Op::l2: case Op::sum_square: return reduce<T, SumSquare>(w, op, x, y, t, partial, workers);
-        case Op::log_sum_exp: return log_sum_exp<T>(w, x.x, y, t, workers);
-    }
-}
 /// The result over no elements, for types narrower than the one that is computed in.
 inline void fill_empty(Op op, DType type, const View& y) {
     double v = op == Op::prod ? 1 : op == Op::max || op == Op::min ? 0 : 0;
@@ -307,113 +344,107 @@ QUERN_INLINE void ReduceKernel::run(const Call& c) const {
     if (w.outputs == 0) return;
     if (w.each == 0) return fill_empty(op_, type_, y);
     const DType wide = this->wide();
-    const void* from = x.data;
+    std::byte* scratch = c.scratch + partial_bytes(x.count(), y.count());
     void* to = y.data;
-    std::byte* scratch = c.scratch;
-    void* partial = scratch;
-    scratch += partial_bytes(x.count(), y.count());
-    const bool pieces = wide != type_ && op_ != Op::log_sum_exp;
-    if (wide != type_) {
-        to = scratch;
-        if (!pieces) {
-            std::byte* copy = scratch;
-            c.workers.ranges(x.count(), ew::cheap_grain, [&](std::int64_t b, std::int64_t e) { ew::convert(type_, x.data, b, wide, copy, b, e - b); });
-            from = copy;
+    if (op_ == Op::log_sum_exp) {
+        const void* from = x.data;
+        if (wide != type_) {
+            c.workers.ranges(x.count(), ew::cheap_grain, [&](std::int64_t b, std::int64_t e) { ew::convert(type_, x.data, b, wide, scratch, b, e - b); });
+            from = scratch;
             to = scratch + wide_bytes(wide, x.count());
         }
-    }
-    auto go = [&](auto zero) {
-        using T = decltype(zero);
-        Source<T> source{static_cast<const T*>(from)};
-        if (pieces) source.narrow = x.data, source.type = type_;
-        reduce_any<T>(w, op_, source, static_cast<T*>(to), *table_, partial, c.workers);
-    };
-    switch (wide) {
-        case DType::f32: go(float{}); break;
-        case DType::f64: go(double{}); break;
-        case DType::i32: go(std::int32_t{}); break;
-        case DType::i64: go(std::int64_t{}); break;
-        default: go(std::uint64_t{}); break;
+        auto go = [&](auto zero) { log_sum_exp(w, static_cast<const decltype(zero)*>(from), static_cast<decltype(zero)*>(to), *table_, c.workers); };
+        if (wide == DType::u64) go(std::uint64_t{});
+        else dispatch_arith(wide, [&](auto tag) { go(typename decltype(tag)::type{}); });
+    } else {
+        if (wide != type_) to = scratch;
+        Reduction(w, op_, wide_elements(x, wide), *reductions_, to).run(c.scratch, c.workers);
     }
     if (wide != type_) ew::convert(wide, to, 0, type_, y.data, 0, y.count());
 }
 
-/// Of contiguous values: the largest value first, then its place.
-inline std::int64_t arg_row(const float* x, std::int64_t n, bool max, bool last, const vec::Table& t, const vec::FunctionTable& f) {
-    const float best = t.reduce_f32[static_cast<int>(max ? vec::Reduce::max : vec::Reduce::min)](x, n);
-    return f.find_f32(x, n, best, last && best == best);
-}
-/// The same of a narrow type, piece by piece. The first NaN stays.
-inline std::int64_t arg_row(const Source<float>& x, std::int64_t at, std::int64_t n, bool max, bool last, const vec::Table& t, const vec::FunctionTable& f) {
-    if (!x.narrow) return arg_row(x.x + at, n, max, last, t, f);
-    alignas(64) float buffer[Source<float>::piece], best = 0;
-    std::int64_t place = -1;
-    for (std::int64_t i = 0; i < n && best == best; i += x.piece) {
-        const std::int64_t m = std::min(x.piece, n - i);
-        const float* p = x.read(at + i, m, buffer);
-        const float v = t.reduce_f32[static_cast<int>(max ? vec::Reduce::max : vec::Reduce::min)](p, m);
-        const bool ahead = max ? (last ? v >= best : v > best) : (last ? v <= best : v < best);
-        if (place >= 0 && v == v && !ahead) continue;
-        best = v;
-        place = i + f.find_f32(p, m, v, last && v == v);
-    }
-    return place;
-}
-/// `width` columns of n rows, `step` elements apart: without branches, so that compilers make vectors of the loops.
-template <bool max, bool last, class T>
-void arg_columns(const Source<T>& x, std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width, std::int64_t* y) {
-    using I = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
-    constexpr std::int64_t block = 1024;
-    if (n > std::numeric_limits<std::int32_t>::max()) raise(ErrorCode::unsupported, "ArgMax over more than 2^31 elements");
-    alignas(64) T best[block], buffer[block];
-    alignas(64) I place[block];
-    for (std::int64_t j0 = 0; j0 < width; j0 += block) {
-        const std::int64_t m = std::min(block, width - j0);
-        std::copy_n(x.read(base + j0, m, buffer), m, best);
-        std::fill_n(place, m, I(0));
-        for (std::int64_t i = 1; i < n; ++i) {
-            const T* p = x.read(base + i * step + j0, m, buffer);
-            for (std::int64_t j = 0; j < m; ++j) {
-                const T v = p[j], b = best[j];
-                const bool ahead = max ? (last ? v >= b : v > b) : (last ? v <= b : v < b);
-                const bool better = (b == b) & ((v != v) | ahead);  // the first NaN stays
-                best[j] = better ? v : b;
-                place[j] = better ? static_cast<I>(i) : place[j];
-            }
-        }
-        for (std::int64_t j = 0; j < m; ++j) y[j0 + j] = place[j];
-    }
-}
+/// Whether v comes before b, the best so far; the first NaN stays.
 template <class T>
-void arg_run(const Source<T>& x, std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
-    for (std::int64_t j = 0; width < 8 && j < width; ++j) {
-        T best{}, one[1];
-        std::int64_t place = -1;
-        for (std::int64_t i = 0; i < n && best == best; ++i) {
-            const T v = *x.read(base + j + i * step, 1, one);
-            if (place < 0 || v != v || (max ? (last ? v >= best : v > best) : (last ? v <= best : v < best))) best = v, place = i;
-        }
-        y[j] = place;
-    }
-    if (width < 8) return;
-    if (max && last) arg_columns<true, true>(x, base, n, step, width, y);
-    else if (max) arg_columns<true, false>(x, base, n, step, width, y);
-    else if (last) arg_columns<false, true>(x, base, n, step, width, y);
-    else arg_columns<false, false>(x, base, n, step, width, y);
+bool comes_first(T v, T b, bool max, bool last) noexcept {
+    return b == b && (v != v || (max ? v > b : v < b) || (last && v == b));
 }
-/// f(source) with the data in a type that ordering is written for: itself, or f32 for what that holds exactly.
-template <class F>
-void with_order(const View& x, F&& f) {
-    switch (x.dtype) {
-        case DType::f64: return f(Source<double>{x.in<double>()});
-        case DType::i32: return f(Source<std::int32_t>{x.in<std::int32_t>()});
-        case DType::i64: return f(Source<std::int64_t>{x.in<std::int64_t>()});
-        case DType::u32: return f(Source<std::uint32_t>{x.in<std::uint32_t>()});
-        case DType::u64: return f(Source<std::uint64_t>{x.in<std::uint64_t>()});
-        default: break;
+/// Places of the largest or smallest of elements of one type.
+struct ArgKind {
+    const vec::ReduceLoops* loops;
+    /// y[j] = first + place[j] and best[j] = v[j] where v[j] comes first.
+    void (*join)(const void* v, const void* place, std::int64_t n, std::int64_t first, bool max, bool last, void* best, std::int64_t* y);
+    /// The largest or smallest of n values.
+    void (*value)(const vec::ReduceLoops&, const void* x, std::int64_t n, bool max, void* v);
+};
+template <class T>
+ArgKind arg_kind(const vec::ReduceLoops& loops) {
+    using Place = std::conditional_t<sizeof(T) == 1, std::int8_t, std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>>;
+    return {&loops,
+            [](const void* v, const void* place, std::int64_t n, std::int64_t first, bool max, bool last, void* best, std::int64_t* y) {
+                auto *a = static_cast<const T*>(v);
+                auto* b = static_cast<T*>(best);
+                for (std::int64_t j = 0; j < n; ++j)
+                    if (first == 0 || comes_first(a[j], b[j], max, last)) b[j] = a[j], y[j] = first + static_cast<const Place*>(place)[j];
+            },
+            [](const vec::ReduceLoops& l, const void* x, std::int64_t n, bool max, void* v) {
+                const vec::Reduce step = max ? vec::Reduce::max : vec::Reduce::min;
+                acc_t<T> a = none<acc_t<T>>(step);
+                l.runs[static_cast<int>(step)](x, 1, n, &a);
+                *static_cast<T*>(v) = static_cast<T>(a);
+            }};
+}
+inline ArgKind arg_kind(DType t, const vec::ReduceTable& l) {
+    switch (t) {
+        case DType::f32: return arg_kind<float>(l.f32);
+        case DType::f64: return arg_kind<double>(l.f64);
+        case DType::i32: return arg_kind<std::int32_t>(l.i32);
+        case DType::i64: return arg_kind<std::int64_t>(l.i64);
+        case DType::i8: return arg_kind<std::int8_t>(l.i8);
+        case DType::u8: return arg_kind<std::uint8_t>(l.u8);
+        default: return arg_kind<std::uint64_t>(l.u64);
     }
-    if (x.dtype == DType::f32) f(Source<float>{x.in<float>()});
-    else f(Source<float>{nullptr, x.data, x.dtype});
+}
+inline bool is_nan(DType t, const void* v) noexcept {
+    return t == DType::f32 ? std::isnan(*static_cast<const float*>(v)) : t == DType::f64 && std::isnan(*static_cast<const double*>(v));
+}
+/// Of n contiguous values, piece by piece where they are converted: the value first, then its place.
+inline std::int64_t arg_row(const ArgKind& k, const Elements& x, std::int64_t at, std::int64_t n, bool max, bool last) {
+    alignas(64) std::byte buffer[Elements::piece * 8];
+    alignas(8) std::byte best[8], v[8];
+    std::int64_t found = -1;
+    for (std::int64_t i = 0, m = 0; i < n; i += m) {
+        m = x.same() ? n : std::min(Elements::piece, n - i);
+        const void* p = x.read(at + i, m, buffer);
+        k.value(*k.loops, p, m, max, v);
+        std::int64_t place[1] = {0};  // as wide as any
+        k.join(v, place, 1, i, max, last, best, &found);
+        if (found == i) found = i + k.loops->find(p, m, best, last && !is_nan(x.wide, best));
+    }
+    return found;
+}
+/// `width` columns of n rows, `step` elements apart from `base`.
+inline void arg_columns(const ArgKind& k, const Elements& x, std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width, bool max, bool last, std::int64_t* y) {
+    constexpr std::int64_t block = 1024, rows = 128;
+    alignas(64) std::byte best[block * 8], v[block * 8], place[block * 8];
+    for (std::int64_t j0 = 0; j0 < width; j0 += block) {
+        const std::int64_t m = std::min(block, width - j0), bytes = m * x.size;
+        for (std::int64_t first = 0; first < n; first += rows) {
+            const void* p = x.read(base + first * step + j0, m, v);
+            if (p != v) std::memcpy(v, p, static_cast<std::size_t>(bytes));
+            std::memset(place, 0, static_cast<std::size_t>(bytes));
+            x.groups(first + 1, std::min(n, first + rows), m, [&](std::int64_t i) { return base + i * step + j0; },
+                     [&](const void* const* p, std::int64_t count, std::int64_t r, std::int64_t j, std::int64_t some) {
+                         k.loops->arg_rows[max](p, count, some, r - first, last, v + j * x.size, place + j * x.size);
+                     });
+            k.join(v, place, m, first, max, last, best, y + j0);
+        }
+    }
+}
+/// The type that order is found in: itself, or a wider one that holds every value exactly.
+inline DType order_type(DType t) noexcept {
+    if (t == DType::i8 || t == DType::u8) return t;
+    if (t == DType::u32) return DType::i64;
+    return dtype_bits(t) <= 16 ? DType::f32 : t;
 }
 QUERN_INLINE void ArgKernel::run(const Call& c) const {
     const View& x = c.in[0];
@@ -421,37 +452,35 @@ QUERN_INLINE void ArgKernel::run(const Call& c) const {
     if (outer == 0 || inner == 0) return;
     if (n == 0) raise(ErrorCode::shape_mismatch, "ArgMax and ArgMin over an axis of no elements; accepted: one or more");
     auto* y = c.out[0].out<std::int64_t>();
-    with_order(x, [&](const auto& source) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(source)>, Source<float>>) {
-            if (inner == 1 && n >= 16)
-                return c.workers.ranges(outer, std::max<std::int64_t>(1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
-                    for (std::int64_t o = from; o < to; ++o) y[o] = arg_row(source, o * n, n, max_, last_, *table_, *functions_);
-                });
+    const Elements from = wide_elements(x, order_type(x.dtype));
+    const ArgKind k = arg_kind(from.wide, *reductions_);
+    c.workers.ranges(outer * inner, std::max<std::int64_t>(inner > 1 ? 512 : 1, 32768 / n), [&](std::int64_t b, std::int64_t e) {
+        if (inner == 1) {
+            for (; b < e; ++b) y[b] = arg_row(k, from, b * n, n, max_, last_);
+            return;
         }
-        c.workers.ranges(outer * inner, std::max<std::int64_t>(inner > 1 ? 512 : 1, 32768 / n), [&](std::int64_t from, std::int64_t to) {
-            while (from < to) {
-                const std::int64_t o = from / inner, j = from % inner, width = std::min(to - from, inner - j);
-                arg_run(source, o * n * inner + j, n, inner, width, max_, last_, y + from);
-                from += width;
-            }
-        });
+        while (b < e) {
+            const std::int64_t o = b / inner, j = b % inner, width = std::min(e - b, inner - j);
+            arg_columns(k, from, o * n * inner + j, n, inner, width, max_, last_, y + b);
+            b += width;
+        }
     });
 }
 
-/// Running sums or products of T, a buffer of narrow ones at a time.
-template <class T, class F>
+/// Running sums or products of T, a buffer of narrow ones at a time. Unsigned numbers of 64 bits are signed ones here: the same bits.
+template <class T, vec::Reduce step>
 class Cumulative {
 public:
     using A = acc_t<T>;
-    Cumulative(const View& x, const View& y, bool exclusive, bool reverse)
-        : x_{x.in<T>()}, y_(y.out<T>()), to_(y.data), type_(x.dtype), exclusive_(exclusive), reverse_(reverse) {
-        if (x.dtype != dtype_of<T>) x_ = {nullptr, x.data, x.dtype}, y_ = nullptr;
+    Cumulative(const View& x, const View& y, bool exclusive, bool reverse, const vec::ReduceTable& t)
+        : x_{static_cast<const T*>(x.data)}, y_(static_cast<T*>(y.data)), to_(y.data), type_(x.dtype), exclusive_(exclusive), reverse_(reverse), table_(t) {
+        if (ew::wide_of(x.dtype) != x.dtype) x_ = {nullptr, x.data, x.dtype}, y_ = nullptr;
     }
-    /// `count` <= 4 neighbouring rows of n: side by side, since each sum waits for the one before.
+    /// `count` <= 4 neighbouring rows of n.
     void rows(std::int64_t row, std::int64_t count, std::int64_t n) const {
         alignas(64) T buffer[4][piece];
         A acc[4];
-        std::fill(acc, acc + 4, F::template none<A>());
+        std::fill(acc, acc + 4, none<A>(step));
         for (std::int64_t done = 0; done < n; done += piece) {
             const std::int64_t m = std::min(piece, n - done), at = row * n + (reverse_ ? n - done - m : done);
             const T* p[4];
@@ -461,31 +490,27 @@ public:
                 p[r] = x_.read(from, m, buffer[r]);
                 q[r] = r < count && y_ ? y_ + from : buffer[r];
             }
-            if (reverse_) run<-1>(p, q, acc, m);
+            if constexpr (step == vec::Reduce::sum && std::is_same_v<T, float>)
+                for (std::int64_t r = 0; r < count; ++r) table_.running_sum(p[r], q[r], m, acc + r, exclusive_, reverse_);
+            else if (reverse_) run<-1>(p, q, acc, m);
             else run<1>(p, q, acc, m);
             for (std::int64_t r = 0; r < count && !y_; ++r) ew::convert(dtype_of<T>, q[r], 0, type_, to_, at + r * n, m);
         }
     }
     /// `width` <= piece columns of n rows, `step` elements apart.
-    void columns(std::int64_t base, std::int64_t n, std::int64_t step, std::int64_t width) const {
+    void columns(std::int64_t base, std::int64_t n, std::int64_t apart, std::int64_t width) const {
         alignas(64) T buffer[piece];
         alignas(64) A acc[piece];
-        std::fill(acc, acc + width, F::template none<A>());
+        std::fill(acc, acc + width, none<A>(step));
         for (std::int64_t k = 0; k < n; ++k) {
-            const std::int64_t at = base + (reverse_ ? n - 1 - k : k) * step;
+            const std::int64_t at = base + (reverse_ ? n - 1 - k : k) * apart;
             const T* p = x_.read(at, width, buffer);
             T* q = y_ ? y_ + at : buffer;
-            if (exclusive_)
-                for (std::int64_t j = 0; j < width; ++j) {
-                    const A next = F::step(acc[j], p[j]);
-                    q[j] = static_cast<T>(acc[j]);
-                    acc[j] = next;
-                }
-            else
-                for (std::int64_t j = 0; j < width; ++j) {
-                    acc[j] = F::step(acc[j], p[j]);
-                    q[j] = static_cast<T>(acc[j]);
-                }
+            for (std::int64_t j = 0; j < width; ++j) {
+                const A next = merge(step, acc[j], static_cast<A>(p[j]));
+                q[j] = static_cast<T>(exclusive_ ? acc[j] : next);
+                acc[j] = next;
+            }
             if (!y_) ew::convert(dtype_of<T>, q, 0, type_, to_, at, width);
         }
     }
@@ -498,7 +523,7 @@ private:
         for (std::int64_t k = 0; k < m; ++k) {
             const std::int64_t i = direction > 0 ? k : m - 1 - k;
             for (int r = 0; r < 4; ++r) {
-                const A next = F::step(a[r], p[r][i]);
+                const A next = merge(step, a[r], static_cast<A>(p[r][i]));
                 q[r][i] = static_cast<T>(exclusive_ ? a[r] : next);
                 a[r] = next;
             }
@@ -510,12 +535,13 @@ private:
     void* to_;
     DType type_;
     bool exclusive_, reverse_;
+    const vec::ReduceTable& table_;
 };
-template <class T, class F>
-void cumulate(const Call& c, int axis, bool exclusive, bool reverse) {
+template <class T, vec::Reduce step>
+void cumulate(const Call& c, int axis, bool exclusive, bool reverse, const vec::ReduceTable& t) {
     const View& x = c.in[0];
     const std::int64_t n = x.dims[axis], inner = x.count(axis + 1, x.rank), outer = x.count(0, axis);
-    const Cumulative<T, F> k(x, c.out[0], exclusive, reverse);
+    const Cumulative<T, step> k(x, c.out[0], exclusive, reverse, t);
     if (inner == 1)
         return c.workers.ranges(outer, std::max<std::int64_t>(4, 32768 / n / 4 * 4), [&](std::int64_t from, std::int64_t to) {
             for (; from < to; from += 4) k.rows(from, std::min<std::int64_t>(4, to - from), n);
@@ -539,16 +565,11 @@ QUERN_INLINE void CumulativeKernel::run(const Call& c) const {
     if (x.count() == 0) return;
     auto go = [&](auto zero) {
         using T = decltype(zero);
-        if (product_) cumulate<T, Prod>(c, a, exclusive_, reverse_);
-        else cumulate<T, Sum>(c, a, exclusive_, reverse_);
+        if (product_) cumulate<T, vec::Reduce::prod>(c, a, exclusive_, reverse_, *reductions_);
+        else cumulate<T, vec::Reduce::sum>(c, a, exclusive_, reverse_, *reductions_);
     };
-    switch (ew::wide_of(x.dtype)) {
-        case DType::f32: return go(float{});
-        case DType::f64: return go(double{});
-        case DType::i32: return go(std::int32_t{});
-        case DType::i64: return go(std::int64_t{});
-        default: return go(std::uint64_t{});
-    }
+    const DType wide = ew::wide_of(x.dtype);
+    dispatch_arith(wide == DType::u64 ? DType::i64 : wide, [&](auto tag) { go(typename decltype(tag)::type{}); });
 }
 
 }  // namespace reduce

@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include <quern/kernels/elementwise/convert.hpp>
-#include <quern/kernels/vec/functions.hpp>
+#include <quern/kernels/vec/reductions.hpp>
 
 QUERN_BEGIN
 namespace reduce {
@@ -51,7 +51,8 @@ Walk make_walk(const View& x, const View* axes, bool noop);
 /// for sums, 1 for prod, the least or greatest value of the type for max and min, NaN for the mean of floats.
 class ReduceKernel final : public Kernel {
 public:
-    ReduceKernel(Op op, DType t, bool noop, Isa isa) : op_(op), type_(t), noop_(noop), table_(&vec::table(isa)) {}
+    ReduceKernel(Op op, DType t, bool noop, Isa isa)
+        : op_(op), type_(t), noop_(noop), table_(&vec::table(isa)), reductions_(&vec::reduce_table(isa)) {}
     const char* name() const noexcept override { return "reduce.portable"; }
     Booking book(std::span<const View> in, std::span<const View> out, int) const override {
         const DType w = wide();
@@ -77,36 +78,38 @@ public:
     static constexpr std::int64_t few_columns = 2048;
 
 private:
-    /// The largest and smallest of narrow integers are found among floats, which hold them exactly.
+    /// The largest and smallest of integers of 16 bits are found among floats, which hold them exactly; of bytes among bytes.
     DType wide() const noexcept {
         const bool order = op_ == Op::max || op_ == Op::min;
+        if (order && (type_ == DType::i8 || type_ == DType::u8)) return type_;
         return order && !is_float(type_) && dtype_bits(type_) <= 16 ? DType::f32 : ew::wide_of(type_);
     }
     Op op_;
     DType type_;
     bool noop_;
     const vec::Table* table_;
+    const vec::ReduceTable* reductions_;
 };
 
 /// Index of the largest (`max`) or smallest element along one axis; the last of equal ones where `last`. Any number type.
 class ArgKernel final : public Kernel {
 public:
     ArgKernel(int axis, bool max, bool last, Isa isa)
-        : axis_(axis), max_(max), last_(last), table_(&vec::table(isa)), functions_(&vec::function_table(isa)) {}
+        : axis_(axis), max_(max), last_(last), reductions_(&vec::reduce_table(isa)) {}
     const char* name() const noexcept override { return "reduce.arg"; }
     void run(const Call& c) const override;
 
 private:
     int axis_;
     bool max_, last_;
-    const vec::Table* table_;
-    const vec::FunctionTable* functions_;
+    const vec::ReduceTable* reductions_;
 };
 
 /// Running sum or product along an axis; in[1] is the axis (int32 or int64, one value). Any number type; floats are collected in double.
 class CumulativeKernel final : public Kernel {
 public:
-    CumulativeKernel(bool product, bool exclusive, bool reverse) : product_(product), exclusive_(exclusive), reverse_(reverse) {
+    CumulativeKernel(bool product, bool exclusive, bool reverse, Isa isa)
+        : product_(product), exclusive_(exclusive), reverse_(reverse), reductions_(&vec::reduce_table(isa)) {
         inplace = 1;
     }
     const char* name() const noexcept override { return "reduce.cumulative"; }
@@ -114,6 +117,7 @@ public:
 
 private:
     bool product_, exclusive_, reverse_;
+    const vec::ReduceTable* reductions_;
 };
 
 }  // namespace reduce

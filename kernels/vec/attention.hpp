@@ -4,15 +4,8 @@
 // values, maxima and sums need no work across lanes, and the second product reads the probabilities as its packed A.
 #pragma once
 #include <quern/kernels/vec/gemm.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 constexpr i64 tile_queries = panel<float>;
 /// So many panels of queries go through a block of keys while it is in the cache.
@@ -324,9 +317,4 @@ QUERN_VEC_FN void attention_f32(const AttentionTile& a, void* work) {
     attention_rows(rest, static_cast<float*>(work));
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

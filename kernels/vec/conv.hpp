@@ -1,15 +1,8 @@
 // Convolutions as products whose operand is gathered block by block, and depthwise convolutions.
 #pragma once
 #include <quern/kernels/vec/gemm.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 QUERN_VEC_INL void copy(float* d, const float* s, i64 n) {
     for (; n >= W; n -= W, d += W, s += W) store(d, load(s));
@@ -332,9 +325,4 @@ QUERN_VEC_FN void depthwise_nhwc_f32(const ConvShape& s, const float* x, const f
     }
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

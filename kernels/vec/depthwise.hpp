@@ -1,15 +1,8 @@
 // Rows of depthwise convolutions, pools, and scaling by channel.
 #pragma once
 #include <quern/kernels/vec/conv.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 /// What ends an output of a depthwise convolution.
 struct DepthwiseEnd {
@@ -288,9 +281,4 @@ QUERN_VEC_FN void gemm_gated_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, c
     }
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

@@ -1,45 +1,11 @@
 // Bodies of vec::FunctionTable. What has steep or hidden corners is computed in double: half as many lanes, no error to speak of.
 #pragma once
 #include <quern/kernels/vec/functions.hpp>
-#include <quern/kernels/vec/lanes.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
+#include <quern/kernels/vec/reduce_loops.hpp>
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
-typedef std::int64_t L __attribute__((vector_size(QUERN_VEC_BYTES)));
-typedef std::uint64_t UL __attribute__((vector_size(QUERN_VEC_BYTES)));
-typedef float Fh __attribute__((vector_size(QUERN_VEC_BYTES / 2)));
-typedef float Fhu __attribute__((vector_size(QUERN_VEC_BYTES / 2), aligned(4), may_alias));
-constexpr int WD = lanes<double>;
-
-QUERN_VEC_INL D widened(const float* p) { return __builtin_convertvector((Fh)*reinterpret_cast<const Fhu*>(p), D); }
-QUERN_VEC_INL void store_narrow(float* p, D v) { *reinterpret_cast<Fhu*>(p) = __builtin_convertvector(v, Fh); }
-QUERN_VEC_INL D select(L m, D a, D b) { return m ? a : b; }
-QUERN_VEC_INL D abs(D x) { return (D)((L)x & 0x7fffffffffffffff); }
-QUERN_VEC_INL D with_sign(D magnitude, D sign) { return (D)((L)abs(magnitude) | ((L)sign & static_cast<std::int64_t>(0x8000000000000000u))); }
-QUERN_VEC_INL bool any_wide(L m) {
-    std::int64_t r = 0;
-    for (int i = 0; i < WD; ++i) r |= m[i];
-    return r != 0;
-}
-QUERN_VEC_INL D sqrt(D a) {
-#if QUERN_VEC_BYTES == 64
-    return (D)_mm512_maskz_sqrt_pd(0xff, (__m512d)a);
-#elif QUERN_VEC_BYTES == 32
-    return (D)_mm256_sqrt_pd((__m256d)a);
-#elif defined(__SSE2__)
-    return (D)_mm_sqrt_pd((__m128d)a);
-#else
-    for (int i = 0; i < WD; ++i) a[i] = ::sqrt(a[i]);
-    return a;
-#endif
-}
+using UL = Vec<std::uint64_t>;
 /// Coefficients from the highest down.
 template <class... C> QUERN_VEC_INL D polynomial(D x, double top, C... rest) {
     D p = splat(top);
@@ -49,9 +15,9 @@ template <class... C> QUERN_VEC_INL D polynomial(D x, double top, C... rest) {
 constexpr double magic = 6755399441055744.;  ///< 1.5 * 2^52: x + magic has round(x) in its low bits
 /// ln x for normal x > 0, relative error 1e-11.
 QUERN_VEC_INL D log_double(D x) {
-    constexpr std::int64_t root = 0x3fe6a09e00000000;  // of one half: x = 2^e * m with m from there to twice that
-    L b = (L)((UL)x - static_cast<std::uint64_t>(root));
-    L biased = (L)(((UL)b + (std::uint64_t{1023} << 52)) >> 52);
+    constexpr std::uint64_t root = 0x3fe6a09e00000000;  // of one half: x = 2^e * m with m from there to twice that
+    UL b = (UL)x - root;  // unsigned: exponents of negative x and NaN wrap
+    UL biased = (b + (std::uint64_t{1023} << 52)) >> 52;
     D e = (D)(biased | 0x4330000000000000) - splat(0x1p52 + 1023);
     D m = (D)((b & 0x000fffffffffffff) + root), one = splat(1.);
     D s = (m - one) / (m + one), z = s * s;
@@ -93,7 +59,7 @@ QUERN_VEC_INL D arc_tangent(D x) {
     return select(x != x, x, with_sign(r, x));
 }
 QUERN_VEC_INL D tangent(D x) {
-    if (__builtin_expect(any_wide(~(abs(x) <= splat(100000.))), 0)) {
+    if (__builtin_expect(any(~(abs(x) <= splat(100000.))), 0)) {
         for (int i = 0; i < WD; ++i) x[i] = ::tan(x[i]);
         return x;
     }
@@ -202,7 +168,7 @@ QUERN_VEC_INL D power(D x, D y) {
 }
 QUERN_VEC_INL void power_lanes(const float* x, const float* y, float* z) {
     D a = widened(x), b = widened(y), big = splat(3.5e38);
-    if (__builtin_expect(any_wide(~((abs(a) < big) & (abs(b) < big))), 0)) {
+    if (__builtin_expect(any(~((abs(a) < big) & (abs(b) < big))), 0)) {
         float t[WD];
         for (int i = 0; i < WD; ++i) t[i] = ::powf(x[i], y[i]);
         for (int i = 0; i < WD; ++i) z[i] = t[i];
@@ -220,26 +186,7 @@ QUERN_VEC_FN void pow_f32(const float* x, i64 sx, const float* y, i64 sy, float*
     if (i < n) power_lanes(a, b, t);
     for (i64 k = i; k < n; ++k) z[k] = t[k - i];
 }
-QUERN_VEC_FN i64 find_f32(const float* x, i64 n, float v, bool last) {
-    const bool nan = v != v;
-    F want = splat(v);
-    auto found = [&](i64 i) {
-        F a = load(x + i);
-        return nan ? (I)(a != a) : (I)(a == want);
-    };
-    auto is = [&](i64 i) { return nan ? x[i] != x[i] : x[i] == v; };
-    i64 i = 0, end = n;
-    if (!last) {
-        while (i + 4 * W <= n && !any(found(i) | found(i + W) | found(i + 2 * W) | found(i + 3 * W))) i += 4 * W;
-        for (; i < n; ++i)
-            if (is(i)) return i;
-        return -1;
-    }
-    while (end - 4 * W >= 0 && !any(found(end - W) | found(end - 2 * W) | found(end - 3 * W) | found(end - 4 * W))) end -= 4 * W;
-    for (; end > 0; --end)
-        if (is(end - 1)) return end - 1;
-    return -1;
-}
+QUERN_VEC_FN i64 find_f32(const float* x, i64 n, float v, bool last) { return find_in<float>(x, n, &v, last); }
 constexpr FunctionTable make_function_table() {
     using enum Function;
     return FunctionTable{
@@ -251,9 +198,4 @@ constexpr FunctionTable make_function_table() {
     };
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

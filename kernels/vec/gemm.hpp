@@ -4,15 +4,8 @@
 // are the same bits however a product is cut into tiles of m and n.
 #pragma once
 #include <quern/kernels/vec/lanes.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 /// The line is wanted to be written: fetched as the only copy.
 QUERN_VEC_INL void fetch_for_write(const float* p) {
@@ -570,9 +563,4 @@ QUERN_VEC_FN void gemm_packed_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, 
                    c, ldc, &e, static_cast<float*>(work));
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

@@ -38,6 +38,8 @@
 #define QUERN_VEC_FN [[maybe_unused]] static
 #define QUERN_VEC_INL [[maybe_unused]] static inline __attribute__((always_inline))
 #endif
+/// What is rarely run and used in many places.
+#define QUERN_VEC_COLD QUERN_VEC_FN __attribute__((noinline))
 /// For lambdas: a call would pass vectors through memory.
 #define QUERN_VEC_INLINED __attribute__((always_inline))
 #if defined(__clang__)
@@ -45,37 +47,51 @@
 #else
 #define QUERN_UNROLL _Pragma("GCC unroll 64")
 #endif
+/// Every file of vector code lies between these: the namespace of its instruction set. Vectors are passed between inlined functions only.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
+#define QUERN_VEC_PRAGMAS \
+    _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wpsabi\"") _Pragma("GCC diagnostic ignored \"-Wignored-attributes\"")
+#define QUERN_VEC_PRAGMAS_END _Pragma("GCC diagnostic pop")
+#else
+#define QUERN_VEC_PRAGMAS
+#define QUERN_VEC_PRAGMAS_END
 #endif
+#define QUERN_VEC_BEGIN QUERN_VEC_PRAGMAS QUERN_BEGIN namespace vec { namespace QUERN_VEC_NS {
+#define QUERN_VEC_END }} QUERN_END QUERN_VEC_PRAGMAS_END
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 using i64 = std::int64_t;
 constexpr int W = QUERN_VEC_BYTES / 4;  ///< floats in a vector
 
-typedef float F __attribute__((vector_size(QUERN_VEC_BYTES)));
-typedef std::int32_t I __attribute__((vector_size(QUERN_VEC_BYTES)));
-typedef std::uint32_t U32 __attribute__((vector_size(QUERN_VEC_BYTES)));  ///< for what wraps
-typedef double D __attribute__((vector_size(QUERN_VEC_BYTES)));
-typedef float Fu __attribute__((vector_size(QUERN_VEC_BYTES), aligned(4), may_alias));
-typedef double Du __attribute__((vector_size(QUERN_VEC_BYTES), aligned(8), may_alias));
-
 /// The vector of T, its length, and unaligned memory access.
-template <class T> struct Lanes;
-template <> struct Lanes<float> {
-    using V = F;
-    using U = Fu;
+template <class T> struct Lanes {
+    typedef T V __attribute__((vector_size(QUERN_VEC_BYTES)));
+    typedef T U __attribute__((vector_size(QUERN_VEC_BYTES), aligned(sizeof(T)), may_alias));
 };
-template <> struct Lanes<double> {
-    using V = D;
-    using U = Du;
-};
+template <class T> using Vec = typename Lanes<T>::V;
 template <class T> constexpr int lanes = QUERN_VEC_BYTES / static_cast<int>(sizeof(T));
+using F = Vec<float>;
+using D = Vec<double>;
+using I = Vec<std::int32_t>;
+using L = Vec<std::int64_t>;
+using U32 = Vec<std::uint32_t>;  ///< for what wraps
+/// Vectors of reals, and the whole numbers of as many bits: comparisons give those.
+template <class V> struct Bits;
+template <> struct Bits<F> {
+    using Whole = I;
+    static constexpr std::int32_t magnitude = 0x7fffffff;
+};
+template <> struct Bits<D> {
+    using Whole = L;
+    static constexpr std::int64_t magnitude = 0x7fffffffffffffff;
+};
+template <class V> using Whole = typename Bits<V>::Whole;
+constexpr int WD = lanes<double>;
+typedef float Fh __attribute__((vector_size(QUERN_VEC_BYTES / 2)));
+typedef float Fhu __attribute__((vector_size(QUERN_VEC_BYTES / 2), aligned(4), may_alias));
+QUERN_VEC_INL D widened(const float* p) { return __builtin_convertvector((Fh)*reinterpret_cast<const Fhu*>(p), D); }
+QUERN_VEC_INL void store_narrow(float* p, D v) { *reinterpret_cast<Fhu*>(p) = __builtin_convertvector(v, Fh); }
 
 template <class T> QUERN_VEC_INL typename Lanes<T>::V load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::U*>(p); }
 template <class T> QUERN_VEC_INL void store(T* p, typename Lanes<T>::V v) { *reinterpret_cast<typename Lanes<T>::U*>(p) = v; }
@@ -186,27 +202,40 @@ QUERN_VEC_INL F sqrt(F a) {
     return a;
 #endif
 }
-QUERN_VEC_INL F select(I m, F a, F b) { return m ? a : b; }
+QUERN_VEC_INL D sqrt(D a) {
+#if QUERN_VEC_BYTES == 64
+    return (D)_mm512_maskz_sqrt_pd(0xff, (__m512d)a);
+#elif QUERN_VEC_BYTES == 32
+    return (D)_mm256_sqrt_pd((__m256d)a);
+#elif defined(__SSE2__)
+    return (D)_mm_sqrt_pd((__m128d)a);
+#else
+    for (int i = 0; i < lanes<double>; ++i) a[i] = ::sqrt(a[i]);
+    return a;
+#endif
+}
+template <class V> QUERN_VEC_INL V select(Whole<V> m, V a, V b) { return m ? a : b; }
 /// NaN where either is NaN.
 QUERN_VEC_INL F max_nan(F a, F b) { return select(a != a, a, max2(a, b)); }
 QUERN_VEC_INL F min_nan(F a, F b) { return select(a != a, a, min2(a, b)); }
-QUERN_VEC_INL F abs(F x) { return as_float(as_int(x) & 0x7fffffff); }
-QUERN_VEC_INL F with_sign(F magnitude, F sign) {
-    return as_float((as_int(magnitude) & 0x7fffffff) | (as_int(sign) & static_cast<std::int32_t>(0x80000000u)));
+template <class V, class B = Whole<V>> QUERN_VEC_INL V abs(V x) { return (V)((B)x & Bits<V>::magnitude); }
+template <class V, class B = Whole<V>> QUERN_VEC_INL V with_sign(V magnitude, V sign) {
+    return (V)(((B)magnitude & Bits<V>::magnitude) | ((B)sign & ~Bits<V>::magnitude));
 }
 /// To the nearest integer, ties to even, for |x| < 2^22.
 template <class V> QUERN_VEC_INL V round_small(const V& x) { return (x + 12582912.f) - 12582912.f; }
-QUERN_VEC_INL bool any(I m) {
+/// Whether a comparison held in any lane.
+template <class M> QUERN_VEC_INL bool any(M m) {
 #if QUERN_VEC_BYTES == 64
-    return _mm512_movepi32_mask((__m512i)m) != 0;
+    if constexpr (sizeof(m[0]) == 1) return _mm512_movepi8_mask((__m512i)m) != 0;
+    else return _mm512_movepi32_mask((__m512i)m) != 0;
 #elif QUERN_VEC_BYTES == 32
-    return _mm256_movemask_ps((__m256)m) != 0;
+    return _mm256_movemask_epi8((__m256i)m) != 0;
 #elif defined(__SSE2__)
-    return _mm_movemask_ps((__m128)m) != 0;
+    return _mm_movemask_epi8((__m128i)m) != 0;
 #else
-    std::int32_t r = 0;
-    for (int i = 0; i < W; ++i) r |= m[i];
-    return r != 0;
+    L l = (L)m;
+    return (l[0] | l[1]) != 0;
 #endif
 }
 /// Lane i takes lane i + H, a power of 2 below W; lanes without one take any.
@@ -410,7 +439,7 @@ template <class V> QUERN_VEC_INL V exp2_below(const V& any) {
 QUERN_VEC_INL F log(F x) {
     I tiny = x < 1.17549435e-38f;
     F y = select(tiny, x * 33554432.f, x);
-    I b = (I)((U32)y - 0x3f3504f3);  // y = 2^e * m with m in [sqrt(1/2), sqrt(2))
+    I b = (I)((U32)y - 0x3f3504f3);  // y = 2^e * m with m in [sqrt(1/2), sqrt(2)); negative ones wrap
     I e = (b >> 23) + (tiny & -25);
     F r = as_float((b & 0x007fffff) + 0x3f3504f3) - 1.f;
     F p = splat(0.0733026737f);
@@ -570,9 +599,4 @@ QUERN_VEC_INL F sin_cos(F x, bool cosine) {
 }
 #undef QUERN_VEC_PACKED
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

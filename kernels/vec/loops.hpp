@@ -7,16 +7,10 @@
 #include <quern/kernels/vec/images.hpp>
 #include <quern/kernels/vec/lanes.hpp>
 #include <quern/kernels/vec/planar.hpp>
+#include <quern/kernels/vec/reduce_loops.hpp>
 #include <quern/kernels/vec/winograd.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 template <Unary U, class V> QUERN_VEC_INL V apply(V x) {
     if constexpr (U == Unary::exp) return exp(x);
@@ -53,24 +47,6 @@ template <Binary B> QUERN_VEC_INL F apply(F x, F y) {
     else if constexpr (B == Binary::max) return max_nan(x, y);
     else return min_nan(x, y);
 }
-/// One step of a reduction, and how two partial results join.
-template <Reduce R> QUERN_VEC_INL F step(F acc, F x) {
-    if constexpr (R == Reduce::sum) return acc + x;
-    else if constexpr (R == Reduce::max) return max_nan(acc, x);
-    else if constexpr (R == Reduce::min) return min_nan(acc, x);
-    else if constexpr (R == Reduce::prod) return acc * x;
-    else if constexpr (R == Reduce::sum_abs) return acc + abs(x);
-    else return fma(x, x, acc);
-}
-template <Reduce R> QUERN_VEC_INL F join(F a, F b) {
-    if constexpr (R == Reduce::sum_abs || R == Reduce::sum_square) return a + b;
-    else return step<R>(a, b);
-}
-template <Reduce R> constexpr float neutral = R == Reduce::max   ? -__builtin_inff()
-                                              : R == Reduce::min ? __builtin_inff()
-                                              : R == Reduce::prod ? 1.f
-                                                                  : 0.f;
-
 template <Unary U> QUERN_VEC_FN void unary(const float* x, float* y, i64 n) {
     i64 i = 0;
     if constexpr (in_lockstep<U>)
@@ -89,40 +65,17 @@ template <Binary B> QUERN_VEC_FN void binary_scalar(const float* x, float y, flo
     for (; i + W <= n; i += W) store(z + i, apply<B>(load(x + i), v));
     if (i < n) store_n(z + i, apply<B>(load_n(x + i, n - i), v), n - i);
 }
-/// The last n < W values, the other lanes neutral.
-template <Reduce R> QUERN_VEC_INL F load_neutral(const float* x, i64 n) {
-    float t[W];
-    store(t, splat(neutral<R>));
-    for (i64 i = 0; i < n; ++i) t[i] = x[i];
-    return load(t);
-}
-template <Reduce R> QUERN_VEC_INL float fold(F v) {
-    return join_lanes(v, [](F a, F b) QUERN_VEC_INLINED { return join<R>(a, b); });
-}
-template <Reduce R> QUERN_VEC_FN float reduce_block(const float* x, i64 n) {
-    F a = splat(neutral<R>), b = a, c = a, d = a;
-    i64 i = 0;
-    for (; i + 4 * W <= n; i += 4 * W) {
-        a = step<R>(a, load(x + i));
-        b = step<R>(b, load(x + i + W));
-        c = step<R>(c, load(x + i + 2 * W));
-        d = step<R>(d, load(x + i + 3 * W));
-    }
-    for (; i + W <= n; i += W) a = step<R>(a, load(x + i));
-    if (i < n) b = step<R>(b, load_neutral<R>(x + i, n - i));
-    return fold<R>(join<R>(join<R>(a, b), join<R>(c, d)));
-}
 /// Long rows are reduced in blocks, and blocks by halves: the error grows with the logarithm.
 template <Reduce R> QUERN_VEC_FN float reduce(const float* x, i64 n) {
     constexpr i64 block = 4096;
-    if (n <= block) return reduce_block<R>(x, n);
+    if (n <= block) return reduce_block<R, float>(x, n);
     i64 half = (n / 2 + block - 1) / block * block;
-    return join<R>(splat(reduce<R>(x, half)), splat(reduce<R>(x + half, n - half)))[0];
+    return step<joined<R>, float>(reduce<R>(x, half), reduce<R>(x + half, n - half));
 }
 template <Reduce R> QUERN_VEC_FN void accumulate(const float* x, float* acc, i64 n) {
     i64 i = 0;
-    for (; i + W <= n; i += W) store(acc + i, step<R>(load(acc + i), load(x + i)));
-    if (i < n) store_n(acc + i, step<R>(load_n(acc + i, n - i), load_n(x + i, n - i)), n - i);
+    for (; i + W <= n; i += W) store(acc + i, step<R, float>(load(acc + i), load(x + i)));
+    if (i < n) store_n(acc + i, step<R, float>(load_n(acc + i, n - i), load_n(x + i, n - i)), n - i);
 }
 QUERN_VEC_FN float dot_f32(const float* x, const float* y, i64 n) {
     F a{}, b{}, c{}, d{};
@@ -294,9 +247,4 @@ constexpr Table make_table(Isa isa, const char* name) {
     };
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

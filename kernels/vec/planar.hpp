@@ -1,15 +1,8 @@
 // Convolutions of images of few channels from nchw to nhwc: the first layer. The operand is read where it lies.
 #pragma once
 #include <quern/kernels/vec/conv.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 /// Y[R, V vectors] of R neighbouring pixels, S input pixels apart: weight i of all reads taps[i] + at.
 template <int R, int V, int S>
@@ -92,9 +85,4 @@ QUERN_VEC_FN void conv_planar_f32(const ConvShape& s, const float* x, const floa
     else planar_rows<4>(s, x, packed, r0, r1, n, y, e, work);
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

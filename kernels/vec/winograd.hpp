@@ -3,15 +3,8 @@
 // back. F(4x4) takes a quarter of the multiplications and is about 5 times less exact than the direct sum.
 #pragma once
 #include <quern/kernels/vec/conv.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#endif
 
-QUERN_BEGIN
-namespace vec {
-namespace QUERN_VEC_NS {
+QUERN_VEC_BEGIN
 
 /// One dimension of the transforms, for interpolation points 0, 1, -1, infinity (T = 2) and 2, -2 (T = 4).
 template <int T> struct Wino;
@@ -228,9 +221,4 @@ QUERN_VEC_FN void winograd_weights_f32(const ConvShape& s, int t, const float* w
     else wino_weights<2>(s, w, u);
 }
 
-}  // namespace QUERN_VEC_NS
-}  // namespace vec
-QUERN_END
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+QUERN_VEC_END

@@ -1,6 +1,6 @@
 # -DNM=... -DLIST=file with one object a line. Fails at a weak or unique symbol outside of the namespaces of
 # instruction sets (isa_*, and Highway's N_*) in an object built for one.
-file(STRINGS ${LIST} objects REGEX "(vec|loops_8)_avx(2|512)[^/]*$")
+file(STRINGS ${LIST} objects REGEX "(vec|functions|loops_8)_avx(2|512)[^/]*$")
 file(STRINGS ${LIST} simd REGEX "/simd[^/]*$")
 set(seen 0)
 foreach(object ${objects} ${simd})

@@ -32,8 +32,7 @@ inline void content(InferCtx& c, reduce::Op op) {
     });
     if (d) c.set_symbolic(0, {*d});
 }
-template <reduce::Op op>
-void infer(InferCtx& c) {
+inline void infer_reduction(InferCtx& c, reduce::Op op) {
     const DType t = c.in(0).dtype;
     if (!((op == reduce::Op::max || op == reduce::Op::min) && t == DType::boolean)) ops_elementwise::need(c, 0, Types::arith);
     if (!c.ranked(0)) return c.set_unranked(0, t);
@@ -68,6 +67,8 @@ void infer(InferCtx& c) {
     c.set(0, t, std::move(d));
     content(c, op);
 }
+template <reduce::Op op>
+void infer(InferCtx& c) { infer_reduction(c, op); }
 /// The device's side; `axis` for those that have one attribute, else the axes are input 1.
 inline Lowered device(const LowerCtx& c, reduce::Problem::Kind kind, std::optional<std::int64_t> axis) {
     reduce::Problem p;
@@ -126,7 +127,7 @@ inline void infer_cumulative(InferCtx& c) {
 }
 template <bool product>
 Lowered lower_cumulative(const LowerCtx& c) {
-    return Lowered(std::make_unique<reduce::CumulativeKernel>(product, c.attrs.i("exclusive", 0) != 0, c.attrs.i("reverse", 0) != 0));
+    return Lowered(std::make_unique<reduce::CumulativeKernel>(product, c.attrs.i("exclusive", 0) != 0, c.attrs.i("reverse", 0) != 0, c.target.isa));
 }
 
 }  // namespace ops_reduce
