@@ -2,10 +2,21 @@
 find_package(Threads REQUIRED)
 
 set(QUERN_HAVE_ONEDNN OFF)
+set(QUERN_ONEDNN_LINK)  # what a program with oneDNN's kernels links
+set(QUERN_ONEDNN_LINKED OFF)
 if(NOT QUERN_ONEDNN STREQUAL "OFF")
   find_package(dnnl 3.2 CONFIG QUIET)
   if(TARGET DNNL::dnnl)
     set(QUERN_HAVE_ONEDNN ON)
+    # A shared library is opened when a kernel first asks for it, not linked: its constructors alone touch 11 MB of its code.
+    get_target_property(QUERN_ONEDNN_KIND DNNL::dnnl TYPE)
+    if(UNIX AND NOT APPLE AND QUERN_ONEDNN_KIND STREQUAL "SHARED_LIBRARY")
+      set(QUERN_ONEDNN_LINK ${CMAKE_DL_LIBS})
+      set(QUERN_ONEDNN_LINKED OFF)
+    else()
+      set(QUERN_ONEDNN_LINK DNNL::dnnl)
+      set(QUERN_ONEDNN_LINKED ON)
+    endif()
   elseif(QUERN_ONEDNN STREQUAL "ON")
     message(FATAL_ERROR "QUERN_ONEDNN=ON but no dnnl >= 3.2 was found; set CMAKE_PREFIX_PATH (see README)")
   endif()

@@ -28,7 +28,7 @@ list(REMOVE_ITEM compiled quern_header_only)
 # A shared library finds the libraries that it was linked with where they were at build time.
 set_target_properties(${compiled} PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
 set(linked_dirs)
-if(QUERN_HAVE_ONEDNN)  # INSTALL_RPATH_USE_LINK_PATH leaves out folders below the source tree, where setup.sh puts oneDNN
+if(QUERN_ONEDNN_LINKED)  # INSTALL_RPATH_USE_LINK_PATH leaves out folders below the source tree, where setup.sh puts oneDNN
   set(linked_dirs $<TARGET_FILE_DIR:DNNL::dnnl>)
   set_target_properties(${compiled} PROPERTIES INSTALL_RPATH "${linked_dirs}")
 endif()
@@ -74,8 +74,10 @@ install(FILES ${PROJECT_BINARY_DIR}/quern-config.cmake ${PROJECT_BINARY_DIR}/que
   DESTINATION ${QUERN_CONFIG_DIR})
 
 set(QUERN_PC_PRIVATE "-pthread")
-if(QUERN_HAVE_ONEDNN)
+if(QUERN_ONEDNN_LINKED)
   string(APPEND QUERN_PC_PRIVATE " -ldnnl")
+elseif(QUERN_HAVE_ONEDNN)
+  string(APPEND QUERN_PC_PRIVATE " -ldl")
 endif()
 if(QUERN_HAVE_CUDA)
   string(APPEND QUERN_PC_PRIVATE " -L${CUDAToolkit_LIBRARY_DIR} -lcudart_static -lrt -ldl")

@@ -145,6 +145,7 @@ static std::string refuse(const Problem& p, const Target& t) {
     if (p.trans_a) return "A transposed";
     if (p.alpha != 1.f) return "alpha is not 1";
     if (p.b.count() == 0 || columns_of_b(p) < 8) return "B has " + std::to_string(columns_of_b(p)) + " columns; 8 or more are accepted";
+    if (std::string why = onednn::refusal(); !why.empty()) return why;
     if (choose_layout(p, t.isa, columns_of_b(p), rows_of_b(p)) == Tag::undef)
         return std::string("no implementation within ") + isa_name(t.isa) + " but references";
     return {};

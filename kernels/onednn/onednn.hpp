@@ -6,9 +6,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <vector>
+
+#if defined(QUERN_ONEDNN_NAME)
+#include <quern/kernels/onednn/library.hpp>
+#endif
+#include <oneapi/dnnl/dnnl.hpp>
 
 #include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/vec.hpp>
@@ -19,11 +23,28 @@
 QUERN_BEGIN
 namespace onednn {
 
+#if defined(QUERN_ONEDNN_NAME)
+using dnnl::dnnl_primitive_execute, dnnl::dnnl_version;
+#endif
+/// Why oneDNN cannot be used; empty: it can. To be asked before any call of it.
+inline std::string refusal() {
+#if defined(QUERN_ONEDNN_NAME)
+    return library().refusal;
+#else
+    return {};
+#endif
+}
+
 #if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
 /// The OpenMP runtime that oneDNN brought into the process, whichever it is: nothing is linked for it.
 struct OpenMp {
-    int (*get)() = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
-    void (*set)(int) = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+#if defined(QUERN_ONEDNN_NAME)
+    void* where = library().handle;  // and what it was linked with
+#else
+    void* where = RTLD_DEFAULT;
+#endif
+    int (*get)() = reinterpret_cast<int (*)()>(dlsym(where, "omp_get_max_threads"));
+    void (*set)(int) = reinterpret_cast<void (*)(int)>(dlsym(where, "omp_set_num_threads"));
 };
 inline const OpenMp& openmp() {
     static const OpenMp runtime;

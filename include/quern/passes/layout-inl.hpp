@@ -59,7 +59,14 @@ struct Layout {
         p.post = n.attrs.has("activation") ? vec::Post::relu : vec::Post::none;
         int first = best_rank(Family::conv, p, ctx.target);
         p.layout = conv::Layout::nhwc;
-        return best_rank(Family::conv, p, ctx.target) < first;
+        return better_than(first, p);
+    }
+    /// Whether a kernel of a rank below `rank` accepts. The last are asked first: portable ones say so without opening a library.
+    bool better_than(int rank, const conv::Problem& p) const {
+        std::vector<const Entry<conv::Problem>*> entries;
+        for (int below = -1; const RankedEntry* e = detail::next_entry(Family::conv, ctx.target, below); below = e->rank)
+            if (e->rank < rank) entries.push_back(static_cast<const Entry<conv::Problem>*>(e->entry));
+        return std::any_of(entries.rbegin(), entries.rend(), [&](auto* e) { return e->refuse(p, ctx.target).empty(); });
     }
     void convolution(NodeId id) {
         const NodeId fresh = static_cast<NodeId>(g.nodes.size());
