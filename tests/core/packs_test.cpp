@@ -5,6 +5,10 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <sys/resource.h>
+#endif
 
 #include <quern/base/mapped_file.hpp>
 #include <quern/base/pages.hpp>
@@ -90,6 +94,32 @@ TEST(Packs, ForgottenPagesComeBack) {
     EXPECT_EQ(text[5], 'f');
     std::remove(path.c_str());
 }
+
+#if defined(MADV_POPULATE_READ)
+TEST(Packs, ExpectedPagesAreThere) {
+    const std::string path = testing::TempDir() + "quern_expect.bin", text(std::size_t{4} << 20, 'x');
+    std::ofstream(path, std::ios::binary) << text;
+    MappedFile f(path);
+    std::byte* aligned = const_cast<std::byte*>(f.bytes().data());
+    if (::madvise(aligned, 4096, MADV_POPULATE_READ) != 0) GTEST_SKIP() << "this kernel cannot";
+    auto faults = [&] {  // of reading it all
+        rusage before{}, after{};
+        getrusage(RUSAGE_THREAD, &before);
+        unsigned sum = 0;
+        for (std::size_t i = 0; i < f.size(); i += 4096) sum += static_cast<unsigned>(static_cast<const volatile std::byte*>(aligned)[i]);
+        EXPECT_EQ(sum, 'x' * f.size() / 4096);
+        getrusage(RUSAGE_THREAD, &after);
+        return after.ru_minflt - before.ru_minflt;
+    };
+    f.expect(aligned + 100, f.size() - 100);
+    EXPECT_EQ(faults(), 0);
+    f.forget(aligned, f.size());
+    EXPECT_GE(faults(), 1);
+    f.expect(text.data(), text.size());  // memory of others is left alone
+    f.expect(aligned, 0);
+    std::remove(path.c_str());
+}
+#endif
 
 TEST(Packs, SameBitsWhereverWeightsLie) {
     Tensor x = floats({1, 32, 6, 5}, numbers(960));

@@ -101,6 +101,7 @@ QUERN_INLINE void MappedFile::close() noexcept {
     size_ = 0;
 }
 
+QUERN_INLINE void MappedFile::expect(const void*, std::size_t) const noexcept {}
 QUERN_INLINE void MappedFile::forget(const void*, std::size_t) const noexcept {}
 QUERN_INLINE MappedFile MappedFile::blank(std::size_t bytes) {
     MappedFile m;
@@ -117,6 +118,17 @@ QUERN_INLINE MappedFile MappedFile::blank(std::size_t bytes) {
 
 #else
 
+QUERN_INLINE void MappedFile::expect(const void* from, std::size_t bytes) const noexcept {
+#if defined(MADV_POPULATE_READ)
+    constexpr std::uintptr_t page = 4096;
+    auto begin = reinterpret_cast<std::uintptr_t>(from), end = begin + bytes, first = reinterpret_cast<std::uintptr_t>(data_);
+    if (!data_ || !bytes || begin < first || end > first + size_) return;
+    begin = begin / page * page;
+    (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_READ);
+#else
+    (void)from, (void)bytes;
+#endif
+}
 QUERN_INLINE void MappedFile::forget(const void* from, std::size_t bytes) const noexcept {
     constexpr std::uintptr_t page = 4096;
     auto begin = reinterpret_cast<std::uintptr_t>(from), end = begin + bytes, first = reinterpret_cast<std::uintptr_t>(data_);

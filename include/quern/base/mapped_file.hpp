@@ -34,6 +34,9 @@ public:
     std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data_), size_}; }
     std::size_t size() const noexcept { return size_; }
     const std::string& path() const noexcept { return path_; }
+    /// This part of bytes() is read next: all its pages come into the process's memory at once, which takes a quarter of the time of one by
+    /// one. Nothing for other memory, and where the system cannot.
+    void expect(const void* from, std::size_t bytes) const noexcept;
     /// Takes the whole pages of a part of bytes() out of the process's memory; reading them brings them back. Nothing for other memory.
     void forget(const void* from, std::size_t bytes) const noexcept;
 

@@ -265,7 +265,9 @@ QUERN_INLINE EngineImage read_engine(std::shared_ptr<const MappedFile> file, Wor
     std::vector<char> wrong(sums.size(), 0);
     auto compare = [&](std::int64_t i) {
         auto k = static_cast<std::size_t>(i);
-        wrong[k] = checksum(data.subspan(k * chunk_bytes, std::min<std::size_t>(chunk_bytes, data.size() - k * chunk_bytes))) != sums[k];
+        auto chunk = data.subspan(k * chunk_bytes, std::min<std::size_t>(chunk_bytes, data.size() - k * chunk_bytes));
+        file->expect(chunk.data(), chunk.size());
+        wrong[k] = checksum(chunk) != sums[k];
     };
     // What is not packed weights (tables that are read here and there) does not stay in memory for having been checked.
     std::vector<std::pair<std::size_t, std::size_t>> packed;

@@ -54,15 +54,19 @@ QUERN_INLINE std::string PackRegistry::identity(const Tensor& t) const {
     if (t.dtype() == DType::string || t.bytes() > few) return {};
     return type + "=" + std::string(static_cast<const char*>(t.raw()), t.bytes());
 }
-QUERN_INLINE void PackRegistry::consumed(const void* from, std::size_t bytes) const noexcept {
+/// Kept as long as the registry; null for other memory.
+QUERN_INLINE const MappedFile* PackRegistry::file_of(const void* from) const noexcept {
     const auto* p = static_cast<const std::byte*>(from);
-    const MappedFile* file = nullptr;  // kept as long as the registry
-    {
-        std::lock_guard<std::mutex> l(lock_);
-        for (auto& f : files_)
-            if (auto b = f->bytes(); p >= b.data() && p < b.data() + b.size()) file = f.get();
-    }
-    if (file) file->forget(from, bytes);
+    std::lock_guard<std::mutex> l(lock_);
+    for (auto& f : files_)
+        if (auto b = f->bytes(); p >= b.data() && p < b.data() + b.size()) return f.get();
+    return nullptr;
+}
+QUERN_INLINE void PackRegistry::expected(const void* from, std::size_t bytes) const noexcept {
+    if (auto* file = file_of(from)) file->expect(from, bytes);
+}
+QUERN_INLINE void PackRegistry::consumed(const void* from, std::size_t bytes) const noexcept {
+    if (auto* file = file_of(from)) file->forget(from, bytes);
 }
 QUERN_INLINE Tensor PackRegistry::find(const std::string& key) {
     std::lock_guard<std::mutex> l(lock_);
@@ -176,6 +180,8 @@ QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tens
         }
         if (!p.data.defined()) {
             p.data = store_.memory(bytes);
+            for (const Tensor& source : sources)  // largest weights come first: what is read whole is no more than what will have been packed
+                if (store_.registry_ && source.dtype() != DType::string) store_.registry_->expected(source.raw(), source.bytes());
             fill(static_cast<std::byte*>(p.data.raw()));
             ++made_;
             if (store_.registry_) {
@@ -204,6 +210,7 @@ QUERN_INLINE Tensor NodePacks::aligned(const Tensor& t) {
     const auto* from = static_cast<const std::byte*>(t.raw());
     for (std::size_t at = 0; at < t.bytes(); at += part) {
         const std::size_t n = std::min(part, t.bytes() - at);
+        if (store_.registry_) store_.registry_->expected(from + at, n);
         std::memcpy(pages->data() + at, from + at, n);
         consumed(from + at, n);
     }

@@ -27,6 +27,8 @@ public:
     bool is_stable(const Tensor& t) const noexcept;
     /// What tells the content of `t` from others: where it is stable its address, where it is short its bytes; else empty.
     std::string identity(const Tensor& t) const;
+    /// These bytes are read next: see MappedFile::expect.
+    void expected(const void* from, std::size_t bytes) const noexcept;
     /// See Packs::consumed.
     void consumed(const void* from, std::size_t bytes) const noexcept;
     Tensor find(const std::string& key);
@@ -37,6 +39,7 @@ public:
 
 private:
     using Held = std::weak_ptr<const Tensor>;
+    const MappedFile* file_of(const void* from) const noexcept;
     static Tensor shared(const std::shared_ptr<const Tensor>& held);
     mutable std::mutex lock_;
     std::vector<std::span<const std::byte>> stable_;
