@@ -89,6 +89,8 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
         if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));
     for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(p.device.get(), i < p.segments.size() ? Device::cpu : Device::cuda);
     adopted_.resize(p.values.size());
+    block_of_.assign(p.values.size(), -1);
+    scratch_of_.assign(p.steps.size(), -1);
 }
 
 QUERN_INLINE std::string Runner::where(int step) const {
@@ -258,61 +260,25 @@ QUERN_INLINE std::size_t Runner::bytes_of(int v) const {
     return b;
 }
 
-/// First fit in the order of the steps: each value where the first large enough hole is, given back after its last use.
+/// Lays out the arena of a segment: each value from the step that makes it to the last that reads it, scratch for its step.
 QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device device) {
     const Plan& p = *plan_;
     Frame& f = *frame_;
-    holes_.clear();
-    std::size_t top = 0;
-    auto take = [&](std::size_t n) -> std::size_t {
-        n = (n + 63) / 64 * 64;
-        if (n == 0) return 0;
-        std::size_t best = holes_.size();
-        for (std::size_t i = 0; i < holes_.size(); ++i)
-            if (holes_[i].size >= n && (best == holes_.size() || holes_[i].size < holes_[best].size)) best = i;
-        if (best < holes_.size()) {
-            std::size_t at = holes_[best].at;
-            holes_[best].at += n;
-            holes_[best].size -= n;
-            if (!holes_[best].size) holes_.erase(holes_.begin() + static_cast<std::ptrdiff_t>(best));
-            return at;
-        }
-        if (!holes_.empty() && holes_.back().at + holes_.back().size == top) {  // the last hole grows
-            std::size_t at = holes_.back().at;
-            holes_.pop_back();
-            top = at + n;
-            return at;
-        }
-        std::size_t at = top;
-        if (n > SIZE_MAX / 2 - top) raise(ErrorCode::out_of_memory, "the activations do not fit into memory");
-        top += n;
-        return at;
-    };
-    auto give = [&](std::size_t at, std::size_t n) {
-        n = (n + 63) / 64 * 64;
-        if (!n) return;
-        auto it = std::lower_bound(holes_.begin(), holes_.end(), at, [](const Hole& h, std::size_t a) { return h.at < a; });
-        it = holes_.insert(it, Hole{at, n});
-        if (auto nx = it + 1; nx != holes_.end() && it->at + it->size == nx->at) {
-            it->size += nx->size;
-            it = holes_.erase(nx) - 1;
-        }
-        if (it != holes_.begin())
-            if (auto pv = it - 1; pv->at + pv->size == it->at) {
-                pv->size += it->size;
-                holes_.erase(it);
-            }
-    };
+    layout_.clear();
     for (int s = begin; s < end; ++s) {
         const PlanStep& st = p.steps[s];
         for (int v : st.out)
-            if (v >= 0) adopted_[v] = 0;
+            if (v >= 0) {
+                adopted_[v] = 0;
+                if (p.values[v].made == s) block_of_[v] = -1;
+            }
+        scratch_of_[s] = -1;
         int adopted_from = -1;
         for (int v : born_[s]) {
             if (p.values[v].device != device) continue;
             f.segment_of[v] = segment;
             adopted_[v] = 0;
-            f.offset[v] = take(bytes_of(v));
+            block_of_[v] = layout_.take(bytes_of(v), s);
         }
         for (std::size_t o = 0; o < st.out.size(); ++o) {
             int v = st.out[o];
@@ -329,20 +295,27 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
                     bool twice = false;  // the same memory under another shape at another input
                     for (std::size_t j = 0; j < st.in.size(); ++j) twice = twice || (j != i && st.in[j] >= 0 && st.in[j] != st.in[i] && p.values[st.in[j]].root == r);
                     if (twice) continue;
-                    f.offset[v] = f.offset[r];
+                    block_of_[v] = block_of_[r];
                     adopted_from = r;
                     adopted_[r] = 1;
                 }
-            if (adopted_from < 0 || o > 0) f.offset[v] = take(n);
+            if (adopted_from < 0 || o > 0) block_of_[v] = layout_.take(n, s);
         }
         if (kernel_of(s) && st.device == device) {
-            f.steps[s].scratch = take(f.steps[s].booking.scratch);
-            give(f.steps[s].scratch, f.steps[s].booking.scratch);
+            scratch_of_[s] = layout_.take(f.steps[s].booking.scratch, s);
+            layout_.give(scratch_of_[s], s);
         }
         for (int r : dying_[s])
-            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].device == device && p.values[r].made >= begin && p.values[r].dtype != DType::string) give(f.offset[r], bytes_of(r));
+            if (f.segment_of[r] == segment && !adopted_[r] && p.values[r].device == device && p.values[r].made >= begin && p.values[r].dtype != DType::string) layout_.give(block_of_[r], s);
     }
-    f.segment_bytes[arena_of(segment, device)] = top;
+    f.segment_bytes[arena_of(segment, device)] = layout_.place();
+    for (int s = begin; s < end; ++s) {
+        for (int v : p.steps[s].out)
+            if (v >= 0 && p.values[v].made == s && block_of_[v] >= 0) f.offset[v] = layout_.offset(block_of_[v]);
+        for (int v : born_[s])
+            if (p.values[v].device == device) f.offset[v] = layout_.offset(block_of_[v]);
+        if (scratch_of_[s] >= 0) f.steps[s].scratch = layout_.offset(scratch_of_[s]);
+    }
 }
 
 QUERN_INLINE void Runner::book(int begin, int end) {

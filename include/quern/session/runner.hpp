@@ -10,6 +10,7 @@
 #include "../plan/plan.hpp"
 #include "../session.hpp"
 #include "../value.hpp"
+#include "arena_layout.hpp"
 
 QUERN_BEGIN
 
@@ -157,8 +158,8 @@ private:
     std::vector<std::size_t> box_bytes_;              // as counted against the limit
     std::vector<int> takes_;                          // by step: the input whose Value becomes output 0's, or -1
     std::vector<std::vector<int>> views_of_, io_of_;  // by root whose memory moves from run to run: its views, their places in Frame::io
-    struct Hole { std::size_t at, size; };
-    std::vector<Hole> holes_;
+    ArenaLayout layout_;
+    std::vector<int> block_of_, scratch_of_;  // of layout_: by root value, by step
     std::vector<View> none_;
     std::vector<std::vector<int>> dying_;  // by step: roots whose last use it is
     std::vector<std::vector<int>> born_;   // by step: roots of which it makes the first columns
