@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include <quern/kernels/elementwise/convert.hpp>
+#include <quern/kernels/elementwise/rows.hpp>
 #include <quern/kernels/norm/layer.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #include <quern/tensor/dispatch.hpp>
@@ -32,7 +32,7 @@ inline void affine(const vec::Table&, const double* x, double scale, double shif
 }
 
 /// in: X, scale, bias, mean, variance (any float types); out: Y and, in training, the running mean and variance:
-/// https://onnx.ai/onnx/operators/onnx__BatchNormalization.html. X is f32 or f64.
+/// https://onnx.ai/onnx/operators/onnx__BatchNormalization.html. X and Y are f32, f64, f16 or bf16.
 class BatchKernel final : public Kernel {
 public:
     BatchKernel(float eps, float momentum, bool training, Isa isa)
@@ -46,7 +46,7 @@ public:
         return b;
     }
     void run(const Call& c) const override {
-        dispatch_real(c.in[0].dtype, [&](auto tag) { go<typename decltype(tag)::type>(c); });
+        ew::with_real(c.in[0].dtype, [&](auto zero) { go<decltype(zero)>(c); });
     }
 
 private:
@@ -54,43 +54,45 @@ private:
     void go(const Call& c) const {
         const Planes p(c.in[0]);
         const std::int64_t n = p.channels;
-        auto* x = c.in[0].in<T>();
+        const View &x = c.in[0], &y = c.out[0];
         double *scale = reinterpret_cast<double*>(c.scratch), *bias = scale + n, *mean = bias + n, *var = mean + n;
         load_row(c.in[1], n, "scale", scale);
         load_row(c.in[2], n, "bias", bias);
         load_row(c.in[3], n, "mean", mean);
         load_row(c.in[4], n, "variance", var);
-        if (training_) statistics(c, x, p, mean, var);
+        if (training_) statistics<T>(c, p, mean, var);
         for (std::int64_t i = 0; i < n; ++i) {
             scale[i] /= std::sqrt(var[i] + eps_);
             bias[i] -= mean[i] * scale[i];
         }
-        auto* y = c.out[0].out<T>();
         const std::int64_t grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, p.inner));
         c.workers.ranges(p.batch * n, grain, [&](std::int64_t b, std::int64_t e) {
-            if (p.inner == 1) {
-                for (std::int64_t i = b, k = b % n; i < e; ++i, k = k + 1 == n ? 0 : k + 1)
-                    y[i] = static_cast<T>(static_cast<double>(x[i]) * scale[k] + bias[k]);
-                return;
-            }
-            for (std::int64_t i = b; i < e; ++i) affine(*table_, x + i * p.inner, scale[i % n], bias[i % n], y + i * p.inner, p.inner);
+            if (p.inner == 1)
+                return ew::map_pieces<T>(x, y, b, e - b, [&](const T* from, T* to, std::int64_t at, std::int64_t m) {
+                    for (std::int64_t i = 0, k = (b + at) % n; i < m; ++i, k = k + 1 == n ? 0 : k + 1)
+                        to[i] = static_cast<T>(static_cast<double>(from[i]) * scale[k] + bias[k]);
+                });
+            for (std::int64_t i = b; i < e; ++i)
+                ew::map_pieces<T>(x, y, i * p.inner, p.inner,
+                                  [&](const T* from, T* to, std::int64_t, std::int64_t m) { affine(*table_, from, scale[i % n], bias[i % n], to, m); });
         });
     }
     /// The batch's mean and variance into mean and var; the running ones into outputs 1 and 2.
     template <class T>
-    void statistics(const Call& c, const T* x, const Planes& p, double* mean, double* var) const {
+    void statistics(const Call& c, const Planes& p, double* mean, double* var) const {
         const std::int64_t n = p.channels;
         const double count = static_cast<double>(p.batch * p.inner);
         c.workers.for_each(n, [&](std::int64_t k) {
             double m = 0, v = 0;
-            for (std::int64_t b = 0; b < p.batch; ++b)
-                for (std::int64_t i = 0; i < p.inner; ++i) m += static_cast<double>(x[(b * n + k) * p.inner + i]);
+            auto each = [&](auto&& f) {
+                for (std::int64_t b = 0; b < p.batch; ++b)
+                    ew::read_pieces<T>(c.in[0], (b * n + k) * p.inner, p.inner, [&](const T* x, std::int64_t, std::int64_t count) {
+                        for (std::int64_t i = 0; i < count; ++i) f(static_cast<double>(x[i]));
+                    });
+            };
+            each([&](double x) { m += x; });
             m /= count;
-            for (std::int64_t b = 0; b < p.batch; ++b)
-                for (std::int64_t i = 0; i < p.inner; ++i) {
-                    const double d = static_cast<double>(x[(b * n + k) * p.inner + i]) - m;
-                    v += d * d;
-                }
+            each([&](double x) { v += (x - m) * (x - m); });
             v /= count;
             store(c, 1, k, mean[k] * momentum_ + m * (1 - momentum_));
             store(c, 2, k, var[k] * momentum_ + v * (1 - momentum_));
@@ -109,20 +111,23 @@ private:
 
 /// Each group of channels of each batch item to mean 0 and variance 1, then scale and bias:
 /// https://onnx.ai/onnx/operators/onnx__GroupNormalization.html; groups 0: each channel is one (InstanceNormalization).
-/// Scale and bias: one for each channel, or for each group. X is f32 or f64.
+/// Scale and bias: one for each channel, or for each group. X and Y are f32, f64, f16 or bf16.
 class GroupKernel final : public Kernel {
 public:
     GroupKernel(std::int64_t groups, bool by_group, float eps, Isa isa) : groups_(groups), by_group_(by_group), eps_(eps), table_(&vec::table(isa)) {
         inplace = 1;
     }
     const char* name() const noexcept override { return "norm.group"; }
-    Booking book(std::span<const View> in, std::span<const View>, int) const override {
+    Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
         Booking b;
-        b.scratch = static_cast<std::size_t>(Planes(in[0]).channels) * 2 * sizeof(double);
+        const Planes p(in[0]);
+        const std::int64_t groups = groups_ ? groups_ : p.channels, each = groups > 0 ? p.channels / groups * p.inner : 0;
+        b.scratch = parameter_bytes(p);
+        if (in[0].dtype != DType::f64) b.scratch += static_cast<std::size_t>(workers) * ew::Rows<float>::bytes(in[0].dtype, out[0].dtype, each);
         return b;
     }
     void run(const Call& c) const override {
-        dispatch_real(c.in[0].dtype, [&](auto tag) { go<typename decltype(tag)::type>(c); });
+        ew::with_real(c.in[0].dtype, [&](auto zero) { go<decltype(zero)>(c); });
     }
 
 private:
@@ -137,25 +142,21 @@ private:
         double *scale = reinterpret_cast<double*>(c.scratch), *bias = scale + params;
         load_row(c.in[1], params, "scale", scale);
         load_row(c.in[2], params, "bias", bias);
-        auto* x = c.in[0].in<T>();
-        auto* y = c.out[0].out<T>();
-        c.workers.ranges(p.batch * groups, std::max<std::int64_t>(1, 16384 / n), [&](std::int64_t b, std::int64_t e) {
-            for (std::int64_t i = b; i < e; ++i) {
-                T* row = y + i * n;
-                if constexpr (std::is_same_v<T, float>) {
-                    table_->norm_f32(x + i * n, nullptr, nullptr, row, n, eps_, false, nullptr, nullptr);
-                } else {
-                    double mean = 0, inv = 0;
-                    row_f64(x + i * n, row, n, static_cast<double>(eps_), false, mean, inv);
-                }
-                const std::int64_t g = i % groups;
-                for (std::int64_t k = 0; k < each; ++k) {
-                    const std::int64_t at = by_group_ ? g : g * each + k;
-                    affine(*table_, row + k * p.inner, scale[at], bias[at], row + k * p.inner, p.inner);
-                }
+        ew::Rows<T>(c.in[0], c.out[0], n).run(p.batch * groups, std::max<std::int64_t>(1, 16384 / n), c.scratch + parameter_bytes(p), c.workers, [&](std::int64_t i, const T* x, T* row) {
+            if constexpr (std::is_same_v<T, float>) {
+                table_->norm_f32(x, nullptr, nullptr, row, n, eps_, false, nullptr, nullptr);
+            } else {
+                double mean = 0, inv = 0;
+                row_f64(x, row, n, static_cast<double>(eps_), false, mean, inv);
+            }
+            const std::int64_t g = i % groups;
+            for (std::int64_t k = 0; k < each; ++k) {
+                const std::int64_t at = by_group_ ? g : g * each + k;
+                affine(*table_, row + k * p.inner, scale[at], bias[at], row + k * p.inner, p.inner);
             }
         });
     }
+    static std::size_t parameter_bytes(const Planes& p) noexcept { return (static_cast<std::size_t>(p.channels) * 2 * sizeof(double) + 63) / 64 * 64; }
     std::int64_t groups_;
     bool by_group_;
     float eps_;

@@ -78,6 +78,7 @@ HWY_AFTER_NAMESPACE();
 #include <algorithm>
 #include <string>
 
+#include <quern/kernels/elementwise/rows.hpp>
 #include <quern/kernels/softmax/softmax.hpp>
 
 QUERN_BEGIN
@@ -100,15 +101,15 @@ class SimdKernel final : public Kernel {
 public:
     SimdKernel(const Problem& p, Row row) : p_(p), row_(row) { inplace = 1; }
     const char* name() const noexcept override { return "softmax.simd"; }
+    Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
+        return {static_cast<std::size_t>(workers) * ew::Rows<float>::bytes(in[0].dtype, out[0].dtype, in[0].dim(-1)), nullptr};
+    }
     void run(const Call& call) const override {
         const View& x = call.in[0];
         std::int64_t n = x.dim(-1), rows = x.count(0, x.rank - 1);
         if (n == 0) return;
-        const auto* src = x.in<float>();
-        auto* dst = call.out[0].out<float>();
-        call.workers.ranges(rows, std::max<std::int64_t>(1, (16 << 10) / n), [&](std::int64_t b, std::int64_t e) {
-            for (std::int64_t i = b; i < e; ++i) row_(src + i * n, dst + i * n, static_cast<std::size_t>(n), p_.log);
-        });
+        ew::Rows<float>(x, call.out[0], n).run(rows, std::max<std::int64_t>(1, (16 << 10) / n), call.scratch, call.workers,
+                                               [&](std::int64_t, const float* from, float* to) { row_(from, to, static_cast<std::size_t>(n), p_.log); });
     }
 
 private:
@@ -117,7 +118,7 @@ private:
 };
 
 static std::string refuse_simd(const Problem& p, const Target& t) {
-    if (p.dtype != DType::f32) return std::string("type ") + dtype_name(p.dtype) + "; float is accepted";
+    if (p.dtype != DType::f32 && !ew::is_half(p.dtype)) return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
     if (p.rank < 1 || p.axis != p.rank - 1) return "axis " + std::to_string(p.axis) + " of " + std::to_string(p.rank) + "; the last is accepted";
     if (!row_for(t.isa)) return std::string("instruction set ") + isa_name(std::min(t.isa, best_isa())) + "; avx2 or avx512 is needed";
     return {};

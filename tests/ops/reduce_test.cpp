@@ -209,6 +209,49 @@ TEST(LayerNorm, LargeMeansDoNotCancel) {
     EXPECT_EQ(r[1].shape(), (quern::Shape{2, 1}));
     EXPECT_NEAR(r[1].data<float>()[0], 10002.9, 0.2);
 }
+/// Halves are converted a row or a piece at a time: the bits of f32 in between, rounded once.
+TEST(Norm, HalvesAsIfWide) {
+    auto same = [&](const char* op, const std::vector<Tensor>& in, std::vector<quern::onnx::Attribute> attrs, int opset, int outputs = 1) {
+        for (DType t : {DType::f16, DType::bf16})
+            for (int threads : {1, 2}) {
+                SCOPED_TRACE(std::string(op) + " of " + quern::dtype_name(t));
+                std::vector<Tensor> narrow, wide;
+                std::vector<int> fed;
+                for (auto& x : in) fed.push_back(static_cast<int>(fed.size())), narrow.push_back(as(x, t)), wide.push_back(as(narrow.back(), DType::f32));
+                const auto got = run_op(op, narrow, attrs, opset, outputs, fed, {.threads = threads}), want = run_op(op, wide, attrs, opset, outputs, fed, {.threads = threads});
+                for (std::size_t o = 0; o < got.size(); ++o) {
+                    const Tensor rounded = got[o].dtype() == DType::f32 ? want[o] : as(want[o], t);
+                    ASSERT_EQ(got[o].dtype(), rounded.dtype());
+                    EXPECT_EQ(0, std::memcmp(got[o].raw(), rounded.raw(), rounded.bytes()));
+                }
+            }
+    };
+    auto row = [](std::int64_t n) { return ramp({n}); };
+    auto positive = [](std::int64_t n) {
+        Tensor v = ramp({n});
+        for (auto& x : v.data<float>()) x = x * x + 0.5f;
+        return v;
+    };
+    for (std::int64_t n : {1, 7, 1500}) {
+        same("LayerNormalization", {ramp({9, n}), row(n), row(n)}, {}, 17, 3);
+        same("LayerNormalization", {ramp({9, n}), row(n)}, {}, 17);
+        same("RMSNormalization", {ramp({9, n}), row(n)}, {}, 23);
+        same("Softmax", {ramp({9, n})}, {}, 13);
+        same("LogSoftmax", {ramp({9, n})}, {}, 13);
+        same("Softmax", {ramp({3, n, 300})}, {attribute_i("axis", 1)}, 13);
+        same("LogSoftmax", {ramp({3, n, 300})}, {attribute_i("axis", 1)}, 13);
+        same("BatchNormalization", {ramp({3, 5, n}), row(5), row(5), row(5), positive(5)}, {}, 15);
+        same("InstanceNormalization", {ramp({3, 5, n}), row(5), row(5)}, {}, 22);
+        same("GroupNormalization", {ramp({3, 4, n}), row(4), row(4)}, {attribute_i("num_groups", 2)}, 21);
+    }
+    same("BatchNormalization", {ramp({700, 5}), row(5), row(5), row(5), positive(5)}, {}, 15);
+    same("BatchNormalization", {ramp({7, 5, 40}), row(5), row(5), row(5), positive(5)}, {attribute_i("training_mode", 1)}, 15);
+    same("LayerNormalization", {ramp({9, 20}), ramp({9, 20}), ramp({9, 1})}, {}, 17);  // shapes that are no row
+    same("LayerNormalization", {ramp({9, 20}), ramp({1})}, {}, 17);
+    auto mixed = run_op("RMSNormalization", {as(ramp({9, 20}), DType::f16), row(20)}, {}, 23, 1, {0, 1})[0];
+    EXPECT_EQ(mixed.dtype(), DType::f32);
+    expect_near(mixed, run_op("RMSNormalization", {as(as(ramp({9, 20}), DType::f16), DType::f32), row(20)}, {}, 23, 1, {0, 1})[0], 0, 0);
+}
 TEST(BatchNorm, EachElementOfOldOpsets) {
     auto p = [](std::vector<float> v) { return floats({2, 2}, v); };
     auto r = run_op("BatchNormalization", {floats({1, 2, 2}, {1, 2, 3, 4}), p({1, 1, 2, 2}), p({0, 1, 0, 1}), p({0, 0, 1, 1}), p({1, 1, 4, 4})},

@@ -42,6 +42,18 @@ TEST(Promote, AloneTheyComputeInHalves) {
     EXPECT_EQ(count(after(b, "fold_promoted"), "= Cast("), 0);
     near_halves(b, {{"x", halves(ramp({40}))}, {"z", halves(ramp({40}, 0.3f))}});
 }
+/// Normalizations convert rows themselves, unless what they read is at hand in f32.
+TEST(Promote, NormalizationsTakeHalves) {
+    ModelBuilder b;
+    b.input("x", DType::f16, {"N", "8"}).constant("s", halves(ramp({8}))).node("LayerNormalization", {"x", "s"}, {"n"}).node("Softmax", {"n"}, {"y"}).output("y");
+    EXPECT_EQ(count(after(b, "fold_promoted"), "= Cast("), 0);
+    near_halves(b, {{"x", halves(ramp({5, 8}))}});
+    ModelBuilder wide;
+    wide.input("x", DType::f16, {"N", "8"}).constant("w", halves(ramp({8, 8}, 0.02f, -0.2f))).constant("s", halves(ramp({8})));
+    wide.node("MatMul", {"x", "w"}, {"m"}).node("LayerNormalization", {"m", "s"}, {"n"}).node("Softmax", {"n"}, {"p"}).node("MatMul", {"p", "w"}, {"y"}).output("y");
+    EXPECT_EQ(count(after(wide, "fold_promoted"), "= Cast("), 2);  // the input's and the output's
+    near_halves(wide, {{"x", halves(ramp({5, 8}))}});
+}
 TEST(Promote, LargeWeightsAreWidenedOnce) {
     ModelBuilder b;
     b.input("x", DType::f16, {"N", "1024"}).constant("w", halves(ramp({1024, 1024}, 0.001f, -0.01f))).node("MatMul", {"x", "w"}, {"y"}).output("y");

@@ -18,9 +18,17 @@ inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin) 
     return out;
 }
 
+inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
+/// Operators whose kernels on the CPU convert halves themselves, a row at a time.
+inline bool converts_rows(const OpDef& op) {
+    for (const char* name : {"LayerNormalization", "RMSNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "LogSoftmax"})
+        if (!*op.domain && std::string_view(name) == op.name) return true;
+    return false;
+}
 /// Operators whose float inputs and outputs are of one type, which may be a wider one. They compute in halves by themselves; between
 /// operators that compute wide they stay wide, too: nothing is rounded and cast in between.
 inline bool may_widen(const OpDef& op) {
+    if (converts_rows(op)) return true;
     for (const char* name : {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Concat", "Split", "Slice", "Gather", "Where",
                              "Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu",
                              "Swish", "HardSwish", "Clip", "Max", "Min"})
@@ -31,9 +39,8 @@ inline bool may_widen(const OpDef& op) {
 inline bool takes_narrow(const OpDef& op, DType t) {
     if (*op.domain) return false;
     const std::string_view name = op.name;
-    return name == "ArgMax" || name == "ArgMin" || (name == "MaxPool" && (t == DType::u8 || t == DType::i8));
+    return name == "ArgMax" || name == "ArgMin" || (name == "MaxPool" && (t == DType::u8 || t == DType::i8)) || (is_half(t) && converts_rows(op));
 }
-inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 
 /// Whether `v` is made from `from`, as by a cast.
 inline bool made_from(const Graph& g, ValueId v, ValueId from) {
