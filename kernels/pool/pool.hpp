@@ -10,6 +10,7 @@
 #include <quern/kernels/kernel.hpp>
 #include <quern/kernels/transpose/region.hpp>
 #include <quern/kernels/vec/images.hpp>
+#include <quern/kernels/vec/reductions.hpp>
 #include <quern/kernels/vec/vec.hpp>
 #include <quern/tensor/dispatch.hpp>
 
@@ -52,14 +53,14 @@ template <class T> constexpr T lowest() {
 
 class WindowKernel final : public Kernel {
 public:
-    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), images_(vec::image_table(t.isa)) {
+    WindowKernel(const Problem& p, const vec::Table& t) : p_(p), t_(t), images_(vec::image_table(t.isa)), reductions_(vec::reduce_table(t.isa)) {
         strided_in = p_.layout == conv::Layout::nhwc ? 1u : 0u;
         strided_out = p_.layout == conv::Layout::nhwc;
     }
     const char* name() const noexcept override { return "pool.window"; }
     Booking book(std::span<const View> in, std::span<const View>, int workers) const override {
         Booking b;
-        b.scratch = static_cast<std::size_t>(workers) * row_bytes(in[0]);
+        b.scratch = static_cast<std::size_t>(workers) * std::max(row_bytes(in[0]), plane_bytes(in[0]));
         return b;
     }
     void run(const Call& c) const override {
@@ -200,6 +201,61 @@ private:
         const std::int64_t length = y.dim(-1), rows = y.count() / length;
         for (std::int64_t r = 0; r < rows; ++r) std::fill_n(y.out<T>() + r * y.row(), length, p_.op == Op::max ? lowest<T>() : T{0});
     }
+    static constexpr std::int64_t most_taps = 16, most_shift = 16;
+    /// Whether the maxima of several rows of a plane are found at a time: rows that the stride divides.
+    bool many_rows(const Axis& v, const Axis& h) const noexcept {
+        return p_.op == Op::max && h.stride <= 4 && h.in == h.out * h.stride && h.kernel <= most_taps && v.kernel <= most_taps && h.dilation <= most_shift &&
+               h.begin >= 0 && h.begin <= most_shift && (h.kernel - 1) * h.dilation <= most_shift && h.in >= 8;
+    }
+    static std::int64_t rows_at_once(const View& x) noexcept { return std::clamp<std::int64_t>(8192 / std::max<std::int64_t>(1, x.dim(-1) * dtype_bits(x.dtype) / 8), 1, 64); }
+    /// The maxima of rows, and their phases with margins.
+    static std::size_t plane_bytes(const View& x) {
+        return x.count() ? (static_cast<std::size_t>(2 * rows_at_once(x) * x.dim(-1) + 4 * 2 * most_shift) * static_cast<std::size_t>(dtype_bits(x.dtype)) / 8 + 127) / 64 * 64 : 0;
+    }
+    /// Output rows [o0, o0 + m) of one plane: first down the columns, then across all rows as if they were one. What took a neighbouring row's elements, at the
+    /// ends of rows, is made again.
+    template <class T>
+    void maxima(const T* x, const Axis& v, const Axis& h, std::int64_t o0, std::int64_t m, T* down, T* y) const {
+        const vec::ReduceLoops& loops = vec::loops_of<T>(reductions_);
+        const std::int64_t n = h.in, each = h.out, all = m * each, span = all + 2 * most_shift;
+        for (std::int64_t o = o0, count = 0; o < o0 + m; o += count) {
+            const Taps t = v.at(o, false);
+            count = 1;
+            if (t.to - t.from == v.kernel) count = std::min(o0 + m - o, (v.in - 1 - (v.kernel - 1) * v.dilation - t.start) / v.stride + 1);
+            if (t.from == t.to) std::fill_n(down + (o - o0) * n, n, lowest<T>());
+            else loops.max_windows(x + (t.start + t.from * v.dilation) * n, t.to - t.from, t.to - t.from > 1 ? v.dilation * n : 0, count, count > 1 ? v.stride * n : 0, n, down + (o - o0) * n);
+        }
+        T* phases = down + m * n;
+        for (std::int64_t s = 0; s < h.stride; ++s) {
+            T* p = phases + s * span;
+            std::fill_n(p, most_shift, lowest<T>());
+            std::fill_n(p + most_shift + all, most_shift, lowest<T>());
+            movement::copy_strided(p + most_shift, down + s, h.stride, all);
+        }
+        const void* taps[most_taps];
+        std::int64_t from = 0, to = each;  // outputs whose taps are all in their row
+        for (std::int64_t k = 0; k < h.kernel; ++k) {
+            const std::int64_t at = k * h.dilation - h.begin, shift = at >= 0 ? at / h.stride : -((-at + h.stride - 1) / h.stride);
+            taps[k] = phases + (at - shift * h.stride) * span + most_shift + shift;
+            from = std::max(from, -shift);
+            to = std::min(to, each - shift);
+        }
+        std::fill_n(y, all, lowest<T>());
+        loops.rows[static_cast<int>(vec::Reduce::max)](taps, h.kernel, all, y);
+        auto again = [&](std::int64_t o) {
+            const Taps t = h.at(o, false);
+            for (std::int64_t r = 0; r < m; ++r) {
+                T best = lowest<T>();
+                for (std::int64_t k = t.from; k < t.to; ++k) {
+                    const T value = down[r * n + t.start + k * h.dilation];
+                    if (value > best || value != value) best = value;
+                }
+                y[r * each + o] = best;
+            }
+        };
+        for (std::int64_t o = 0; o < std::min(from, each); ++o) again(o);
+        for (std::int64_t o = std::max(from, to); o < each; ++o) again(o);
+    }
     template <class T>
     void go(const Call& call) const {
         const View &x = call.in[0], &y = call.out[0];
@@ -213,8 +269,20 @@ private:
         std::int64_t length = x.dim(-1), out_length = y.dim(-1), rows_in = 1, rows_out = 1, work = length + out_length;
         for (int d = 0; d < lead; ++d) rows_in *= a[d].in, rows_out *= a[d].out, work *= std::min(a[d].kernel, std::max<std::int64_t>(1, a[d].in));
         std::int64_t grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, work)), n = planes * rows_out;
+        if (!nhwc && lead == 1 && many_rows(a[0], a[1])) {
+            const std::int64_t block = rows_at_once(x);
+            grain = std::max(grain / block, std::int64_t{1}) * block;
+            call.workers.for_each((n + grain - 1) / grain, [&](std::int64_t tile, int worker) {
+                std::byte* scratch = call.scratch + static_cast<std::size_t>(worker) * std::max(row_bytes(x), plane_bytes(x));
+                for (std::int64_t r = tile * grain, m = 0, end = std::min(n, r + grain); r < end; r += m) {
+                    m = std::min({block, end - r, rows_out - r % rows_out});
+                    maxima(x.in<T>() + r / rows_out * rows_in * length, a[0], a[1], r % rows_out, m, reinterpret_cast<T*>(scratch), y.out<T>() + r * out_length);
+                }
+            });
+            return;
+        }
         call.workers.for_each((n + grain - 1) / grain, [&](std::int64_t tile, int worker) {
-            T* tmp = reinterpret_cast<T*>(call.scratch + static_cast<std::size_t>(worker) * row_bytes(x));
+            T* tmp = reinterpret_cast<T*>(call.scratch + static_cast<std::size_t>(worker) * std::max(row_bytes(x), plane_bytes(x)));
             for (std::int64_t r = tile * grain; r < std::min(n, (tile + 1) * grain); ++r) {
                 Taps t[8];
                 std::int64_t rest = r % rows_out, count = 1;
@@ -286,6 +354,7 @@ private:
     Problem p_;
     const vec::Table& t_;
     const vec::ImageTable& images_;
+    const vec::ReduceTable& reductions_;
 };
 
 /// Y [N, C, 1...] from X [N, C, d...]: the maximum, mean or p-norm of each plane; f32 or f64.

@@ -140,6 +140,19 @@ template <class T, Reduce R> QUERN_VEC_FN void reduce_rows(const void* const* ro
     for (; r + 4 <= count; r += 4) join(rows + r, std::integral_constant<int, 4>());
     for (; r < count; ++r) join(rows + r, std::integral_constant<int, 1>());
 }
+template <class T> QUERN_VEC_FN void max_windows(const void* from, i64 taps, i64 apart, i64 outputs, i64 step_, i64 n, void* to) {
+    constexpr int N = lanes<T>;
+    const T* x = static_cast<const T*>(from);
+    T* y = static_cast<T*>(to);
+    for (i64 o = 0; o < outputs; ++o, x += step_, y += n)
+        for (i64 j = 0; j < n; j += N) {
+            const bool whole = j + N <= n;
+            Vec<T> a = whole ? load(x + j) : load_part(x + j, n - j, T(0));
+            for (i64 t = 1; t < taps; ++t) a = step<Reduce::max, T>(a, whole ? load(x + t * apart + j) : load_part(x + t * apart + j, n - j, T(0)));
+            if (whole) store(y + j, a);
+            else store_part(y + j, a, n - j);
+        }
+}
 template <Reduce R> QUERN_VEC_FN void widen_part(const float* part, i64 n, double* acc) {
     i64 j = 0;
     for (; j + WD <= n; j += WD) store(acc + j, step<joined<R>, double>(load(acc + j), widened(part + j)));
@@ -293,6 +306,7 @@ template <class T, class A = T, class S = T> constexpr ReduceLoops make_reduce_l
     l.find = find_in<S>;
     l.arg_rows[0] = arg_rows<T, false>;
     l.arg_rows[1] = arg_rows<T, true>;
+    l.max_windows = max_windows<T>;
     return l;
 }
 constexpr ReduceTable make_reduce_table() {

@@ -1,5 +1,7 @@
 // Loops of reductions over elements of each type, once per instruction set: beside vec::Table, which everything includes.
 #pragma once
+#include <type_traits>
+
 #include <quern/kernels/vec/vec.hpp>
 
 QUERN_BEGIN
@@ -19,6 +21,8 @@ struct ReduceLoops {
     /// best[j] = the smallest (arg_rows[0]) or largest of best[j] and rows[i][j], place[j] = first + i where the row's is better, or equal and `last`; the
     /// first NaN stays. `place` holds whole numbers of T's size: first + count <= 128.
     void (*arg_rows[2])(const void* const* rows, std::int64_t count, std::int64_t n, std::int64_t first, bool last, void* best, void* place);
+    /// y[o * n + j] = the largest of x[o * step + t * apart + j] for t in [0, taps), taps > 0, o in [0, outputs), j in [0, n).
+    void (*max_windows)(const void* x, std::int64_t taps, std::int64_t apart, std::int64_t outputs, std::int64_t step, std::int64_t n, void* y);
 };
 struct ReduceTable {
     ReduceLoops f32, f64, i32, i64, u64;
@@ -27,6 +31,17 @@ struct ReduceTable {
     void (*running_sum)(const float* x, float* y, std::int64_t n, double* carry, bool exclusive, bool reverse);
 };
 
+/// Those of T.
+template <class T>
+const ReduceLoops& loops_of(const ReduceTable& t) noexcept {
+    if constexpr (std::is_same_v<T, float>) return t.f32;
+    else if constexpr (std::is_same_v<T, double>) return t.f64;
+    else if constexpr (std::is_same_v<T, std::int8_t>) return t.i8;
+    else if constexpr (std::is_same_v<T, std::uint8_t>) return t.u8;
+    else if constexpr (std::is_same_v<T, std::int32_t>) return t.i32;
+    else if constexpr (std::is_same_v<T, std::int64_t>) return t.i64;
+    else return t.u64;
+}
 /// The loops that go with table(cap).
 QUERN_API const ReduceTable& reduce_table(Isa cap) noexcept;
 

@@ -73,6 +73,17 @@ void check(const vec::ReduceLoops& l) {
             EXPECT_EQ(part, columns);
         }
     }
+    for (std::int64_t n : {1, 20, 64, 100}) {
+        auto x = numbers<T>(20 * n, 7);
+        std::vector<T> got(static_cast<std::size_t>(5 * n)), want = got;
+        for (std::int64_t o = 0; o < 5; ++o)
+            for (std::int64_t j = 0; j < n; ++j) {
+                T& best = want[static_cast<std::size_t>(o * n + j)] = x[static_cast<std::size_t>(2 * o * n + j)];
+                for (std::int64_t t = 1; t < 3; ++t) best = step<T>(Reduce::max, best, x[static_cast<std::size_t>((2 * o + 3 * t) * n + j)]);
+            }
+        l.max_windows(x.data(), 3, 3 * n, 5, 2 * n, n, got.data());
+        EXPECT_EQ(got, want);
+    }
     for (std::int64_t n : {1, 5, 63, 64, 65, 700}) {
         auto x = numbers<T>(n, 3);
         const T absent = T(100), v = x[static_cast<std::size_t>(n / 2)];
