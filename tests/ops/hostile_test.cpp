@@ -256,6 +256,65 @@ TEST(Hostile, ManyBoxesWithoutArea) {
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
     EXPECT_EQ(y.shape(), (quern::Shape{n, 3}));
 }
+TEST(Hostile, RowsAndWindowsOfNoElements) {
+    const auto start = std::chrono::steady_clock::now();
+    const Tensor rows(DType::f32, {1 << 29, 0});
+    for (const char* op : {"LpNormalization", "Softmax", "Relu"}) EXPECT_EQ(run_op(op, {rows}, {}, 22)[0].shape(), rows.shape()) << op;
+    EXPECT_EQ(run_op("LayerNormalization", {rows, Tensor(DType::f32, {0})}, {}, 22)[0].shape(), rows.shape());
+    EXPECT_EQ(run_op("ReduceSum", {rows, ints({1}, {0})}, {attribute_i("keepdims", 0)}, 22)[0].shape(), quern::Shape{0});
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+    for (const char* op : {"Conv", "ConvTranspose", "ConvInteger"}) {
+        const bool whole = op[4] == 'I', turned = op[4] == 'T';
+        const Tensor zero(whole ? DType::u8 : DType::f32, {1});
+        ModelBuilder b(20);
+        b.constant("xs", ints({3}, {1, 0, 5})).constant("ws", turned ? ints({3}, {0, 1, 1 << 29}) : ints({3}, {1, 0, 1 << 29}));
+        for (const char* v : {"x", "w"}) b.node("ConstantOfShape", {std::string(v) + "s"}, {v}, {quern::onnx::attribute_t("value", zero)});
+        b.node(op, {"x", "w"}, {"y"}, {attribute_ints("pads", turned ? std::vector<std::int64_t>{1 << 28, 1 << 28} : std::vector<std::int64_t>{1 << 29, 1 << 29}), attribute_ints("strides", {turned ? 1 : 1 << 20})}).output("y");
+        expect_refused(b, ErrorCode::unsupported, "have no elements");
+    }
+}
+TEST(Hostile, FirstOutputsThatNobodyWants) {
+    const Tensor x = floats({1, 2, 2, 4}, {1, 2, 3, 4, 5, 6, 7, 8, -1, -2, -3, -4, 9, 0, 9, 0}), k = floats({2, 1, 2}, {1, 2, 3, 4}), w = floats({4}, {1, 2, 3, 4}), three = floats({1, 2, 4}, {1, 2, 3, 4, 5, 6, 7, 8});
+    struct Case {
+        const char* op;
+        std::vector<Tensor> in;
+        int outputs;
+        std::vector<quern::onnx::Attribute> attrs;
+    };
+    const std::vector<Case> cases{
+        {"MaxPool", {x}, 2, {attribute_ints("kernel_shape", {2, 2})}},
+        {"LayerNormalization", {x, w}, 3, {}},
+        {"BatchNormalization", {x, floats({2}, {1, 2}), floats({2}, {1, 2}), floats({2}, {1, 2}), floats({2}, {1, 2})}, 3, {attribute_i("training_mode", 1)}},
+        {"Attention", {x, x, x}, 4, {}},
+        {"TopK", {x, ints({1}, {2})}, 2, {}},
+        {"Unique", {x}, 4, {}},
+        {"DynamicQuantizeLinear", {x}, 3, {}},
+        {"CausalConvWithState", {three, k}, 2, {}},
+        {"LinearAttention", {three, three, three}, 2, {attribute_i("q_num_heads", 1), attribute_i("kv_num_heads", 1), attribute_s("update_rule", "linear")}},
+    };
+    for (auto& c : cases) {
+        const auto all = run_op(c.op, c.in, c.attrs, 27, c.outputs);
+        for (int left_out = 0; left_out < c.outputs; ++left_out) {
+            ModelBuilder b(27);
+            std::vector<std::string> names, outs;
+            std::vector<quern::NamedTensor> feeds;
+            for (std::size_t i = 0; i < c.in.size(); ++i) {
+                names.push_back("in" + std::to_string(i));
+                std::vector<std::string> dims;
+                for (std::int64_t d : c.in[i].shape()) dims.push_back(std::to_string(d));
+                b.input(names.back(), c.in[i].dtype(), dims);
+                feeds.emplace_back(names.back(), c.in[i]);
+            }
+            for (int o = 0; o < c.outputs; ++o) outs.push_back(o == left_out ? "" : "out" + std::to_string(o));
+            b.node(c.op, names, outs, c.attrs);
+            for (auto& o : outs)
+                if (!o.empty()) b.output(o);
+            const auto some = b.run(feeds);
+            for (std::size_t o = 0, at = 0; o < all.size(); ++o)
+                if (static_cast<int>(o) != left_out) expect_near(some[at++], all[o], 0, 0);
+        }
+    }
+}
 TEST(Hostile, SkipsOverLongRows) {
     ModelBuilder b(20);
     b.input("x", DType::i64, {"N"});

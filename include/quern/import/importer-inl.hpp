@@ -130,6 +130,8 @@ struct Importer::Context final : ImportCtx {
     void finish(const OpDef& op, std::vector<ValueId> inputs, Attrs a) {
         auto outs = output_values();
         while (!outs.empty() && outs.back() == no_value) outs.pop_back();
+        // Kernels may take their first output for granted: where a model leaves it out it is made, and nobody reads it.
+        if (!outs.empty() && outs[0] == no_value && !op.control) outs[0] = graph.add_value(graph.fresh_name(base_name()), Fact());
         make(op, std::move(inputs), std::move(a), outs);
         for (std::size_t i = 0; i < outs.size(); ++i) results[i] = outs[i];
         done = true;

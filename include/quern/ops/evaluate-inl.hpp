@@ -30,6 +30,9 @@ QUERN_INLINE bool is_addressable(std::span<const std::int64_t> dims) noexcept {
     }
     return !empty || n / 128 <= most_beside_zero;
 }
+QUERN_INLINE bool is_empty(std::span<const View> out) noexcept {
+    return std::none_of(out.begin(), out.end(), [](const View& v) { return v.present() && (v.kind != Kind::tensor || v.count() > 0); });
+}
 QUERN_INLINE std::size_t text_bytes(std::span<const std::string> s) noexcept {
     std::size_t n = 0;
     for (auto& x : s)
@@ -115,7 +118,7 @@ QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const T
     Booking b = l.kernel->book(vi, vo, 1);
     if (b.scratch > limit + detail::most_scratch) return {};
     Tensor scratch = Tensor::uninitialized(DType::u8, {static_cast<std::int64_t>(b.scratch)});
-    l.kernel->run(Call{vi, vo, static_cast<std::byte*>(scratch.raw()), b.state.get(), workers});
+    if (!detail::is_empty(vo)) l.kernel->run(Call{vi, vo, static_cast<std::byte*>(scratch.raw()), b.state.get(), workers});
     return out;
 }
 

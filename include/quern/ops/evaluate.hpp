@@ -25,6 +25,9 @@ View view_of(const Tensor& t);
 /// help. Up to 64 dimensions.
 bool is_addressable(std::span<const std::int64_t> dims) noexcept;
 
+/// Whether none of a kernel's outputs has elements: then there is nothing to run, though its rows of no element may be many.
+bool is_empty(std::span<const View> out) noexcept;
+
 /// Strings up to this long have no memory of their own.
 inline constexpr std::size_t short_text = 15;
 /// Bytes of the strings' own memory.

@@ -66,6 +66,11 @@ inline conv::Window of_weights(const Attrs& a, const Fact& w) {
                                                     w.to_string());
         }
     }
+    if (w.concrete() && w.shape().count() == 0) {  // no bytes speak for such a window
+        Dim taps = 1;
+        for (std::int64_t k : kernel) taps *= Dim(k);
+        if (taps.value() > 1 << 20) raise(ErrorCode::unsupported, "a window of " + taps.to_string() + " positions whose weights " + w.to_string() + " have no elements");
+    }
     return of_kernel(a, std::move(kernel));
 }
 

@@ -599,6 +599,7 @@ QUERN_INLINE void Runner::execute(int step) {
         auto& from = *static_cast<Value*>(f.views[st.in[takes_[step]]].data);
         boxes_[st.out[0]] = std::exchange(from, Value());
     }
+    if (detail::is_empty(out_views(step))) return;
     std::byte* scratch = nullptr;
     if (f.steps[step].booking.scratch) {
         int segment = static_cast<int>(std::upper_bound(plan_->segments.begin(), plan_->segments.end(), step) - plan_->segments.begin()) - 1;
