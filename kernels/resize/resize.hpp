@@ -200,9 +200,34 @@ template <class F> void pass(const Axis& t, F extrapolation, const F* x, F* y, s
     });
 }
 
+/// Two linear passes over neighbouring axes at once, with the bits of one after the other and nothing between them:
+/// x[outer, rows.in, columns.in, inner] -> y[outer, rows.out, columns.out, inner].
+template <class F> void planes(const Axis& columns, const Axis& rows, const F* x, F* y, std::int64_t outer, std::int64_t inner, Workers& workers) {
+    workers.ranges(outer * rows.out, std::max<std::int64_t>(1, movement::tile_elements / (columns.out * inner * 4)), [&](std::int64_t b, std::int64_t e) {
+        for (; b < e; ++b) {
+            const std::int64_t row = 2 * (b % rows.out);
+            const F* plane = x + b / rows.out * rows.in * columns.in * inner;
+            const F *above = plane + rows.index[static_cast<std::size_t>(row)] * columns.in * inner, *below = plane + rows.index[static_cast<std::size_t>(row) + 1] * columns.in * inner;
+            const F v0 = static_cast<F>(rows.weight[static_cast<std::size_t>(row)]), v1 = static_cast<F>(rows.weight[static_cast<std::size_t>(row) + 1]);
+            F* d = y + b * columns.out * inner;
+            for (std::size_t o = 0; o < static_cast<std::size_t>(columns.out); ++o, d += inner) {
+                const std::int64_t left = columns.index[2 * o] * inner, right = columns.index[2 * o + 1] * inner;
+                const F *a0 = above + left, *a1 = above + right, *b0 = below + left, *b1 = below + right;
+                const F h0 = static_cast<F>(columns.weight[2 * o]), h1 = static_cast<F>(columns.weight[2 * o + 1]);
+                for (std::int64_t i = 0; i < inner; ++i) d[i] = v0 * (h0 * a0[i] + h1 * a1[i]) + v1 * (h0 * b0[i] + h1 * b1[i]);
+            }
+        }
+    });
+}
+
 /// All moving axes, last one first.
 struct Tables {
     std::vector<Axis> axes;
+    /// planes() does it: channels last, both axes linear.
+    bool planar(std::int64_t inner) const {
+        auto linear = [](const Axis& a) { return a.taps == 2 && a.outside.empty(); };
+        return axes.size() == 2 && axes[0].axis == axes[1].axis + 1 && linear(axes[0]) && linear(axes[1]) && inner >= 8;
+    }
 };
 inline void build(const Spec& s, Tables& t, std::span<const std::int64_t> in, std::span<const std::int64_t> out, const double* scale, const double* roi) {
     for (int a = static_cast<int>(in.size()) - 1; a >= 0; --a) {
@@ -292,7 +317,7 @@ public:
             build(spec_, *t, in[0].shape(), out[0].shape(), scale, roi_.empty() ? nullptr : roi_.data());
             b.state = t;
         }
-        if (spec_.mode != Mode::nearest) b.scratch = 2 * buffer_bytes(in[0], out[0]);
+        if (spec_.mode != Mode::nearest) b.scratch = 2 * buffer_bytes(static_cast<const Tables*>(b.state.get()), in[0], out[0]);
         return b;
     }
     bool measure(const Call& call, std::vector<std::int64_t>* dims) const override {
@@ -325,7 +350,11 @@ public:
     }
 
 private:
-    static std::size_t buffer_bytes(const View& x, const View& y) {
+    static bool direct(const View& y) { return y.dtype == DType::f32 || y.dtype == DType::f64; }
+    static std::int64_t inner_of(const Tables& t, const View& x) { return t.axes.empty() ? 1 : x.count(t.axes[0].axis + 1, x.rank); }
+    /// Of one of the two buffers that passes write in turn.
+    static std::size_t buffer_bytes(const Tables* t, const View& x, const View& y) {
+        if (t && direct(y) && (t->axes.size() < 2 || t->planar(inner_of(*t, x)))) return 0;
         std::int64_t n = y.dtype == DType::f64 || (is_integer(y.dtype) && dtype_bits(y.dtype) >= 32) ? 8 : 4;
         for (int i = 0; i < x.rank; ++i)  // no stage is larger
             if (__builtin_mul_overflow(n, std::max(x.dims[i], y.dims[i]), &n) || n > INT64_MAX / 4) raise(ErrorCode::out_of_memory, "what lies between the passes of this resize does not fit into memory");
@@ -368,8 +397,11 @@ private:
         });
     }
     template <class T, class F> void passes(const Tables& t, const View& x, const View& y, const Call& call) const {
-        F *buffer[2] = {reinterpret_cast<F*>(call.scratch), reinterpret_cast<F*>(call.scratch + buffer_bytes(x, y))};
+        F *buffer[2] = {reinterpret_cast<F*>(call.scratch), reinterpret_cast<F*>(call.scratch + buffer_bytes(static_cast<const Tables*>(call.state), x, y))};
         constexpr bool direct = std::is_same_v<T, F>;
+        if constexpr (direct)
+            if (std::int64_t inner = inner_of(t, x); t.planar(inner))
+                return planes(t.axes[0], t.axes[1], x.in<F>(), y.out<F>(), x.count(0, t.axes[1].axis), inner, call.workers);
         const F* from;
         int next = 0;
         if constexpr (direct) from = x.in<F>();

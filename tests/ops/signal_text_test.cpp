@@ -48,6 +48,32 @@ TEST(Resize, BilinearBySizesAndByScalesKnownOnlyWhenRun) {
         expect_near(run_op("Resize", {x, none, floats({4}, {1, 1, 2, 3})}, {attribute_s("mode", "linear")}, 19, 1, fixed ? std::vector<int>{2} : std::vector<int>{})[0],
                     bilinear(x, 18, 39), 1e-5, 1e-5);
 }
+TEST(Resize, ChannelsLastHasTheBitsOfChannelsFirst) {
+    Tensor none;
+    for (auto [c, h, w] : {std::array<std::int64_t, 3>{8, 18, 26}, {19, 5, 40}, {16, 9, 7}, {3, 18, 26}, {8, 9, 20}}) {  // 3 channels, and one axis that stays, go by passes
+        Tensor x = wave({2, c, 9, 13}), last(DType::f32, {2, 9, 13, c});
+        auto turn = [c = c](const Tensor& first, Tensor& t) {
+            const std::int64_t plane = first.shape()[2] * first.shape()[3];
+            for (std::int64_t n = 0; n < 2; ++n)
+                for (std::int64_t k = 0; k < c; ++k)
+                    for (std::int64_t p = 0; p < plane; ++p) t.data<float>()[static_cast<std::size_t>((n * plane + p) * c + k)] = first.data<float>()[static_cast<std::size_t>((n * c + k) * plane + p)];
+        };
+        turn(x, last);
+        for (const char* coordinates : {"half_pixel", "align_corners", "tf_crop_and_resize"}) {
+            Tensor roi = std::string_view(coordinates) == "tf_crop_and_resize" ? floats({4}, {0.1f, -0.2f, 1.3f, 0.8f}) : none;
+            auto by = [&](const Tensor& v, std::vector<std::int64_t> axes, std::vector<int> fixed) {
+                return run_op("Resize", {v, roi, none, ints({2}, {h, w})}, {attribute_s("mode", "linear"), attribute_ints("axes", axes), attribute_s("coordinate_transformation_mode", coordinates)}, 19, 1, fixed)[0];
+            };
+            Tensor want(DType::f32, {2, h, w, c});
+            turn(by(x, {2, 3}, {3}), want);
+            for (auto fixed : {std::vector<int>{3}, std::vector<int>{}}) {
+                Tensor got = by(last, {1, 2}, fixed);
+                ASSERT_EQ(got.shape(), want.shape());
+                EXPECT_EQ(std::memcmp(got.raw(), want.raw(), want.bytes()), 0) << c << " " << h << " " << w << " " << coordinates;
+            }
+        }
+    }
+}
 TEST(Resize, ChannelsLastAndNarrowTypes) {
     Tensor x = t<std::uint8_t>({1, 2, 2, 2}, {0, 255, 10, 245, 100, 155, 110, 145}), none;
     auto y = run_op("Resize", {x, none, none, ints({2}, {2, 4})}, {attribute_s("mode", "linear"), attribute_ints("axes", {1, 2}), attribute_s("coordinate_transformation_mode", "align_corners")}, 19)[0];
