@@ -64,6 +64,43 @@ TEST(ConvPasses, ZerosAroundAnImageBecomePadding) {
     EXPECT_EQ(count(after(b, "convolutions"), "= Pad("), 0);
     same_answer(b, image);
 }
+/// x [N, 4, H, W] enlarged, a convolution of 4 to `m` channels, concatenated with what it was made of; `after_conv`: a function in between.
+ModelBuilder enlarged(const char* mode, std::vector<float> scales, std::int64_t m, std::int64_t kernel, const char* after_conv = nullptr, const char* coordinates = "half_pixel") {
+    ModelBuilder b(19);
+    b.input("x", DType::f32, {"N", "4", "H", "W"}).constant("s", floats({4}, scales)).constant("w", ramp({m, 4, kernel, kernel})).constant("bias", ramp({m}, 0.2f)).constant("roi", floats({8}, {0, 0, 0, 0, 1, 1, 1, 1}));
+    b.node("Resize", {"x", "roi", "s"}, {"r"}, {attribute_s("mode", mode), attribute_s("coordinate_transformation_mode", coordinates)});
+    b.node("Conv", {"r", "w", "bias"}, {"c"}, {attribute_ints("pads", std::vector<std::int64_t>(4, kernel / 2))});
+    if (after_conv) b.node(after_conv, {"c"}, {"a"});
+    b.constant("two", floats({}, {2})).node("Concat", {after_conv ? "a" : "c", after_conv ? "a" : "c"}, {"cc"}, {attribute_i("axis", 1)}).node("Mul", {"cc", "two"}, {"y"}).output("y");
+    return b;
+}
+/// The line of `op` comes before that of `then`.
+bool before(const std::string& text, const char* op, const char* then) { return text.find(std::string("= ") + op + "(") < text.find(std::string("= ") + then + "("); }
+TEST(ConvPasses, APointwiseConvolutionComesBeforeAnEnlargement) {
+    for (const char* mode : {"nearest", "linear", "cubic"})
+        for (float wide : {1.f, 2.f, 2.5f}) {
+            auto b = enlarged(mode, {1, 1, 2, wide}, 3, 1);
+            auto text = after(b, "convolutions");
+            EXPECT_TRUE(before(text, "Conv", "Resize")) << text;
+            same_answer(b, image);
+        }
+}
+TEST(ConvPasses, OtherConvolutionsStayBehindAnEnlargement) {
+    auto stays = [](ModelBuilder b) {
+        auto text = after(b, "convolutions");
+        EXPECT_TRUE(before(text, "Resize", "Conv")) << text;
+        same_answer(b, image);
+    };
+    stays(enlarged("linear", {1, 1, 2, 2}, 3, 3));
+    stays(enlarged("linear", {1, 1, 2, 2}, 5, 1));     // more channels than before
+    stays(enlarged("linear", {1, 1, 2, 0.5f}, 3, 1));  // fewer columns
+    stays(enlarged("linear", {2, 1, 2, 2}, 3, 1));     // more images
+    stays(enlarged("linear", {1, 1, 2, 2}, 3, 1, "Relu"));
+    stays(enlarged("linear", {1, 1, 2, 2}, 3, 1, nullptr, "tf_crop_and_resize"));
+    auto b = enlarged("linear", {1, 1, 2, 2}, 3, 1);  // somebody else wants the enlarged picture
+    b.output("r");
+    EXPECT_TRUE(before(after(b, "convolutions"), "Resize", "Conv"));
+}
 TEST(ConvPasses, OtherPaddingStays) {
     for (int kind = 0; kind < 4; ++kind) {
         ModelBuilder b;

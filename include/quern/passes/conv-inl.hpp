@@ -92,6 +92,45 @@ inline bool fold_pad(Graph& g, NodeId id) {
     conv.in[0] = pad->in[0];
     return true;
 }
+/// Resize to at least as many pixels, by constant scales of the spatial axes.
+inline bool enlarges(const Graph& g, const Node* n) {
+    if (!is_op(n, "Resize") || n->in.size() < 3 || n->in[2] == no_value || n->attrs.has("axes") || n->attrs.s("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize") return false;
+    const Fact &x = g.fact(n->in[0]), &scales = g.fact(n->in[2]);
+    if (!x.ranked || x.rank() < 3 || !scales.is_const() || scales.value.count() != x.rank()) return false;
+    const Tensor value = scales.value.aligned();
+    auto f = value.data<float>();
+    return f[0] == 1 && f[1] == 1 && std::all_of(f.begin() + 2, f.end(), [](float v) { return v >= 1; });
+}
+/// A pointwise convolution of an enlarged picture is the enlarged picture of the convolution: a Resize gives sums whose weights add up to 1.
+/// So it has the fewer pixels. Left alone where what follows would have become part of the convolution.
+inline bool enlarge_later(Graph& g, NodeId id, const std::vector<int>& uses) {
+    const Node& conv = g.nodes[id];
+    if (!is_op(&conv, "Conv") || g.values[conv.in[0]].producer < 0 || uses[conv.in[0]] != 1 || !enlarges(g, g.producer(conv.in[0]))) return false;
+    const Fact& w = g.fact(conv.in[1]);
+    auto all = [&](const char* name, std::int64_t x) {
+        const auto v = conv.attrs.ints(name);
+        return std::all_of(v.begin(), v.end(), [&](std::int64_t i) { return i == x; });
+    };
+    if (!w.is_const() || w.dtype != DType::f32 || conv.attrs.i("group", 1) != 1 || !all("strides", 1) || !all("pads", 0)) return false;
+    for (std::size_t d = 2; d < w.dims.size(); ++d)
+        if (!w.dims[d].is(1)) return false;
+    if (w.dims[0].value() > w.dims[1].value()) return false;  // the Resize would have more to do
+    const ValueId y = conv.out[0];
+    for (const Node& n : g.nodes)
+        if (n.op && std::find(n.in.begin(), n.in.end(), y) != n.in.end() && !is_op(&n, "Concat") && !is_op(&n, "Conv") && !is_op(&n, "Resize")) return false;
+    const NodeId resize = g.values[conv.in[0]].producer;
+    const ValueId small = g.add_value(g.fresh_name(g.values[y].name), Fact());
+    g.values[conv.in[0]].producer = -1;
+    g.nodes[id].in[0] = g.nodes[resize].in[0];
+    g.nodes[id].out = {small};
+    g.values[small].producer = id;
+    g.nodes[resize].in[0] = small;
+    g.nodes[resize].out = {y};
+    g.values[y].producer = resize;
+    infer_node(g, id);
+    infer_node(g, resize);
+    return true;
+}
 inline bool close_to(float a, double b) { return std::abs(static_cast<double>(a) - b) <= 1e-6 * std::abs(b); }
 /// x + 3, x being what is returned; no_value where `v` is something else.
 inline ValueId plus_three(const Graph& g, ValueId v) {
@@ -157,6 +196,11 @@ inline bool convolutions(Graph& g, const PassContext& ctx) {
         }
     }
     std::vector<int> uses = g.use_counts();
+    for (NodeId id : g.order()) {
+        if (!g.nodes[id].op || !enlarge_later(g, id, uses)) continue;
+        uses = g.use_counts();
+        changed = true;
+    }
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op || !fold_channel_constant(g, ctx, id, uses)) continue;
         uses.resize(g.values.size(), 1);
