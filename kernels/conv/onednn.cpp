@@ -223,6 +223,8 @@ static std::string refuse(const Problem& p, const Target& t) {
     const std::int64_t side = n == 2 && w.kernel[0] == w.kernel[1] && w.strides[0] == w.strides[1] && w.dilations[0] == 1 && w.dilations[1] == 1 ? w.kernel[0] : 0;
     if (p.group > 1 && channels == 1 && outputs == 1 && t.isa == Isa::avx512 && ((side == 3 || side == 5) ? w.strides[0] <= 2 : side == 7 && w.strides[0] == 1))
         return "depthwise, " + std::to_string(side) + " x " + std::to_string(side) + "; conv.core is at 70 to 95 % of the FMA peak";
+    if (p.group == 1 && w.kernel == w.strides && std::all_of(w.dilations.begin(), w.dilations.end(), [](std::int64_t d) { return d == 1; }))
+        return "patches that do not overlap; conv.core is as fast";  // measured: 3 channels, 16 x 16 and 32 x 32
     if (std::string why = onednn::refusal(); !why.empty()) return why;
     dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     if (choose_layout(p, t.isa, engine).is_zero()) return std::string("no implementation within ") + isa_name(t.isa) + " but references";
