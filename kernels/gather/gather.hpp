@@ -1,5 +1,7 @@
 // Gathering by index: blocks, single elements, tuples.
 #pragma once
+#include <bit>
+
 #include <quern/kernels/transpose/region.hpp>
 
 QUERN_BEGIN
@@ -65,6 +67,12 @@ private:
             return v;
         };
         std::int64_t i = 0;
+        if constexpr (sizeof(T) == 2 && std::endian::native == std::endian::little)
+            for (; i + 4 <= n; i += 4) {  // bytes would gain nothing: the loads of indices and values are the bound
+                std::uint64_t four = 0;
+                for (int j = 0; j < 4; ++j) four |= static_cast<std::uint64_t>(std::bit_cast<std::uint16_t>(one(i + j))) << (16 * j);
+                std::memcpy(d + i, &four, 8);
+            }
         for (; i + 8 <= n; i += 8) {
             T v[8];
             for (int j = 0; j < 8; ++j) v[j] = one(i + j);

@@ -78,25 +78,21 @@ private:
         // columns [c0, c1) are one run of the source
         const std::int64_t c0 = std::min(n, std::max<std::int64_t>(0, before[last])), c1 = std::max(c0, std::min(n, before[last] + nx));
         const std::int64_t* tab = table[last];
+        auto place = [&](int axis, std::int64_t i) { return table[axis][i]; };
         workers.ranges(y.count(0, last), std::max<std::int64_t>(1, tile_elements / (n * block)), [&](std::int64_t b, std::int64_t e) {
+            SourceRow source(last, x.dims, place);
             for (Counter row(last, y.dims, b); b < e; ++b, row.next()) {
-                std::int64_t off = 0, stride = 1;
-                bool inside = true;
-                for (int i = last - 1; i >= 0; --i) {
-                    std::int64_t p = table[i][row.at[i]];
-                    if (p < 0) inside = false;
-                    off += p * stride;
-                    stride *= x.dims[i];
-                }
+                const std::int64_t off = source(row);
                 T* q = d + b * n * block;
-                if (!inside) {
+                if (off < 0) {
                     std::fill(q, q + n * block, value);
                     continue;
                 }
                 const T* p = s + off * nx * block;
                 auto edge = [&](std::int64_t from, std::int64_t to) {
                     for (std::int64_t c = from; c < to; ++c) {
-                        if (tab[c] < 0) std::fill(q + c * block, q + (c + 1) * block, value);
+                        if (block == 1) q[c] = tab[c] < 0 ? value : p[tab[c]];
+                        else if (tab[c] < 0) std::fill(q + c * block, q + (c + 1) * block, value);
                         else copy_run(q + c * block, p + tab[c] * block, block);
                     }
                 };

@@ -249,20 +249,15 @@ template <class T> void nearest(const Tables& t, T extrapolation, const View& x,
     const std::int64_t n = y.dims[last], nx = x.dims[last];
     const bool twice = of[last] && of[last]->twice;
     auto source = [&](const Axis* a, std::int64_t o) { return !a ? o : !a->outside.empty() && a->outside[static_cast<std::size_t>(o)] ? -1 : a->index[static_cast<std::size_t>(o)]; };
+    auto place = [&](int axis, std::int64_t o) { return source(of[axis], o); };
     workers.ranges(y.count(0, last), std::max<std::int64_t>(1, movement::tile_elements / (n * block)), [&](std::int64_t b, std::int64_t e) {
         std::int64_t before = -1;  // source of the row before: the same again is copied
         const T* done = nullptr;
+        movement::SourceRow from_row(last, x.dims, place);
         for (movement::Counter row(last, y.dims, b); b < e; ++b, row.next()) {
-            std::int64_t off = 0, stride = 1;
-            bool inside = true;
-            for (int i = last - 1; i >= 0; --i) {
-                std::int64_t p = source(of[i], row.at[i]);
-                if (p < 0) inside = false;
-                off += p * stride;
-                stride *= x.dims[i];
-            }
+            const std::int64_t off = from_row(row);
             T* d = y.out<T>() + b * n * block;
-            if (!inside) {
+            if (off < 0) {
                 std::fill(d, d + n * block, extrapolation);
                 continue;
             }

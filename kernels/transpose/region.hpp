@@ -97,6 +97,41 @@ struct Counter {
     }
 };
 
+/// The row of the source that a counter's row comes from, where each axis has places of its own: source(axis, i), or -1 for none. The outer axes are looked
+/// up only when they move.
+template <class S>
+class SourceRow {
+public:
+    /// `last`: axes that count rows; dims: of the source.
+    SourceRow(int last, const std::int64_t* dims, const S& source) : inner_(last - 1), dims_(dims), source_(source) {}
+    std::int64_t operator()(const Counter& row) {
+        if (inner_ < 0) return 0;
+        if (fresh_ || row.at[inner_] == 0) {
+            outer_ = 0;
+            std::int64_t stride = dims_[inner_];
+            for (int i = inner_ - 1; i >= 0; --i) {
+                const std::int64_t p = source_(i, row.at[i]);
+                if (p < 0) {
+                    outer_ = -1;
+                    break;
+                }
+                outer_ += p * stride;
+                stride *= dims_[i];
+            }
+            fresh_ = false;
+        }
+        const std::int64_t p = outer_ < 0 ? -1 : source_(inner_, row.at[inner_]);
+        return p < 0 ? -1 : outer_ + p;
+    }
+
+private:
+    int inner_;
+    const std::int64_t* dims_;
+    const S& source_;
+    std::int64_t outer_ = 0;
+    bool fresh_ = true;
+};
+
 /// Dims with the distance in elements between neighbours in the source (s) and in the target (t).
 struct Region {
     int rank = 0;
