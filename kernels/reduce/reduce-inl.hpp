@@ -95,7 +95,7 @@ struct Source {
 };
 /// The same with T known when running, for the loops of vec::ReduceTable.
 struct Elements {
-    static constexpr std::int64_t piece = 2048, group_piece = 512;
+    static constexpr std::int64_t piece = 2048;
     const std::byte* x;
     DType type, wide;  ///< of the data; of the loops
     std::int64_t size = dtype_bits(wide) / 8;
@@ -106,20 +106,28 @@ struct Elements {
         ew::convert(type, x, at, wide, buffer, 0, n);
         return buffer;
     }
-    /// f(rows, count <= 4, first row, first column, columns) over n columns of the rows [from, to), row r beginning at offset(r): several rows side by side,
-    /// for memory delivers several streams faster than one that is cut into short pieces.
+    /// Asks memory for n elements: it delivers slowly what is read in short pieces from here and there.
+    void fetch(std::int64_t at, std::int64_t n) const noexcept {
+        const std::byte* p = x + at * dtype_bits(type) / 8;
+        for (std::int64_t i = 0; i < n * dtype_bits(type) / 8; i += 64) __builtin_prefetch(p + i);
+    }
+    /// f(rows, count <= 4, first row) over n <= piece columns of the rows [from, to), row r beginning at offset(r).
     template <class O, class F>
     void groups(std::int64_t from, std::int64_t to, std::int64_t n, O&& offset, F&& f) const {
-        alignas(64) std::byte buffer[4][group_piece * 8 + 64];  // not a page apart: what is stored in one would look like what is read from the next
-        for (std::int64_t r = from; r < to; r += 4) {
-            const std::int64_t count = std::min<std::int64_t>(4, to - r), width = same() ? n : group_piece;
-            std::int64_t at[4];
-            for (std::int64_t i = 0; i < count; ++i) at[i] = offset(r + i);
-            for (std::int64_t j = 0; j < n; j += width) {
-                const void* rows[4];
-                for (std::int64_t i = 0; i < count; ++i) rows[i] = read(at[i] + j, std::min(width, n - j), buffer[i]);
-                f(rows, count, r, j, std::min(width, n - j));
+        const void* rows[4];
+        if (same()) {
+            for (std::int64_t r = from, count = 0; r < to; r += count) {
+                count = std::min<std::int64_t>(4, to - r);
+                for (std::int64_t i = 0; i < count; ++i) rows[i] = x + offset(r + i) * size;
+                f(rows, count, r);
             }
+            return;
+        }
+        alignas(64) std::byte buffer[piece * 8];
+        for (std::int64_t r = from, at = offset(from), next = 0; r < to; ++r, at = next) {
+            if (r + 1 < to) fetch(next = offset(r + 1), n);
+            rows[0] = read(at, n, buffer);
+            f(rows, 1, r);
         }
     }
 };
@@ -216,7 +224,7 @@ private:
         for (std::int64_t r = from; r < to; r += most) {
             if (widen) kind_.fill(step_, false, part, width);
             x_.groups(r, std::min(to, r + most), width, [&](std::int64_t i) { return base + w_.offset(i, true); },
-                      [&](const void* const* p, std::int64_t count, std::int64_t, std::int64_t j, std::int64_t m) { loop(p, count, m, part + j * x_.size); });
+                      [&](const void* const* p, std::int64_t count, std::int64_t) { loop(p, count, width, part); });
             if (widen) widen(reinterpret_cast<const float*>(part), width, reinterpret_cast<double*>(acc));
         }
     }
@@ -433,9 +441,7 @@ inline void arg_columns(const ArgKind& k, const Elements& x, std::int64_t base, 
             if (p != v) std::memcpy(v, p, static_cast<std::size_t>(bytes));
             std::memset(place, 0, static_cast<std::size_t>(bytes));
             x.groups(first + 1, std::min(n, first + rows), m, [&](std::int64_t i) { return base + i * step + j0; },
-                     [&](const void* const* p, std::int64_t count, std::int64_t r, std::int64_t j, std::int64_t some) {
-                         k.loops->arg_rows[max](p, count, some, r - first, last, v + j * x.size, place + j * x.size);
-                     });
+                     [&](const void* const* p, std::int64_t count, std::int64_t r) { k.loops->arg_rows[max](p, count, m, r - first, last, v, place); });
             k.join(v, place, m, first, max, last, best, y + j0);
         }
     }
@@ -456,7 +462,10 @@ QUERN_INLINE void ArgKernel::run(const Call& c) const {
     const ArgKind k = arg_kind(from.wide, *reductions_);
     c.workers.ranges(outer * inner, std::max<std::int64_t>(inner > 1 ? 512 : 1, 32768 / n), [&](std::int64_t b, std::int64_t e) {
         if (inner == 1) {
-            for (; b < e; ++b) y[b] = arg_row(k, from, b * n, n, max_, last_);
+            for (; b < e; ++b) {
+                if (b + 1 < e && n < 8192) from.fetch((b + 1) * n, n);
+                y[b] = arg_row(k, from, b * n, n, max_, last_);
+            }
             return;
         }
         while (b < e) {
@@ -476,25 +485,12 @@ public:
         : x_{static_cast<const T*>(x.data)}, y_(static_cast<T*>(y.data)), to_(y.data), type_(x.dtype), exclusive_(exclusive), reverse_(reverse), table_(t) {
         if (ew::wide_of(x.dtype) != x.dtype) x_ = {nullptr, x.data, x.dtype}, y_ = nullptr;
     }
-    /// `count` <= 4 neighbouring rows of n.
+    /// `count` <= 4 neighbouring rows of n: side by side, since each sum waits for the one before; sums of f32 do not.
     void rows(std::int64_t row, std::int64_t count, std::int64_t n) const {
-        alignas(64) T buffer[4][piece];
-        A acc[4];
-        std::fill(acc, acc + 4, none<A>(step));
-        for (std::int64_t done = 0; done < n; done += piece) {
-            const std::int64_t m = std::min(piece, n - done), at = row * n + (reverse_ ? n - done - m : done);
-            const T* p[4];
-            T* q[4];
-            for (std::int64_t r = 0; r < 4; ++r) {
-                const std::int64_t from = at + std::min(r, count - 1) * n;
-                p[r] = x_.read(from, m, buffer[r]);
-                q[r] = r < count && y_ ? y_ + from : buffer[r];
-            }
-            if constexpr (step == vec::Reduce::sum && std::is_same_v<T, float>)
-                for (std::int64_t r = 0; r < count; ++r) table_.running_sum(p[r], q[r], m, acc + r, exclusive_, reverse_);
-            else if (reverse_) run<-1>(p, q, acc, m);
-            else run<1>(p, q, acc, m);
-            for (std::int64_t r = 0; r < count && !y_; ++r) ew::convert(dtype_of<T>, q[r], 0, type_, to_, at + r * n, m);
+        if constexpr (step == vec::Reduce::sum && std::is_same_v<T, float>) {
+            for (std::int64_t r = row; r < row + count; ++r) sums(r * n, n);
+        } else {
+            interleaved(row, count, n);
         }
     }
     /// `width` <= piece columns of n rows, `step` elements apart.
@@ -517,6 +513,35 @@ public:
     static constexpr std::int64_t piece = 512;
 
 private:
+    void sums(std::int64_t from, std::int64_t n) const {
+        alignas(64) T buffer[piece];
+        double carry = 0;
+        const std::int64_t most = y_ ? n : piece;
+        for (std::int64_t done = 0; done < n; done += most) {
+            const std::int64_t m = std::min(most, n - done), at = from + (reverse_ ? n - done - m : done);
+            T* q = y_ ? y_ + at : buffer;
+            table_.running_sum(x_.read(at, m, buffer), q, m, &carry, exclusive_, reverse_);
+            if (!y_) ew::convert(dtype_of<T>, q, 0, type_, to_, at, m);
+        }
+    }
+    void interleaved(std::int64_t row, std::int64_t count, std::int64_t n) const {
+        alignas(64) T buffer[4][piece];
+        A acc[4];
+        std::fill(acc, acc + 4, none<A>(step));
+        for (std::int64_t done = 0; done < n; done += piece) {
+            const std::int64_t m = std::min(piece, n - done), at = row * n + (reverse_ ? n - done - m : done);
+            const T* p[4];
+            T* q[4];
+            for (std::int64_t r = 0; r < 4; ++r) {
+                const std::int64_t from = at + std::min(r, count - 1) * n;
+                p[r] = x_.read(from, m, buffer[r]);
+                q[r] = r < count && y_ ? y_ + from : buffer[r];
+            }
+            if (reverse_) run<-1>(p, q, acc, m);
+            else run<1>(p, q, acc, m);
+            for (std::int64_t r = 0; r < count && !y_; ++r) ew::convert(dtype_of<T>, q[r], 0, type_, to_, at + r * n, m);
+        }
+    }
     template <int direction>
     void run(const T* const* p, T* const* q, A* acc, std::int64_t m) const {
         A a[4] = {acc[0], acc[1], acc[2], acc[3]};

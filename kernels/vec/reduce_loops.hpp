@@ -117,18 +117,27 @@ template <class T, class A, Reduce R> QUERN_VEC_FN void reduce_runs(const void* 
         acc[c] = a;
     }
 }
+/// From each of k rows to the one that is read k rows later, if all are as far apart as the first two.
+template <class T, int k> QUERN_VEC_INL i64 rows_ahead(const void* const* rows, i64 count) {
+    return count > 1 ? k * (reinterpret_cast<i64>(rows[1]) - reinterpret_cast<i64>(rows[0])) : 0;
+}
+template <class T> QUERN_VEC_INL void prefetch(const T* p, i64 bytes) { __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<i64>(p) + bytes)); }
 /// Four rows at a time: memory delivers several streams faster than one that is cut into short pieces.
 template <class T, Reduce R> QUERN_VEC_FN void reduce_rows(const void* const* rows, i64 count, i64 n, void* to) {
     constexpr int N = lanes<T>;
     T* part = static_cast<T*>(to);
     auto join = [&]<int k>(const void* const* r, std::integral_constant<int, k>) QUERN_VEC_INLINED {
         const T* x[k];
+        const i64 ahead = rows_ahead<T, k>(r, k);
         for (int i = 0; i < k; ++i) x[i] = static_cast<const T*>(r[i]);
         i64 j = 0;
         for (; j + N <= n; j += N) {
             Vec<T> a = load(part + j);
             QUERN_UNROLL
-            for (int i = 0; i < k; ++i) a = step<R, T>(a, load(x[i] + j));
+            for (int i = 0; i < k; ++i) {
+                a = step<R, T>(a, load(x[i] + j));
+                if constexpr (R == Reduce::max || R == Reduce::min) prefetch(x[i] + j, ahead);  // sums are short enough to run ahead by themselves
+            }
             store(part + j, a);
         }
         if (j == n) return;
@@ -203,6 +212,7 @@ template <class T, bool max> QUERN_VEC_FN void arg_rows(const void* const* rows,
         for (i64 r = 0; r < count; r += k) {
             const T* x[k];
             Vec<P> at[k];
+            const i64 ahead = rows_ahead<T, k>(rows + r, count - r);
             for (int i = 0; i < k; ++i) {  // the last row again where fewer are left
                 const i64 row = lesser(r + i, count - 1);
                 x[i] = static_cast<const T*>(rows[row]);
@@ -213,7 +223,10 @@ template <class T, bool max> QUERN_VEC_FN void arg_rows(const void* const* rows,
                 Vec<T> b = whole ? load(best + j) : load_part(best + j, n - j, T(0)), v[k];
                 Vec<P> p = whole ? load(place + j) : load_part(place + j, n - j, P(0));
                 QUERN_UNROLL
-                for (int i = 0; i < k; ++i) v[i] = whole ? load(x[i] + j) : load_part(x[i] + j, n - j, T(0));
+                for (int i = 0; i < k; ++i) {
+                    v[i] = whole ? load(x[i] + j) : load_part(x[i] + j, n - j, T(0));
+                    prefetch(x[i] + j, ahead);
+                }
                 bool any_nan = false;  // of the rows: one in b stays by itself
                 if constexpr (is_real<T>) {
                     Vec<T> sum = (v[0] + v[1]) + (v[2] + v[3]);
