@@ -179,14 +179,16 @@ private:
     void go(const Call& c) const {
         const Planes p(c.in[0]);
         const std::int64_t chunks = (p.inner + width - 1) / width, below = (size_ - 1) / 2, above = size_ / 2;
+        const std::int64_t most = (std::int64_t{1} << 22) / (std::min(size_, p.channels) + 1) / std::min(width, p.inner + 1) + 1;  // channels of a tile
+        const std::int64_t parts = (p.channels + most - 1) / most;
         auto* x = c.in[0].in<T>();
         auto* y = c.out[0].out<T>();
-        c.workers.for_each(p.batch * chunks, [&](std::int64_t tile) {
-            const std::int64_t at = tile % chunks * width, n = std::min(width, p.inner - at);
-            const T* from = x + tile / chunks * p.channels * p.inner + at;
-            T* to = y + tile / chunks * p.channels * p.inner + at;
+        c.workers.for_each(p.batch * chunks * parts, [&](std::int64_t tile) {
+            const std::int64_t part = tile % parts, at = tile / parts % chunks * width, n = std::min(width, p.inner - at), image = tile / parts / chunks;
+            const T* from = x + image * p.channels * p.inner + at;
+            T* to = y + image * p.channels * p.inner + at;
             T sum[width];
-            for (std::int64_t k = 0; k < p.channels; ++k) {
+            for (std::int64_t k = part * most; k < std::min(p.channels, (part + 1) * most); ++k) {
                 std::fill(sum, sum + n, T(0));
                 const std::int64_t end = std::min(p.channels - 1, k + above);
                 for (std::int64_t j = std::max<std::int64_t>(0, k - below); j <= end; ++j) {

@@ -32,7 +32,7 @@ struct DimOps {
         return static_cast<std::int64_t>(v);
     }
     /// Formulas may double with each node of a chain, and whoever walks through one recurses.
-    static constexpr std::size_t longest = 8192;
+    static constexpr std::size_t longest = 65536, longest_product = 4096;
     static constexpr int deepest = 256;
     static void check(std::size_t length, int depth) {
         if (length > longest || depth > deepest)
@@ -84,9 +84,9 @@ struct DimOps {
         return atom(Atom{k, std::string(name) + "(" + a.to_string() + "," + b.to_string() + ")", a, b, 1 + std::max(depth(a), depth(b))});
     }
     static Dim product(const Dim& a, const Dim& b) {
-        // Opaque beyond 64 terms or half of the longest formula: still computed, no longer simplified.
+        // Opaque beyond 64 terms or longest_product: still computed, no longer simplified.
         const std::size_t na = terms(a).size(), nb = terms(b).size();
-        if (na * nb > 64 || (na * nb > 1 && nb * a.to_string().size() + na * b.to_string().size() > longest / 2)) return binary(Atom::mul, "mul", a, b);
+        if (na * nb > 64 || (na * nb > 1 && nb * a.to_string().size() + na * b.to_string().size() > longest_product)) return binary(Atom::mul, "mul", a, b);
         std::vector<Term> out;
         for (auto& x : terms(a))
             for (auto& y : terms(b)) {

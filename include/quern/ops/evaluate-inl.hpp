@@ -68,6 +68,17 @@ QUERN_INLINE bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool 
     std::uint32_t mask = input ? op.promote_in : op.promote_out;
     return i < 32 && (mask >> i & 1u) && compute_type(op, t) != t;
 }
+QUERN_INLINE bool converts_rows(const OpDef& op) {
+    for (const char* name : {"LayerNormalization", "RMSNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "LogSoftmax"})
+        if (!*op.domain && std::string_view(name) == op.name) return true;
+    return false;
+}
+QUERN_INLINE bool takes_narrow(const Graph& g, const Node& n) {
+    if (*n.op->domain || n.in.empty() || n.in[0] == no_value) return false;
+    const std::string_view name = n.op->name;
+    const DType t = g.fact(n.in[0]).dtype;
+    return name == "ArgMax" || name == "ArgMin" || (name == "MaxPool" && (t == DType::u8 || t == DType::i8)) || ((t == DType::f16 || t == DType::bf16) && converts_rows(*n.op));
+}
 }  // namespace detail
 
 QUERN_INLINE std::vector<Tensor> evaluate(const Graph& g, const Node& n, const Target& target, std::size_t limit, std::int64_t* tiles) {

@@ -19,27 +19,15 @@ inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin) 
 }
 
 inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
-/// Operators whose kernels on the CPU convert halves themselves, a row at a time.
-inline bool converts_rows(const OpDef& op) {
-    for (const char* name : {"LayerNormalization", "RMSNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "LogSoftmax"})
-        if (!*op.domain && std::string_view(name) == op.name) return true;
-    return false;
-}
 /// Operators whose float inputs and outputs are of one type, which may be a wider one. They compute in halves by themselves; between
 /// operators that compute wide they stay wide, too: nothing is rounded and cast in between.
 inline bool may_widen(const OpDef& op) {
-    if (converts_rows(op)) return true;
+    if (detail::converts_rows(op)) return true;
     for (const char* name : {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Concat", "Split", "Slice", "Gather", "Where",
                              "Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu",
                              "Swish", "HardSwish", "Clip", "Max", "Min"})
         if (!*op.domain && std::string_view(name) == op.name) return true;
     return false;
-}
-/// Operators whose kernels on the CPU read and write a narrow type themselves; on a device they are cast as `compute` says.
-inline bool takes_narrow(const OpDef& op, DType t) {
-    if (*op.domain) return false;
-    const std::string_view name = op.name;
-    return name == "ArgMax" || name == "ArgMin" || (name == "MaxPool" && (t == DType::u8 || t == DType::i8)) || (is_half(t) && converts_rows(op));
 }
 
 /// Whether `v` is made from `from`, as by a cast.
@@ -61,7 +49,7 @@ inline bool promote(Graph& g, const PassContext& ctx) {
                 auto it = v == no_value || !is_half(g.fact(v).dtype) ? wide_copy.end() : wide_copy.find(v);
                 follow = follow || (it != wide_copy.end() && made_from(g, v, it->second));
             }
-        if ((op.compute == Compute::any || (ctx.target.device == Device::cpu && !g.nodes[id].in.empty() && g.nodes[id].in[0] != no_value && takes_narrow(op, g.fact(g.nodes[id].in[0]).dtype))) && !follow) continue;
+        if ((op.compute == Compute::any || (ctx.target.device == Device::cpu && detail::takes_narrow(g, g.nodes[id]))) && !follow) continue;
         std::string origin = g.nodes[id].origin;
         bool touched = false;
         for (std::size_t i = 0; i < g.nodes[id].in.size(); ++i) {

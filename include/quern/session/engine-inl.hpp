@@ -26,6 +26,21 @@ inline void save_engine(const Engine::Impl& e, const std::string& path) {
 inline void need_same(const char* what, const std::string& file, const std::string& here) {
     if (file != here) raise(ErrorCode::unsupported, std::string("the engine file was made with ") + what + " '" + file + "'; here it is '" + here + "': compile the model again");
 }
+/// Passes ran where the file was made: what they cast away stands nowhere.
+inline void need_promoted(const Graph& g) {
+    for (NodeId id : g.order()) {
+        const Node& n = g.nodes[id];
+        for (auto& [name, a] : n.attrs.all())
+            if (auto* body = std::get_if<std::shared_ptr<const Graph>>(&a)) need_promoted(**body);
+        if (n.op->compute == Compute::any || detail::takes_narrow(g, n)) continue;
+        for (bool input : {true, false}) {
+            const std::vector<ValueId>& ports = input ? n.in : n.out;
+            for (std::size_t i = 0; i < ports.size(); ++i)
+                if (ports[i] != no_value && g.fact(ports[i]).kind == Kind::tensor && detail::needs_promotion(*n.op, i, g.fact(ports[i]).dtype, input))
+                    raise(ErrorCode::invalid_model, std::string(n.op->name) + " of " + dtype_name(g.fact(ports[i]).dtype) + ", which no kernel computes in: an engine file casts it");
+        }
+    }
+}
 inline std::shared_ptr<const Engine::Impl> load_engine(std::shared_ptr<const MappedFile> file, const Options& o, const CustomOps& custom, bool verify) {
     const std::string& path = file->path();
     return with_place([&] { return "engine file '" + path + "'"; }, [&]() -> std::shared_ptr<const Engine::Impl> {
@@ -64,6 +79,7 @@ inline std::shared_ptr<const Engine::Impl> load_engine(std::shared_ptr<const Map
         PackStore store(m->packs, 0, &h.packs);
         po.store = &store;
         if (parallel) po.workers = &workers;
+        need_promoted(image.model.graph);
         e->plan = make_plan(std::move(image.model.graph), po);
         e->packings = e->plan->packings;
         auto blank = image.blank->bytes();

@@ -160,6 +160,8 @@ namespace runner_detail {
 inline void need_addressable(std::span<const std::int64_t> dims, const PlanValue& x) {
     if (!detail::is_addressable(dims)) raise(ErrorCode::out_of_memory, "value '" + x.name + "' of shape " + Shape(dims).to_string() + " does not fit into memory");
 }
+/// Whether the memory of `v` is what steps take `x` for. Sequences, optionals and maps are all a Value.
+inline bool fits(const View& v, const PlanValue& x) { return v.kind == Kind::tensor ? x.kind == Kind::tensor && v.dtype == x.dtype : x.kind != Kind::tensor; }
 }  // namespace runner_detail
 QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
     const Plan& p = *plan_;
@@ -177,7 +179,7 @@ QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
         }
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         int v = p.inputs[i];
-        if (inputs[i].kind != p.values[v].kind || (inputs[i].kind == Kind::tensor && inputs[i].dtype != p.values[v].dtype))
+        if (!runner_detail::fits(inputs[i], p.values[v]))
             raise(ErrorCode::internal, "input '" + p.values[v].name + "' is " + dtype_name(inputs[i].dtype) + " of another kind or type than planned");
         if (p.values[v].ranked && static_cast<std::size_t>(inputs[i].rank) != p.values[v].dims.size())
             raise(ErrorCode::shape_mismatch, "input '" + p.values[v].name + "' has rank " + std::to_string(inputs[i].rank) + ", planned " + std::to_string(p.values[v].dims.size()));
@@ -488,7 +490,7 @@ QUERN_INLINE void Runner::run_control(int step, std::vector<std::vector<std::int
     for (std::size_t o = 0; o < dims.size(); ++o) {
         dims[o].assign(out[o].dims, out[o].dims + out[o].rank);
         const PlanValue* x = st.out[o] < 0 ? nullptr : &plan_->values[st.out[o]];
-        if (x && (out[o].kind != x->kind || (x->kind == Kind::tensor && out[o].dtype != x->dtype)))
+        if (x && !runner_detail::fits(out[o], *x))
             raise(ErrorCode::internal, "value '" + x->name + "' came out as " + dtype_name(out[o].dtype) + " of another kind or type than planned");
         // No iteration told the size of a slice: it is what was planned, or nothing.
         for (std::size_t d = 0; d < dims[o].size(); ++d)
