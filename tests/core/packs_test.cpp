@@ -78,7 +78,14 @@ TEST(Packs, PagesGrowOrStay) {
         p.expect(n / 2, n);
         p.data()[0] = p.data()[n - 1] = std::byte{1};
     }
+    p.drop(4097);
+    EXPECT_EQ(p.data()[0], std::byte{1});
+    p.data()[p.size() - 1] = std::byte{2};
+    p.drop(p.size());
+    p.drop(p.size() + 1);
+    EXPECT_EQ(p.data()[p.size() - 1], std::byte{2});
     Pages none;
+    none.drop(0);
     ASSERT_TRUE(none.grow(5));
     none.data()[4] = std::byte{1};
 }

@@ -44,6 +44,14 @@ QUERN_INLINE void Pages::expect(std::size_t from, std::size_t to) noexcept {
     (void)from, (void)to;
 #endif
 }
+QUERN_INLINE void Pages::drop(std::size_t from) noexcept {
+#if defined(__linux__)
+    from = (from + 4095) / 4096 * 4096;
+    if (from < size_) (void)::madvise(data_ + from, size_ - from, MADV_DONTNEED);
+#else
+    (void)from;
+#endif
+}
 QUERN_INLINE bool Pages::grow(std::size_t bytes) noexcept {
     Pages more(bytes, 0);
     if (!more.data_) return false;

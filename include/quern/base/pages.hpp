@@ -34,6 +34,8 @@ public:
     /// Room for at least `bytes`, larger than now; pages that were touched stay with it as far as the system can move them, so that nothing
     /// is faulted in twice. The address changes, the contents are lost. False where there is no memory: nothing changed then.
     bool grow(std::size_t bytes) noexcept;
+    /// The whole pages from `from` on are not needed any more: they leave memory, and are zeros again where the system does so.
+    void drop(std::size_t from) noexcept;
     /// Bytes [from, to) will be touched at once.
     void expect(std::size_t from, std::size_t to) noexcept;
 

@@ -4,6 +4,7 @@
 #include "../ops/chain.hpp"
 #include "../ops/planar.hpp"
 #include "fuse-inl.hpp"
+#include "trial.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {
@@ -65,7 +66,8 @@ inline bool chain(Graph& g, const PassContext& ctx) {
         Node trial;
         trial.op = &op_named("quern::FusedDepthwise");
         trial.attrs = attrs;
-        LowerCtx lower{trial, trial.attrs, {}, {}, ctx.target};
+        const TrialTarget asked(ctx.target);
+        LowerCtx lower{trial, trial.attrs, {}, {}, asked.target};
         for (ValueId v : in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
         if (!conv::refuse_chain(ops_chain::problem(lower), ctx.target).empty()) continue;
         const Node* end = last ? last : middle;
@@ -98,7 +100,8 @@ inline bool take_gate(Graph& g, NodeId id, const std::vector<int>& uses, const s
         in.resize(5, no_value);
         in[0] = mul.in[side];
         in[4] = mul.in[1 - side];
-        LowerCtx lower{last, last.attrs, {}, {}, ctx.target};
+        const TrialTarget asked(ctx.target);
+        LowerCtx lower{last, last.attrs, {}, {}, asked.target};
         for (ValueId v : in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
         if (best_rank(Family::conv, ops_fused::conv_problem(lower), ctx.target) == std::numeric_limits<int>::max()) continue;
         last.in = std::move(in);
@@ -125,7 +128,8 @@ inline bool take_means(Graph& g, NodeId id, const PassContext& ctx) {
         trial.attrs.erase("group");
     } else return false;
     trial.op = &op_named("quern::FusedDepthwise");
-    LowerCtx lower{trial, trial.attrs, {}, {&g.fact(mean.in[0]), &g.fact(mean.out[0])}, ctx.target};
+    const TrialTarget asked(ctx.target);
+    LowerCtx lower{trial, trial.attrs, {}, {&g.fact(mean.in[0]), &g.fact(mean.out[0])}, asked.target};
     for (ValueId v : trial.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
     if (!conv::refuse_chain(ops_chain::problem(lower), ctx.target).empty()) return false;
     std::string name = made->name, origin = made->origin;

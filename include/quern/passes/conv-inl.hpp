@@ -43,7 +43,7 @@ inline bool fold_channel_constant(Graph& g, const PassContext& ctx, NodeId id, c
     auto b = bias.data<float>();
     if (has_bias) std::memcpy(b.data(), g.fact(conv->in[2]).value.raw(), bias.bytes());
     if (mul || div) {
-        Tensor scaled = w.value.clone();
+        Tensor scaled = editable(w.value);
         auto s = scaled.data<float>();
         for (std::int64_t i = 0; i < m; ++i) {
             b[i] = mul ? b[i] * c[i] : b[i] / c[i];

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../base/guard.hpp"
+#include "../base/pages.hpp"
 #include "match-inl.hpp"
 
 QUERN_BEGIN
@@ -28,6 +29,15 @@ inline void take_over(Graph& g, Node& n, ValueId out, NodeId removed) {
     n.out = {out};
 }
 
+/// A copy of weights to compute on; large ones have pages of their own, which leave memory as soon as they are packed, whatever the heap keeps.
+inline Tensor editable(const Tensor& t) {
+    constexpr std::size_t large = std::size_t{256} << 10;
+    if (t.dtype() == DType::string || t.bytes() < large) return t.clone();
+    auto pages = std::make_shared<const Pages>(t.bytes());
+    if (!pages->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(t.bytes()) + " bytes of weights");
+    std::memcpy(pages->data(), t.raw(), t.bytes());
+    return Tensor::share(t.dtype(), t.shape(), pages->data(), pages);
+}
 /// Conv -> BatchNormalization with constants: scale and shift move into the weights.
 inline bool fuse_conv_bn(Graph& g, const PassContext& ctx, NodeId id, const std::vector<int>& uses) {
     Node& bn = g.nodes[id];
@@ -41,7 +51,7 @@ inline bool fuse_conv_bn(Graph& g, const PassContext& ctx, NodeId id, const std:
     for (int i = 1; i < 5; ++i)
         if (!g.fact(bn.in[i]).is_const() || g.fact(bn.in[i]).dtype != DType::f32) return false;
     const Tensor given = g.fact(conv->in[1]).value;
-    Tensor w = given.clone();
+    Tensor w = editable(given);
     std::int64_t m = w.shape()[0], k = m ? w.count() / m : 0;
     Tensor of[5];
     for (int i = 1; i < 5; ++i)
@@ -92,7 +102,7 @@ inline bool fuse_scale(Graph& g, const PassContext& ctx, NodeId id, const std::v
         float* by = factors.data<float>().data();
         if (const Tensor aligned = factor.value.aligned(); count == 1) std::fill_n(by, width, aligned.data<float>()[0]);
         else std::copy_n(aligned.data<float>().data(), width, by);
-        Tensor w = b.value.clone();
+        Tensor w = editable(b.value);
         ctx.done_with(b.value);
         float* p = w.data<float>().data();
         for (std::int64_t r = 0; r < rows; ++r, p += columns)

@@ -8,6 +8,7 @@
 #include "../ops/planar.hpp"
 #include "fuse-inl.hpp"
 #include "pass.hpp"
+#include "trial.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {
@@ -52,7 +53,8 @@ struct Layout {
         if (of_bytes(n)) return g.fact(n.in[0]).ranked && g.fact(n.in[0]).rank() >= 3 && g.fact(n.in[3]).is_const() && n.attrs.s("layout", "nchw") == "nchw";
         const Fact &x = g.fact(n.in[0]), &w = g.fact(n.in[1]);
         if (x.dtype != DType::f32 || !x.ranked || x.rank() < 3 || !w.is_const() || n.attrs.s("layout", "nchw") != "nchw") return false;
-        LowerCtx lower{n, n.attrs, {}, {}, ctx.target};
+        const TrialTarget trial(ctx.target);
+        LowerCtx lower{n, n.attrs, {}, {}, trial.target};
         for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
         conv::Problem p = ops_conv::problem(lower);
         p.has_residual = n.in.size() > 3 && n.in[3] != no_value;
@@ -369,7 +371,8 @@ inline void planar(Graph& g, NodeId id, const PassContext& ctx) {
     if (!is_op(&n, "FusedConv", "quern") || n.attrs.s("layout", "nchw") != "nhwc") return;
     const Node* t = g.producer(n.in[0]);
     if (!is_op(t, "Transpose") || g.fact(n.in[0]).rank() != 4 || t->attrs.ints("perm") != to_last(4)) return;
-    LowerCtx lower{n, n.attrs, {}, {}, ctx.target};
+    const TrialTarget trial(ctx.target);
+    LowerCtx lower{n, n.attrs, {}, {}, trial.target};
     for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
     if (!conv::refuse_planar(ops_planar::problem(lower), ctx.target).empty()) return;
     n.in[0] = t->in[0];

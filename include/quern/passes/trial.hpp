@@ -16,5 +16,13 @@ public:
     void consumed(const void*, std::size_t) noexcept override {}
 };
 
+/// `target` for kernels that are only asked whether they would be made.
+struct TrialTarget {
+    explicit TrialTarget(const Target& of) : target(of) { target.packs = &packs; }
+    TrialTarget(const TrialTarget&) = delete;
+    TrialPacks packs;
+    Target target;
+};
+
 }  // namespace passes_detail
 QUERN_END

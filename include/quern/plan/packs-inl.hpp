@@ -136,6 +136,7 @@ QUERN_INLINE std::shared_ptr<Pages> PackStore::spare(std::size_t bytes) {
                 std::swap(p, spares_.back());
                 auto found = std::move(spares_.back());
                 spares_.pop_back();
+                found->drop(bytes);  // the largest come first: what lies behind would stay to the end
                 return found;
             }
     }
