@@ -70,7 +70,14 @@ private:
         if constexpr (sizeof(T) == 2 && std::endian::native == std::endian::little)
             for (; i + 4 <= n; i += 4) {  // bytes would gain nothing: the loads of indices and values are the bound
                 std::uint64_t four = 0;
-                for (int j = 0; j < 4; ++j) four |= static_cast<std::uint64_t>(std::bit_cast<std::uint16_t>(one(i + j))) << (16 * j);
+                for (int j = 0; j < 4; j += 2) {
+                    std::uint64_t two;  // indices, which are not negative
+                    std::memcpy(&two, at + i + j, 8);
+                    std::uint16_t a, b;
+                    std::memcpy(&a, s + 2 * (two & 0xffffffff), 2);
+                    std::memcpy(&b, s + 2 * (two >> 32), 2);
+                    four |= (a | static_cast<std::uint64_t>(b) << 16) << (16 * j);
+                }
                 std::memcpy(d + i, &four, 8);
             }
         for (; i + 8 <= n; i += 8) {

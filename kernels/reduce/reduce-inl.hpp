@@ -374,7 +374,7 @@ QUERN_INLINE void ReduceKernel::run(const Call& c) const {
 /// Whether v comes before b, the best so far; the first NaN stays.
 template <class T>
 bool comes_first(T v, T b, bool max, bool last) noexcept {
-    return b == b && (v != v || (max ? v > b : v < b) || (last && v == b));
+    return (b == b) & ((v != v) | (max ? v > b : v < b) | (last & (v == b)));  // without branches: none could be foretold
 }
 /// Places of the largest or smallest of elements of one type.
 struct ArgKind {
@@ -391,8 +391,11 @@ ArgKind arg_kind(const vec::ReduceLoops& loops) {
             [](const void* v, const void* place, std::int64_t n, std::int64_t first, bool max, bool last, void* best, std::int64_t* y) {
                 auto *a = static_cast<const T*>(v);
                 auto* b = static_cast<T*>(best);
-                for (std::int64_t j = 0; j < n; ++j)
-                    if (first == 0 || comes_first(a[j], b[j], max, last)) b[j] = a[j], y[j] = first + static_cast<const Place*>(place)[j];
+                for (std::int64_t j = 0; j < n; ++j) {
+                    const bool better = (first == 0) | comes_first(a[j], b[j], max, last);
+                    b[j] = better ? a[j] : b[j];
+                    y[j] = better ? first + static_cast<const Place*>(place)[j] : y[j];
+                }
             },
             [](const vec::ReduceLoops& l, const void* x, std::int64_t n, bool max, void* v) {
                 const vec::Reduce step = max ? vec::Reduce::max : vec::Reduce::min;
@@ -420,6 +423,7 @@ inline std::int64_t arg_row(const ArgKind& k, const Elements& x, std::int64_t at
     alignas(64) std::byte buffer[Elements::piece * 8];
     alignas(8) std::byte best[8], v[8];
     std::int64_t found = -1;
+    std::memset(best, 0, sizeof best);
     for (std::int64_t i = 0, m = 0; i < n; i += m) {
         m = x.same() ? n : std::min(Elements::piece, n - i);
         const void* p = x.read(at + i, m, buffer);
@@ -436,6 +440,7 @@ inline void arg_columns(const ArgKind& k, const Elements& x, std::int64_t base, 
     alignas(64) std::byte best[block * 8], v[block * 8], place[block * 8];
     for (std::int64_t j0 = 0; j0 < width; j0 += block) {
         const std::int64_t m = std::min(block, width - j0), bytes = m * x.size;
+        std::memset(best, 0, static_cast<std::size_t>(bytes));
         for (std::int64_t first = 0; first < n; first += rows) {
             const void* p = x.read(base + first * step + j0, m, v);
             if (p != v) std::memcpy(v, p, static_cast<std::size_t>(bytes));
