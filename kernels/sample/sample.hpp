@@ -235,7 +235,7 @@ private:
     double scale_;
 };
 
-/// x[N, C * prod(block), L] -> y[N, C, image...]: blocks added at their places.
+/// x[N, C * prod(block), L] -> y[N, C, image...]: blocks added at their places. Empty lists: strides and dilations of 1, no padding.
 class Col2Im final : public Kernel {
 public:
     Col2Im(std::vector<std::int64_t> strides, std::vector<std::int64_t> pads, std::vector<std::int64_t> dilations)
@@ -247,11 +247,18 @@ public:
         movement::Ints block = movement::read_ints(call.in[2], "block_shape");
         const int r = y.rank - 2;
         if (block.n != r) raise(ErrorCode::shape_mismatch, "block_shape and image_shape must have the same length");
+        movement::Ints strides, pads, dilations;
+        auto fill = [](movement::Ints& to, const std::vector<std::int64_t>& from, int n, std::int64_t otherwise) {
+            if (!from.empty() && from.size() != static_cast<std::size_t>(n)) raise(ErrorCode::shape_mismatch, "strides, pads and dilations do not fit an image of this rank");
+            for (to.n = 0; to.n < n; ++to.n) to.v[to.n] = from.empty() ? otherwise : from[static_cast<std::size_t>(to.n)];
+        };
+        if (2 * r > movement::max_rank) raise(ErrorCode::unsupported, "an image of more than 32 dimensions");
+        fill(strides, strides_, r, 1), fill(pads, pads_, 2 * r, 0), fill(dilations, dilations_, r, 1);
         std::int64_t steps[movement::max_rank], columns = 1, taps = 1;
         for (int i = 0; i < r; ++i) {
             if (block[i] < 1 || block[i] > INT32_MAX) raise(ErrorCode::shape_mismatch, "a block size of " + std::to_string(block[i]) + "; 1 or more is accepted");
-            std::int64_t reach = y.dims[i + 2] + pads_[i] + pads_[r + i] - dilations_[i] * (block[i] - 1) - 1;
-            steps[i] = reach < 0 ? 0 : reach / strides_[i] + 1;
+            std::int64_t reach = y.dims[i + 2] + pads[i] + pads[r + i] - dilations[i] * (block[i] - 1) - 1;
+            steps[i] = reach < 0 ? 0 : reach / strides[i] + 1;
             columns *= steps[i];
             taps *= block[i];
             if (taps > x.dims[1] || columns > x.dims[2]) break;  // the check below refuses it
@@ -270,7 +277,7 @@ public:
                         std::int64_t tr = t, cr = c, at = 0, scale = 1;
                         bool inside = true;
                         for (int i = r - 1; i >= 0; --i) {
-                            std::int64_t p = cr % steps[i] * strides_[i] + tr % block[i] * dilations_[i] - pads_[i];
+                            std::int64_t p = cr % steps[i] * strides[i] + tr % block[i] * dilations[i] - pads[i];
                             cr /= steps[i];
                             tr /= block[i];
                             if (p < 0 || p >= y.dims[i + 2]) { inside = false; break; }

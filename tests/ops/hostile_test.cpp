@@ -84,6 +84,15 @@ TEST(Hostile, ListsLongerThanAnythingReads) {
     expect_refused(one("Col2Im", {f({"1", "4", "4"}), i64({"1099511627776"}), i64({"1099511627776"})}), ErrorCode::unsupported, "a list of");
     expect_refused(one("Col2Im", {f({"1", "4", "4"}), i64({"1000"}), i64({"1000"})}), ErrorCode::unsupported, "up to 62");
 }
+TEST(Hostile, ImagesWhoseRankIsKnownLate) {
+    ModelBuilder b(22);
+    b.input("x", DType::f32, {"1", "4", "1"}).input("image", DType::i64, {"R"}).input("block", DType::i64, {"R"}).node("Col2Im", {"x", "image", "block"}, {"y"}).output("y");
+    auto y = b.run({{"x", floats({1, 4, 1}, {1, 2, 3, 4})}, {"image", ints({2}, {2, 2})}, {"block", ints({2}, {2, 2})}})[0];
+    expect_near(y, floats({1, 1, 2, 2}, {1, 2, 3, 4}), 0, 0);
+    ModelBuilder wrong(22);
+    wrong.input("x", DType::f32, {"1", "4", "1"}).input("image", DType::i64, {"R"}).input("block", DType::i64, {"R"}).node("Col2Im", {"x", "image", "block"}, {"y"}, {attribute_ints("strides", {1, 1, 1})}).output("y");
+    expect_refused_run(wrong, {{"x", Tensor(DType::f32, {1, 4, 1})}, {"image", ints({2}, {2, 2})}, {"block", ints({2}, {2, 2})}}, ErrorCode::invalid_model, "strides");
+}
 TEST(Hostile, ConstantsOfNoOrManyElementsAsOneNumber) {
     ModelBuilder b(20);
     b.input("x", DType::f32, {"2", "4", "1"}).constant("axis", Tensor(DType::i64, {0, 1})).node("DFT", {"x", "", "axis"}, {"y"}).output("y");

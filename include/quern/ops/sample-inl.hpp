@@ -139,8 +139,7 @@ QUERN_INLINE void infer_col2im(InferCtx& ctx) {
     ctx.set(0, x.dtype, std::move(out));
 }
 QUERN_INLINE Lowered lower_col2im(const LowerCtx& ctx) {
-    auto r = static_cast<std::size_t>(ctx.out(0).rank() - 2);
-    return ops_util::kernel<sample::Col2Im>(list(ctx.attrs, "strides", r, 1, 1), list(ctx.attrs, "pads", 2 * r, 0, 0), list(ctx.attrs, "dilations", r, 1, 1));
+    return ops_util::kernel<sample::Col2Im>(ctx.attrs.ints("strides"), ctx.attrs.ints("pads"), ctx.attrs.ints("dilations"));  // the rank may be known only when it runs
 }
 
 QUERN_INLINE void infer_unpool(InferCtx& ctx) {
