@@ -315,7 +315,9 @@ private:
         int n = static_cast<int>(a.size());
         std::int64_t plane_in = x.count(2, x.rank), plane_out = y.count(2, y.rank);
         std::int64_t* index = call.out[1].out<std::int64_t>();
-        call.workers.ranges(y.count(), 4096, [&](std::int64_t from, std::int64_t to) {
+        std::int64_t work = 1;
+        for (const Axis& d : a) work *= std::min(d.kernel, d.in);
+        call.workers.ranges(y.count(), std::clamp<std::int64_t>(65536 / work, 1, 4096), [&](std::int64_t from, std::int64_t to) {
             Taps t[8];
             std::int64_t k[8];
             for (std::int64_t i = from; i < to; ++i) {

@@ -193,7 +193,7 @@ public:
         const std::int64_t width = x.rank ? x.dims[x.rank - 1] : 1, rows = x.rank == 2 ? x.dims[0] : 1;
         if (y.count() == 0) return;
         if (const std::int64_t steps = std::min(spec_.max_skip + 1, width); steps > 1 && width > most_starts / steps)
-            raise(ErrorCode::shape_mismatch, "rows of " + std::to_string(width) + " tokens with " + std::to_string(spec_.max_skip) + " skips; accepted: 2^28 starts of n-grams in a row");
+            raise(ErrorCode::shape_mismatch, "rows of " + std::to_string(width) + " tokens with " + std::to_string(spec_.max_skip) + " skips; accepted: 2^22 starts of n-grams in a row");
         call.workers.for_each(rows, [&](std::int64_t row) {
             std::vector<std::int64_t> tokens(static_cast<std::size_t>(width));
             for (std::int64_t i = 0; i < width; ++i) tokens[static_cast<std::size_t>(i)] = token(x, row * width + i);
@@ -209,7 +209,7 @@ public:
     }
 
 private:
-    static constexpr std::int64_t most_starts = 1 << 28;
+    static constexpr std::int64_t most_starts = 1 << 22;
     struct Node { std::int64_t gram = -1; std::unordered_map<std::int64_t, std::size_t> next; };
     std::int64_t word_id(const std::string& w) { return static_cast<std::int64_t>(ids_.try_emplace(w, ids_.size()).first->second); }
     std::int64_t token(const View& x, std::int64_t i) const {
