@@ -165,6 +165,7 @@ public:
     void run(const Call& call) const override {
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
+        if (x.count() == 0) raise(ErrorCode::shape_mismatch, "an empty image cannot be sampled");
         dispatch_real(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
             call.workers.for_each(y.dims[0], [&](std::int64_t n) { roi<T>(call, n); });

@@ -155,6 +155,9 @@ TEST(Hostile, SamplesThatTheImageDoesNotHave) {
     b.input("x", DType::f32, {"1", "64", "1", "1"}).input("r", DType::f32, {"1", "4"}).input("i", DType::i64, {"1"});
     b.node("RoiAlign", {"x", "r", "i"}, {"y"}, {attribute_i("sampling_ratio", 2048), attribute_i("output_height", 8), attribute_i("output_width", 8)}).output("y");
     expect_refused_run(b, {{"x", Tensor(DType::f32, {1, 64, 1, 1})}, {"r", Tensor(DType::f32, {1, 4})}, {"i", Tensor(DType::i64, {1})}}, ErrorCode::shape_mismatch, "samples");
+    ModelBuilder none(22);
+    none.input("x", DType::f32, {"1", "1", "H", "W"}).input("r", DType::f32, {"1", "4"}).input("i", DType::i64, {"1"}).node("RoiAlign", {"x", "r", "i"}, {"y"}).output("y");
+    expect_refused_run(none, {{"x", Tensor(DType::f32, {1, 1, 4, 0})}, {"r", Tensor(DType::f32, {1, 4})}, {"i", Tensor(DType::i64, {1})}}, ErrorCode::shape_mismatch, "an empty image");
     ModelBuilder unpool(22);
     unpool.input("x", DType::f32, {"1", "1", "2", "2", "2", "2"}).input("i", DType::i64, {"1", "1", "2", "2", "2", "2"}).constant("s", ints({6}, {1, 1, 2, 2, 2, 2}));
     unpool.node("MaxUnpool", {"x", "i", "s"}, {"y"}, {attribute_ints("kernel_shape", {2, 2, 2, 2}), attribute_ints("strides", {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX})}).output("y");
