@@ -271,11 +271,13 @@ QUERN_VEC_FN void gemm_gated_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, c
                     i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0, row = m0 + r0;
                     float* ct = c + row * ldc + p * N;
                     if (in_registers) place_end(end, e, row * ldc, p * N);
-                    (cols > W ? gated_for<2>(r) : gated_for<1>(r))(a + row * lda + k0, lda, b, gate + k0, by_tile ? tile : ct, by_tile ? N : ldc, cols, kc, ik > 0, next, step,
+                    if (kc >= fetched_k && ik == 0) fetch_tile<true>(ct, ldc, r, cols);
+                    if (kc >= fetched_k && whole && e.residual) fetch_tile<false>(e.residual + row * ldc + p * N, ldc, r, cols);
+                    (cols > W ? gated_for<2>(r) : gated_for<1>(r))(a + row * lda + k0, lda, b, gate + k0, by_tile ? tile + r0 * N : ct, by_tile ? N : ldc, cols, kc, ik > 0, next, step,
                                                                    whole && in_registers ? &end : nullptr);
-                    if (by_tile) finish(tile, N, ct, ldc, r, cols, shifted(e, row, p * N, ldc));
-                    else if (whole && !in_registers) finish(ct, ldc, r, cols, shifted(e, row, p * N, ldc));
+                    if (whole && !in_registers && !by_tile) finish(ct, ldc, r, cols, shifted(e, row, p * N, ldc));
                 }
+                if (by_tile) finish(tile, N, c + m0 * ldc + p * N, ldc, mc, cols, shifted(e, m0, p * N, ldc));
             }
         }
     }

@@ -303,6 +303,8 @@ QUERN_VEC_INL void place_end(End& end, const Epilogue& e, i64 row, i64 col) {
 
 /// The lines of a micro-tile that is written or added at the end of the sums, on their way meanwhile. So many steps of k pay for it.
 constexpr i64 fetched_k = 64;
+/// Up to so many steps of k a panel of B leaves room for the sums of all rows of a block.
+constexpr i64 panel_k = 160;
 template <bool Write> QUERN_VEC_INL void fetch_tile(const float* c, i64 ldc, i64 rows, i64 cols) {
     for (i64 r = 0; r < rows; ++r, c += ldc)
         for (const float* p : {c, c + cols - 1}) {
@@ -311,7 +313,7 @@ template <bool Write> QUERN_VEC_INL void fetch_tile(const float* c, i64 ldc, i64
         }
 }
 
-/// One micro-tile of a real size: full width straight into C, else through `tile` [rows_max, panel].
+/// One micro-tile of a real size: full width straight into C, else through `tile`.
 template <class T>
 QUERN_VEC_INL void put(typename Micro<T>::Fn fn, const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 rows, i64 cols,
                        i64 k, bool acc, const char* pf, i64 pfs, T* tile, const End* end = nullptr) {
@@ -357,7 +359,7 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
     i64 R = rows_max<T>;
     if constexpr (S == in_place) R = rows.most_rows();
     T* tile = work;
-    T* block = work + N * rows_max<T>;
+    T* block = work + N * block_rows<T>;
     End end{};
     bool in_registers = fits_end(e, end);
     i64 nm = blocks_of(m, block_rows<T>), nk = blocks_of(k, S == in_place ? long_k : S - 16), np = blocks_of(n, N);
@@ -376,6 +378,8 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                 bool ends = in_registers && ik + 1 == nk && (parts || cols == N);
                 const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
                 i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
+                // What an epilogue reads again must not wait for lines of C. Its chains of instructions want many rows, as far as the first cache holds them.
+                const bool by_tile = parts && nk == 1 && !ends && e && !is_plain(*e), by_panel = by_tile && kc <= panel_k;
                 for (i64 ir = 0; ir < nr; ++ir) {
                     i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0;
                     T* ct = c + (m0 + r0) * ldc + p * N;
@@ -383,28 +387,27 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                     if constexpr (parts) {
                         if (kc >= fetched_k && ik == 0) fetch_tile<true>(ct, ldc, r, cols);
                         if (kc >= fetched_k && ik + 1 == nk && e && e->residual) fetch_tile<false>(e->residual + (m0 + r0) * ldc + p * N, ldc, r, cols);
-                        // What an epilogue reads again at once must not wait for lines of C.
-                        bool by_tile = nk == 1 && !ends && e && !is_plain(*e);
-                        T* to = by_tile ? tile : ct;
+                        T* to = by_panel ? tile + r0 * N : by_tile ? tile : ct;
                         i64 ldt = by_tile ? N : ldc;
                         if (cols == N) micro_for<T, S>(r)(a + r0 * row, as, b, bs, to, ldt, kc, ik > 0, next, step, last);
                         else (cols > W ? part_for<S, 2>(r) : part_for<S, 1>(r))(a + r0 * row, as, b, bs, to, ldt, cols, kc, ik > 0, last);
-                        if (by_tile) {
-                            finish(tile, N, ct, ldc, r, cols, shifted(*e, m0 + r0, p * N, ldc));
-                            next += step * kc;
-                            continue;
-                        }
                     } else {
                         put<T>(micro_for<T, S>(r), a + r0 * row, as, b, bs, ct, ldc, r, cols, kc, ik > 0, next, step, tile, last);
                     }
                     next += step * kc;
-                    if (ik + 1 == nk && !ends) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
+                    if constexpr (parts) {
+                        if (by_tile && !by_panel) finish(tile, N, ct, ldc, r, cols, shifted(*e, m0 + r0, p * N, ldc));
+                    }
+                    if (ik + 1 == nk && !ends && !by_tile) finish_if_f32(ct, ldc, r, cols, e, m0 + r0, p * N);
+                }
+                if constexpr (parts) {
+                    if (by_panel) finish(tile, N, c + m0 * ldc + p * N, ldc, mc, cols, shifted(*e, m0, p * N, ldc));
                 }
             }
         }
     }
 }
-template <class T> constexpr std::size_t product_work = sizeof(T) * (panel<T> * rows_max<T> + block_rows<T> * long_stride + 64);
+template <class T> constexpr std::size_t product_work = sizeof(T) * (block_rows<T> * (panel<T> + long_stride) + 64);
 
 template <class T, class Rows, class Columns>
 QUERN_VEC_INL void product(i64 m, i64 n, i64 k, Rows&& rows, Columns&& columns, T* c, i64 ldc, const Epilogue* e, T* work) {

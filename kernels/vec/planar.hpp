@@ -72,6 +72,7 @@ QUERN_VEC_FN void planar_rows(const ConvShape& s, const float* x, const float* p
             for (i64 p = 0; p * N < n; ++p) {
                 i64 cols = lesser(N, n - p * N), at = (r * s.out[2] + o) * s.out_channels + p * N;
                 if (in_registers) place_end(end, e, 0, p * N);
+                fetch_tile<true>(y + at, s.out_channels, m, cols);
                 auto fn = cols > W ? planar_for<2, S>(m) : planar_for<1, S>(m);
                 fn(taps, k, o * S, packed + p * N * k, y + at, s.out_channels, cols, in_registers ? &end : nullptr);
                 if (!in_registers) finish(y + at, s.out_channels, m, cols, shifted(e, r * s.out[2] + o, p * N, s.out_channels));

@@ -139,9 +139,16 @@ template <int T>
 QUERN_VEC_INL void wino_back(const ConvShape& s, const float* sums, i64 stride, i64 t0, i64 count, float* y, const DepthwiseEnds& e, const float* residual) {
     constexpr int A = T + 2, N = panel<float>;
     i64 across = blocks_of(s.out[2], T);
+    const bool large = s.pixels_out() * s.out_channels > 1 << 20;  // floats: more than the second cache
     F lo = splat(e.lo), hi = splat(e.hi);
     for (i64 t = 0; t < count; ++t) {
         i64 oy = (t0 + t) / across * T, ox = (t0 + t) % across * T;
+        if (large && ox + T < s.out[2])  // the next tile
+            for (i64 i = oy; i < lesser(oy + T, s.out[1]); ++i) {
+                i64 at = (i * s.out[2] + ox + T) * s.out_channels, n = lesser(T, s.out[2] - ox - T);
+                fetch_tile<true>(y + at, s.out_channels, n, N);
+                if (residual) fetch_tile<false>(residual + at, s.out_channels, n, N);
+            }
         for (int c = 0; c < N; c += W) {
             F tmp[T * A], bias = e.bias ? load(e.bias + c) : F{};
             QUERN_UNROLL
