@@ -374,3 +374,19 @@ TEST(HostileEngines, TypesThatNoKernelComputesInAreRefused) {
     EXPECT_EQ(code_of(load), ErrorCode::invalid_model);
     std::remove(path.c_str());
 }
+TEST(HostileEngines, BytesThatAPassPoolsInChannelsLastLoad) {
+    ModelBuilder b;
+    b.input("x", DType::u8, {"1", "4", "8", "8"}).constant("s", t<float>({}, {0.1f})).constant("z", t<std::uint8_t>({}, {3}));
+    b.constant("v", t<std::uint8_t>({8, 4, 3, 3}, std::vector<std::uint8_t>(288, 7))).constant("w", t<std::uint8_t>({8, 8, 3, 3}, std::vector<std::uint8_t>(576, 4)));
+    const auto pads = onnx::attribute_ints("pads", {1, 1, 1, 1}), two = onnx::attribute_ints("strides", {2, 2}), kernel = onnx::attribute_ints("kernel_shape", {2, 2});
+    b.node("QLinearConv", {"x", "s", "z", "v", "s", "z", "s", "z"}, {"a"}, {pads}).node("MaxPool", {"a"}, {"m"}, {kernel, two});
+    b.node("QLinearConv", {"m", "s", "z", "w", "s", "z", "s", "z"}, {"y"}, {pads}).output("y");
+    const std::string path = testing::TempDir() + "quern_hostile_pool.engine";
+    Engine made = b.model().compile({.threads = 1});
+    made.save(path);
+    std::vector<std::uint8_t> v(256);
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<std::uint8_t>(i % 7);
+    const Tensor x = t<std::uint8_t>({1, 4, 8, 8}, v), want = made.run({{"x", x}})[0].second, got = Engine::load(path, {.threads = 1}).run({{"x", x}})[0].second;
+    EXPECT_TRUE(std::equal(want.data<std::uint8_t>().begin(), want.data<std::uint8_t>().end(), got.data<std::uint8_t>().begin(), got.data<std::uint8_t>().end()));
+    std::remove(path.c_str());
+}

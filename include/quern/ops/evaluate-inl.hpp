@@ -74,10 +74,11 @@ QUERN_INLINE bool converts_rows(const OpDef& op) {
     return false;
 }
 QUERN_INLINE bool takes_narrow(const Graph& g, const Node& n) {
-    if (*n.op->domain || n.in.empty() || n.in[0] == no_value) return false;
-    const std::string_view name = n.op->name;
+    if (n.in.empty() || n.in[0] == no_value) return false;
+    const std::string_view name = n.op->name, domain = n.op->domain;
     const DType t = g.fact(n.in[0]).dtype;
-    return name == "ArgMax" || name == "ArgMin" || (name == "MaxPool" && (t == DType::u8 || t == DType::i8)) || ((t == DType::f16 || t == DType::bf16) && converts_rows(*n.op));
+    if (name == "MaxPool" && (domain.empty() || domain == "quern")) return t == DType::u8 || t == DType::i8;
+    return (domain.empty() && (name == "ArgMax" || name == "ArgMin")) || ((t == DType::f16 || t == DType::bf16) && converts_rows(*n.op));
 }
 }  // namespace detail
 
