@@ -115,6 +115,8 @@ TEST(Hostile, AttributesOfNoType) {
         else b.proto().opset_import[0].version = 12;
         expect_refused(b, ErrorCode::invalid_model, "mask_dtype");
     }
+    expect_refused(one("Dropout", {f({"2"}), {DType::string, {}}}), ErrorCode::invalid_model, "ratio is string");
+    expect_refused(one("Dropout", {f({"2"}), f({}), f({})}), ErrorCode::invalid_model, "accepted: bool");
     ModelBuilder b(20);
     b.domain(microsoft, 1).input("x", DType::f32, {"1", "16"}).constant("b", Tensor(DType::u8, {8})).constant("absmax", Tensor(DType::string, {1}));
     b.node("MatMulBnb4", {"x", "b", "absmax"}, {"y"}, {attribute_i("K", 16), attribute_i("N", 1), attribute_i("block_size", 16)}, microsoft).output("y");

@@ -37,6 +37,8 @@ inline void infer_dropout(InferCtx& c) {
     const std::int64_t m = c.attrs.i("mask_dtype", static_cast<std::int64_t>(DType::boolean));
     const DType mask = m < 1 || m >= dtype_count ? DType::undefined : static_cast<DType>(m);
     if (!ew::is_number(mask)) raise(ErrorCode::invalid_model, "mask_dtype is " + std::to_string(m) + "; accepted: numbers and bool");
+    if (c.has(1) && !is_float(c.in(1).dtype)) raise(ErrorCode::invalid_model, std::string("the ratio is ") + dtype_name(c.in(1).dtype) + "; accepted: floating-point types");
+    if (c.has(2)) c.need_type(2, {DType::boolean});
     ops_elementwise::like(c, c.in(0).dtype);
     if (c.ranked(0)) c.set(1, mask, c.in(0).dims);
     else c.set_unranked(1, mask);
