@@ -421,15 +421,15 @@ inline bool is_nan(DType t, const void* v) noexcept {
 /// Of n contiguous values, piece by piece where they are converted: the value first, then its place.
 inline std::int64_t arg_row(const ArgKind& k, const Elements& x, std::int64_t at, std::int64_t n, bool max, bool last) {
     alignas(64) std::byte buffer[Elements::piece * 8];
-    alignas(8) std::byte best[8], v[8];
+    alignas(8) std::byte best[8], v[8] = {};
     std::int64_t found = -1;
-    std::memset(best, 0, sizeof best);
     for (std::int64_t i = 0, m = 0; i < n; i += m) {
         m = x.same() ? n : std::min(Elements::piece, n - i);
         const void* p = x.read(at + i, m, buffer);
         k.value(*k.loops, p, m, max, v);
         std::int64_t place[1] = {0};  // as wide as any
-        k.join(v, place, 1, i, max, last, best, &found);
+        if (i == 0) std::memcpy(best, v, sizeof best), found = 0;
+        else k.join(v, place, 1, i, max, last, best, &found);
         if (found == i) found = i + k.loops->find(p, m, best, last && !is_nan(x.wide, best));
     }
     return found;
@@ -468,7 +468,7 @@ QUERN_INLINE void ArgKernel::run(const Call& c) const {
     c.workers.ranges(outer * inner, std::max<std::int64_t>(inner > 1 ? 512 : 1, 32768 / n), [&](std::int64_t b, std::int64_t e) {
         if (inner == 1) {
             for (; b < e; ++b) {
-                if (b + 1 < e && n < 8192) from.fetch((b + 1) * n, n);
+                if (b + 1 < e && n >= 1024 && n < 8192 && from.size >= 4) from.fetch((b + 1) * n, n);  // short rows run ahead by themselves
                 y[b] = arg_row(k, from, b * n, n, max_, last_);
             }
             return;
