@@ -53,7 +53,7 @@ struct Options {
     /// Bytes that weights packed, activations and scratch may take; 0: no limit. Exceeding it is
     /// an out_of_memory error before the memory is taken.
     std::size_t memory_limit = 0;
-    /// Seconds that one run may take; checked between steps; 0: no limit. deadline_exceeded then.
+    /// Seconds that one run may take; looked at between steps and before each tile of work; 0: no limit. deadline_exceeded then.
     double deadline = 0;
     /// Stops after the named optimization pass (for bisection); empty: all.
     std::string stop_after;
