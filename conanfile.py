@@ -20,8 +20,8 @@ class QuernConan(ConanFile):
     topics = ("onnx", "inference", "neural-network", "embedded")
     package_type = "library"
     settings = "os", "arch", "compiler", "build_type"
-    options = {"shared": [True, False], "fPIC": [True, False], "with_onednn": [True, False], "with_highway": [True, False]}
-    default_options = {"shared": False, "fPIC": True, "with_onednn": False, "with_highway": True}
+    options = {"shared": [True, False], "fPIC": [True, False], "with_onednn": [True, False]}
+    default_options = {"shared": False, "fPIC": True, "with_onednn": False}
     exports_sources = "CMakeLists.txt", "LICENSE", "cmake/*", "include/*", "kernels/*", "src/*"
 
     def set_version(self):
@@ -40,8 +40,6 @@ class QuernConan(ConanFile):
         cmake_layout(self)
 
     def requirements(self):
-        if self.options.with_highway:
-            self.requires("highway/1.0.7")
         if self.options.with_onednn:
             self.requires("onednn/[>=3.2 <4]")
 
@@ -54,7 +52,6 @@ class QuernConan(ConanFile):
         for name in ("CLI", "EXAMPLES", "TESTS", "BENCH"):
             tc.cache_variables[f"QUERN_BUILD_{name}"] = False
         tc.cache_variables["QUERN_ONEDNN"] = "ON" if self.options.with_onednn else "OFF"
-        tc.cache_variables["QUERN_HIGHWAY"] = "ON" if self.options.with_highway else "OFF"
         tc.cache_variables["QUERN_CUDA"] = "OFF"
         tc.generate()
 

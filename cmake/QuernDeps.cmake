@@ -1,4 +1,4 @@
-# Dependencies: threads always; oneDNN, Highway and CUDA when wanted and there.
+# Dependencies: threads always; oneDNN and CUDA when wanted and there.
 find_package(Threads REQUIRED)
 
 set(QUERN_HAVE_ONEDNN OFF)
@@ -22,17 +22,6 @@ if(NOT QUERN_ONEDNN STREQUAL "OFF")
   endif()
 endif()
 
-set(QUERN_HAVE_HIGHWAY OFF)
-if(NOT QUERN_HIGHWAY STREQUAL "OFF")
-  find_path(QUERN_HWY_INCLUDE hwy/highway.h)
-  mark_as_advanced(QUERN_HWY_INCLUDE)
-  if(QUERN_HWY_INCLUDE)
-    set(QUERN_HAVE_HIGHWAY ON)
-  elseif(QUERN_HIGHWAY STREQUAL "ON")
-    message(FATAL_ERROR "QUERN_HIGHWAY=ON but hwy/highway.h was not found (Debian: libhwy-dev)")
-  endif()
-endif()
-
 set(QUERN_HAVE_CUDA OFF)
 if(NOT QUERN_CUDA STREQUAL "OFF")
   include(CheckLanguage)
@@ -43,4 +32,4 @@ if(NOT QUERN_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "QUERN_CUDA=ON but no CUDA compiler was found")
   endif()
 endif()
-message(STATUS "quern: oneDNN ${QUERN_HAVE_ONEDNN}, Highway ${QUERN_HAVE_HIGHWAY}, CUDA ${QUERN_HAVE_CUDA}")
+message(STATUS "quern: oneDNN ${QUERN_HAVE_ONEDNN}, CUDA ${QUERN_HAVE_CUDA}")

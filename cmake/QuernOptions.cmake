@@ -8,7 +8,6 @@ option(QUERN_WERROR "Warnings are errors (continuous integration)" OFF)
 set(QUERN_SANITIZE "" CACHE STRING "Sanitizers, comma separated: address,undefined or thread")
 # AUTO takes what find_package finds; ON fails without it; OFF never looks.
 set(QUERN_ONEDNN AUTO CACHE STRING "oneDNN >= 3.2 for convolution and matmul: AUTO, ON or OFF")
-set(QUERN_HIGHWAY AUTO CACHE STRING "Highway >= 1.0.3 for our own vector kernels: AUTO, ON or OFF")
 set(QUERN_CUDA AUTO CACHE STRING "CUDA kernels: AUTO, ON or OFF")
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)

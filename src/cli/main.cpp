@@ -35,7 +35,7 @@ void engine_options(CLI::App& c, Args& a) {
     c.add_option("--library-dir", a.library_dirs, "Folder of cuBLASLt, to be used on the device")->type_name("DIR");
     c.add_flag("--tf32", a.tf32, "Products of f32 on the device may be rounded to TF32");
     c.add_flag("--no-winograd", a.no_winograd, "3 x 3 convolutions as direct sums");
-    c.add_flag("--portable", a.portable, "Only the portable kernels, nothing of oneDNN or Highway");
+    c.add_flag("--portable", a.portable, "Only the portable kernels, nothing of oneDNN");
     c.add_flag("--no-optimize", a.no_optimize, "Skip the optimization passes");
     c.add_option("--stop-after", a.stop_after, "Stop after this optimization pass (for bisection)")->type_name("PASS");
     c.add_option("--memory-limit", a.memory_limit_mb, "Fail rather than take more than this for weights, activations and scratch; 0: no limit")->type_name("MB");

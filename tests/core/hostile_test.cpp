@@ -332,7 +332,7 @@ TEST(HostileEngines, ContentThatIsAbsentBeginsWhereItsZerosDo) {
     ModelBuilder b;
     b.input("x", DType::f32, {"N", "200"}).constant("w", Tensor(DType::f32, {200, 300})).constant("v", Tensor(DType::f32, {300, 70}));
     b.node("MatMul", {"x", "w"}, {"a"}).node("Relu", {"a"}, {"r"}).node("MatMul", {"r", "v"}, {"y"}).output("y");
-    const std::string path = testing::TempDir() + "quern_hostile.engine";
+    const std::string path = testing::TempDir() + "quern_hostile_" + testing::UnitTest::GetInstance()->current_test_info()->name() + ".engine";
     Options o;
     o.threads = 1;
     o.accelerated = false;

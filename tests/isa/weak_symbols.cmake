@@ -1,9 +1,8 @@
 # -DNM=... -DLIST=file with one object a line. Fails at a weak or unique symbol outside of the namespaces of
-# instruction sets (isa_*, and Highway's N_*) in an object built for one.
+# instruction sets (isa_*) in an object built for one.
 file(STRINGS ${LIST} objects REGEX "(vec|functions|loops_8)_avx(2|512)[^/]*$")
-file(STRINGS ${LIST} simd REGEX "/simd[^/]*$")
 set(seen 0)
-foreach(object ${objects} ${simd})
+foreach(object ${objects})
   execute_process(COMMAND ${NM} -C ${object} OUTPUT_VARIABLE out RESULT_VARIABLE rc)
   if(NOT rc EQUAL 0)
     message(FATAL_ERROR "nm failed on ${object}")

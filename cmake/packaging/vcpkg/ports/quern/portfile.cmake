@@ -3,14 +3,11 @@
 get_filename_component(SOURCE_PATH "${CMAKE_CURRENT_LIST_DIR}/../../../../.." ABSOLUTE)
 
 vcpkg_check_features(OUT_FEATURE_OPTIONS feature_options FEATURES cli QUERN_BUILD_CLI)
-foreach(feature onednn highway)
-  string(TOUPPER ${feature} name)
-  if(feature IN_LIST FEATURES)
-    list(APPEND feature_options -DQUERN_${name}=ON)
-  else()
-    list(APPEND feature_options -DQUERN_${name}=OFF)
-  endif()
-endforeach()
+if("onednn" IN_LIST FEATURES)
+  list(APPEND feature_options -DQUERN_ONEDNN=ON)
+else()
+  list(APPEND feature_options -DQUERN_ONEDNN=OFF)
+endif()
 
 vcpkg_cmake_configure(SOURCE_PATH "${SOURCE_PATH}"
   OPTIONS ${feature_options} -DQUERN_BUILD_TESTS=OFF -DQUERN_BUILD_EXAMPLES=OFF -DQUERN_CUDA=OFF)
