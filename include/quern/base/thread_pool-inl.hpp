@@ -166,15 +166,15 @@ QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* con
     busy_.store(false);
 }
 
-QUERN_INLINE void RunWorkers::check() const {
-    if (stop_ && stop_->load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
-    if (end_ != never && std::chrono::steady_clock::now() > end_) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
+QUERN_INLINE void check_run(const std::atomic<bool>* stop, std::chrono::steady_clock::time_point end) {
+    if (stop && stop->load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
+    if (end != no_deadline && std::chrono::steady_clock::now() > end) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
 }
 QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
     if (n <= 0) return;
     if (n == 1 || width_ == 1) {
         for (std::int64_t i = 0; i < n; ++i) {
-            check();
+            check_run(stop_, end_);
             tile(context, i, 0);
         }
         return;
@@ -191,7 +191,7 @@ QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
         auto& s = *static_cast<Guarded*>(c);
         if (s.failed.load(std::memory_order_relaxed)) return;
         try {
-            s.run.check();
+            check_run(s.run.stop_, s.run.end_);
             if (w < 0 || w >= s.run.width_) raise(ErrorCode::invalid_argument, "the executor gave worker " + std::to_string(w) + "; its width was " + std::to_string(s.run.width_));
             s.tile(s.context, i, w);
         } catch (...) {

@@ -65,6 +65,11 @@ private:
     alignas(64) std::atomic<int> runs_{0};
 };
 
+/// The end of runs that may take as long as they want.
+inline constexpr auto no_deadline = std::chrono::steady_clock::time_point::max();
+/// Raises cancelled once `stop` (null: nobody stops it) is true, and deadline_exceeded from `end` on.
+QUERN_API void check_run(const std::atomic<bool>* stop, std::chrono::steady_clock::time_point end);
+
 /// The Workers of one run: a pool, the caller's executor, or only the calling thread. Collects the
 /// first exception of a tile.
 class QUERN_API RunWorkers final : public Workers {
@@ -94,9 +99,7 @@ private:
     Executor* executor_;
     const std::atomic<bool>* stop_;
     int width_;
-    static constexpr auto never = std::chrono::steady_clock::time_point::max();
-    std::chrono::steady_clock::time_point end_ = never;
-    void check() const;
+    std::chrono::steady_clock::time_point end_ = no_deadline;
 };
 
 QUERN_END

@@ -110,9 +110,6 @@ QUERN_INLINE void Control::run_body(Runner& body, std::span<const View> args) {
     body.run(args);
     body.settle();  // what it gives is read on the host
 }
-QUERN_INLINE void Control::check_deadline() const {
-    if (shared_.has_deadline && std::chrono::steady_clock::now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
-}
 QUERN_INLINE std::size_t Control::memory_bytes() const {
     std::size_t n = kept_bytes();
     for (auto& b : bodies_) n += b->memory_bytes();
@@ -232,7 +229,7 @@ public:
         begin(in.subspan(2), 2);
         std::copy(in.begin() + static_cast<std::ptrdiff_t>(formals_), in.end(), args_.begin() + static_cast<std::ptrdiff_t>(formals_));
         for (iteration_ = 0; iteration_ < trips && go_; ++iteration_) {
-            check_deadline();
+            check_run(&shared_.cancelled, shared_.deadline);
             step();
             go_ = truth(body_.output(0), "the condition that Loop's body gives");
             if (go_ && iteration_ + 1 < trips) carry();
@@ -273,7 +270,7 @@ public:
         begin(in, 0);
         std::copy(in.begin() + static_cast<std::ptrdiff_t>(formals_), in.end(), args_.begin() + static_cast<std::ptrdiff_t>(formals_));
         for (std::int64_t t = 0; t < trips; ++t) {
-            check_deadline();
+            check_run(&shared_.cancelled, shared_.deadline);
             for (std::size_t i = first; i < formals_; ++i) {
                 auto k = static_cast<std::size_t>(back_[i - first] ? trips - 1 - t : t);
                 args_[i].data = static_cast<std::byte*>(in[i].data) + k * storage_bytes(in[i].dtype, args_[i].count());
@@ -308,7 +305,7 @@ public:
                 raise(ErrorCode::shape_mismatch, "input " + std::to_string(i) + " of SequenceMap has " + std::to_string(in[i].in<Value>()->size()) + " elements; accepted: " + std::to_string(n) + ", as the first has");
         for (auto& l : lists_) l = Value::sequence();
         for (std::size_t k = 0; k < n; ++k) {
-            check_deadline();
+            check_run(&shared_.cancelled, shared_.deadline);
             for (std::size_t i = 0; i < own; ++i)
                 if (in[i].kind == Kind::sequence) element((*in[i].in<Value>())[k], i, body);
             run_body(body, args_);

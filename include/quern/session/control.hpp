@@ -18,7 +18,6 @@ public:
 
 protected:
     Control(const Plan& plan, const PlanStep& step, RunShared& shared);
-    void check_deadline() const;
     void run_body(Runner& body, std::span<const View> args);
     void add_body(const std::shared_ptr<const Plan>& plan);
     /// Output `o` is `v`; a tensor becomes a Value where the plan has an optional there: an optional that has a value is that value.

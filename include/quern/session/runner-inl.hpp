@@ -660,8 +660,7 @@ QUERN_INLINE void Runner::run_step(int s) {
     const Plan& p = *plan_;
     Frame& f = *frame_;
     auto now = [] { return std::chrono::steady_clock::now(); };
-    if (shared_.cancelled.load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
-    if (shared_.has_deadline && now() > shared_.deadline) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
+    check_run(&shared_.cancelled, shared_.deadline);
     auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
     const std::size_t listed = shared_.times->size();
     if (shared_.unread && uses_host_memory(s)) settle();
@@ -711,7 +710,7 @@ QUERN_INLINE void Runner::run(std::span<const View> inputs) {
     if (!f.resolved[0] && (p.steps.empty() || !p.steps[0].late)) resolve(0);
     else if (!f.resolved[0]) evaluate_dims(0, 0, 0);
     if (f.placed != generation_) place();
-    const bool recorded = shared_.device_graphs && !shared_.profile && !shared_.has_deadline;
+    const bool recorded = shared_.device_graphs && !shared_.profile && shared_.deadline == no_deadline;
     std::size_t region = 0;
     for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
         while (region < p.recordable.size() && p.recordable[region].first < s) ++region;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../base/pages.hpp"
+#include "../base/thread_pool.hpp"
 #include "../plan/plan.hpp"
 #include "../session.hpp"
 #include "../value.hpp"
@@ -48,8 +49,7 @@ private:
 struct RunShared {
     Workers* workers = nullptr;
     std::size_t memory_limit = 0, memory_used = 0;
-    bool has_deadline = false;
-    std::chrono::steady_clock::time_point deadline;
+    std::chrono::steady_clock::time_point deadline = no_deadline;
     std::atomic<std::size_t>* packings = nullptr;  ///< weights packed by kernels chosen while running
     std::atomic<bool> cancelled{false};            ///< by another thread: the run ends at its next step or tile
     bool profile = false;

@@ -522,10 +522,10 @@ QUERN_INLINE void Session::Impl::run() {
     }
     times.clear();
     shared.profile_start = std::chrono::steady_clock::now();
-    shared.has_deadline = engine->deadline > 0;
-    if (shared.has_deadline)
+    shared.deadline = no_deadline;
+    if (engine->deadline > 0)
         shared.deadline = shared.profile_start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(engine->deadline));
-    workers.until(shared.has_deadline ? shared.deadline : std::chrono::steady_clock::time_point::max());
+    workers.until(shared.deadline);
     RunWorkers::Busy busy(workers);
     struct Uncancel {
         std::atomic<bool>& flag;
