@@ -158,6 +158,7 @@ QUERN_INLINE Dim Dim::symbol(std::string name) {
     return DimOps::atom(Atom{Atom::sym, std::move(name), 0, 0, 1});
 }
 QUERN_INLINE std::string Dim::to_string() const { return p_ ? p_->key : std::to_string(c_); }
+QUERN_INLINE bool Dim::is_polynomial() const noexcept { return DimOps::depth(*this) <= 1; }
 QUERN_INLINE bool Dim::nonnegative() const noexcept { return DimOps::all_nonneg(*this); }
 QUERN_INLINE bool Dim::positive() const noexcept {
     if (!p_) return c_ > 0;

@@ -23,6 +23,8 @@ public:
     std::int64_t value() const noexcept { return c_; }
     bool is(std::int64_t v) const noexcept { return !p_ && c_ == v; }
     std::string to_string() const;
+    /// A number, or sums and products of symbols alone: no quotients, bounds or broadcasts.
+    bool is_polynomial() const noexcept;
     /// Known to be >= 0 / >= 1 for all values of the symbols.
     bool nonnegative() const noexcept;
     bool positive() const noexcept;

@@ -515,7 +515,7 @@ inline void Planner::find_checks() {
     auto bends = [&](int v) {
         if (v < 0 || v >= static_cast<int>(p.graph.values.size())) return false;
         const Fact& f = p.graph.values[static_cast<std::size_t>(v)].fact;
-        auto any = [](const std::vector<Dim>& dims) { return std::any_of(dims.begin(), dims.end(), [](const Dim& d) { return d.to_string().find('(') != std::string::npos; }); };
+        auto any = [](const std::vector<Dim>& dims) { return std::any_of(dims.begin(), dims.end(), [](const Dim& d) { return !d.is_polynomial(); }); };
         return any(f.dims) || (f.symbolic && any(*f.symbolic));
     };
     for (PlanStep& s : p.steps)
