@@ -13,21 +13,6 @@ struct Rotary : CudaRotary {
     simt::Divisor by_units, by_inner, by_outer;  // units of a head; heads or positions, inner first
 };
 
-template <class T, int W>
-__device__ __forceinline__ void load(const T* p, float (&v)[W]) {
-    T raw[W];
-    simt::load_pack(p, raw);
-#pragma unroll
-    for (int i = 0; i < W; ++i) v[i] = quern::cuda::to_float(raw[i]);
-}
-template <class T, int W>
-__device__ __forceinline__ void store(T* p, const float (&v)[W]) {
-    T raw[W];
-#pragma unroll
-    for (int i = 0; i < W; ++i) raw[i] = quern::cuda::from_float<T>(v[i]);
-    simt::store_pack(p, raw);
-}
-
 template <class T, int W, bool Interleaved>
 __global__ void __launch_bounds__(kThreads) rotate(const Rotary a) {
     unsigned i = blockIdx.x * kThreads + threadIdx.x;
@@ -40,11 +25,11 @@ __global__ void __launch_bounds__(kThreads) rotate(const Rotary a) {
     float p[W], q[W];
     if (from >= half) {
         const int c = 2 * from;
-        load(x + c, p);
-        store(y + c, p);
+        quern::cuda::load_wide<W>(x + c, p);
+        quern::cuda::store_wide<W>(y + c, p);
         if (c + W < a.d) {
-            load(x + c + W, q);
-            store(y + c + W, q);
+            quern::cuda::load_wide<W>(x + c + W, q);
+            quern::cuda::store_wide<W>(y + c + W, q);
         }
         return;
     }
@@ -55,12 +40,12 @@ __global__ void __launch_bounds__(kThreads) rotate(const Rotary a) {
     const std::int64_t at = a.ids ? a.ids[s] : s;
     float cosine[W] = {}, sine[W] = {};
     if (at >= 0 && at < a.positions) {
-        load(static_cast<const T*>(a.cosine) + at * half + from, cosine);
-        load(static_cast<const T*>(a.sine) + at * half + from, sine);
+        quern::cuda::load_wide<W>(static_cast<const T*>(a.cosine) + at * half + from, cosine);
+        quern::cuda::load_wide<W>(static_cast<const T*>(a.sine) + at * half + from, sine);
     }
     const int first = Interleaved ? 2 * from : from, second = Interleaved ? 2 * from + W : half + from;
-    load(x + first, p);
-    load(x + second, q);
+    quern::cuda::load_wide<W>(x + first, p);
+    quern::cuda::load_wide<W>(x + second, q);
     float u[W], v[W];
     if constexpr (Interleaved) {
 #pragma unroll
@@ -78,8 +63,8 @@ __global__ void __launch_bounds__(kThreads) rotate(const Rotary a) {
             v[k] = sine[k] * p[k] + cosine[k] * q[k];
         }
     }
-    store(y + first, u);
-    store(y + second, v);
+    quern::cuda::store_wide<W>(y + first, u);
+    quern::cuda::store_wide<W>(y + second, v);
 }
 
 template <class T>

@@ -15,5 +15,21 @@ __device__ __forceinline__ T from_float(float x) {
     else return x;
 }
 
+/// W elements by one access, widened and narrowed.
+template <int W, class T>
+__device__ __forceinline__ void load_wide(const T* p, float* v) {
+    T raw[W];
+    simt::load_pack(p, raw);
+#pragma unroll
+    for (int i = 0; i < W; ++i) v[i] = to_float(raw[i]);
+}
+template <int W, class T>
+__device__ __forceinline__ void store_wide(T* p, const float* v) {
+    T raw[W];
+#pragma unroll
+    for (int i = 0; i < W; ++i) raw[i] = from_float<T>(v[i]);
+    simt::store_pack(p, raw);
+}
+
 }  // namespace cuda
 QUERN_END

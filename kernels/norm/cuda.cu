@@ -22,21 +22,6 @@ struct Rows : CudaRows {
     }
 };
 
-template <class T, int W>
-__device__ __forceinline__ void load(const void* p, std::int64_t at, float (&v)[W]) {
-    T raw[W];
-    simt::load_pack(static_cast<const T*>(p) + at, raw);
-#pragma unroll
-    for (int j = 0; j < W; ++j) v[j] = quern::cuda::to_float(raw[j]);
-}
-template <class T, int W>
-__device__ __forceinline__ void store(void* p, std::int64_t at, const float (&v)[W]) {
-    T raw[W];
-#pragma unroll
-    for (int j = 0; j < W; ++j) raw[j] = quern::cuda::from_float<T>(v[j]);
-    simt::store_pack(static_cast<T*>(p) + at, raw);
-}
-
 template <class T, int W, int N>
 __global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
     const int lane = threadIdx.x % 32, n = static_cast<int>(a.n);
@@ -49,13 +34,13 @@ __global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
         for (int i = 0; i < N; ++i) {
             const int c = (lane + 32 * i) * W;
             if (c < n) {
-                load<T>(a.x, row + c, v[i]);
+                quern::cuda::load_wide<W>(static_cast<const T*>(a.x) + row + c, v[i]);
                 if (a.add) {
                     float o[W];
-                    load<T>(a.add, row + c, o);
+                    quern::cuda::load_wide<W>(static_cast<const T*>(a.add) + row + c, o);
 #pragma unroll
                     for (int j = 0; j < W; ++j) v[i][j] += o[j];
-                    if (a.sum) store<T>(a.sum, row + c, v[i]);
+                    if (a.sum) quern::cuda::store_wide<W>(static_cast<T*>(a.sum) + row + c, v[i]);
                 }
             } else {
 #pragma unroll
@@ -81,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
             if (c >= n) continue;
 #pragma unroll
             for (int j = 0; j < W; ++j) v[i][j] = a.template finish<T>(v[i][j] * inverse, r, c + j);
-            store<T>(a.y, row + c, v[i]);
+            quern::cuda::store_wide<W>(static_cast<T*>(a.y) + row + c, v[i]);
         }
         if (lane == 0 && a.mean) a.mean[r] = mean;
         if (lane == 0 && a.inverse) a.inverse[r] = inverse;
@@ -106,17 +91,17 @@ __global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
     for (int r = blockIdx.x; r < a.rows; r += gridDim.x) {
         const std::int64_t row = std::int64_t(r) * n;
         const auto added = [&](int c, float(&v)[W]) {
-            load<T>(a.x, row + c, v);
+            quern::cuda::load_wide<W>(static_cast<const T*>(a.x) + row + c, v);
             if (!a.add) return;
             float o[W];
-            load<T>(a.add, row + c, o);
+            quern::cuda::load_wide<W>(static_cast<const T*>(a.add) + row + c, o);
 #pragma unroll
             for (int j = 0; j < W; ++j) v[j] += o[j];
         };
         float s = 0, v[W];
         for (int c = threadIdx.x * W; c < n; c += kThreads * W) {
             added(c, v);
-            if (a.add && a.sum) store<T>(a.sum, row + c, v);
+            if (a.add && a.sum) quern::cuda::store_wide<W>(static_cast<T*>(a.sum) + row + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) s += v[j];
         }
@@ -124,7 +109,7 @@ __global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
         // Where the sum took x's place, adding again would count twice.
         const void* from = a.add && a.sum ? a.sum : nullptr;
         const auto again = [&](int c, float(&v)[W]) {
-            if (from) load<T>(from, row + c, v);
+            if (from) quern::cuda::load_wide<W>(static_cast<const T*>(from) + row + c, v);
             else added(c, v);
         };
         float q = 0;
@@ -138,7 +123,7 @@ __global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
             again(c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) v[j] = a.template finish<T>((v[j] - mean) * inverse, r, c + j);
-            store<T>(a.y, row + c, v);
+            quern::cuda::store_wide<W>(static_cast<T*>(a.y) + row + c, v);
         }
         if (threadIdx.x == 0 && a.mean) a.mean[r] = mean;
         if (threadIdx.x == 0 && a.inverse) a.inverse[r] = inverse;

@@ -18,31 +18,16 @@ struct Sum {
     __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
 };
 
-// One access of W elements, widened or narrowed.
-template <int W, class T>
-__device__ __forceinline__ void load(const T* p, float* v) {
-    T raw[W];
-    simt::load_pack(p, raw);
-#pragma unroll
-    for (int j = 0; j < W; ++j) v[j] = quern::cuda::to_float(raw[j]);
-}
-template <int W, class T>
-__device__ __forceinline__ void store(T* p, const float* v) {
-    T raw[W];
-#pragma unroll
-    for (int j = 0; j < W; ++j) raw[j] = quern::cuda::from_float<T>(v[j]);
-    simt::store_pack(p, raw);
-}
-// The same in shared memory, which holds f32: at most 16 bytes at a time.
+// Shared memory holds f32: at most 16 bytes at a time.
 template <int W>
 __device__ __forceinline__ void put(float* p, const float* v) {
 #pragma unroll
-    for (int j = 0; j < W; j += 4) store<W < 4 ? W : 4>(p + j, v + j);
+    for (int j = 0; j < W; j += 4) quern::cuda::store_wide<W < 4 ? W : 4>(p + j, v + j);
 }
 template <int W>
 __device__ __forceinline__ void get(const float* p, float* v) {
 #pragma unroll
-    for (int j = 0; j < W; j += 4) load<W < 4 ? W : 4>(p + j, v + j);
+    for (int j = 0; j < W; j += 4) quern::cuda::load_wide<W < 4 ? W : 4>(p + j, v + j);
 }
 
 // Lane l holds the N accesses at (l + 32 i) W; what lies beyond the row is -inf, which adds nothing.
@@ -58,7 +43,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock)
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             const int c = (lane + 32 * i) * W;
-            if (c < cols) load<W>(x + c, v + i * W);
+            if (c < cols) quern::cuda::load_wide<W>(x + c, v + i * W);
             else
 #pragma unroll
                 for (int j = 0; j < W; ++j) v[i * W + j] = -INFINITY;
@@ -82,7 +67,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock)
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             const int c = (lane + 32 * i) * W;
-            if (c < cols) store<W>(y + c, v + i * W);
+            if (c < cols) quern::cuda::store_wide<W>(y + c, v + i * W);
         }
     }
 }
@@ -114,7 +99,7 @@ __global__ void __launch_bounds__(kThreads)
         float m = -INFINITY;
         for (int c = first; c < cols; c += kThreads * W) {
             float v[W];
-            load<W>(x + c, v);
+            quern::cuda::load_wide<W>(x + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) m = fmaxf(m, v[j]);
             put<W>(row + c, v);
@@ -140,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
             get<W>(row + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) v[j] = log ? v[j] - shift : v[j] * scale;
-            store<W>(y + c, v);
+            quern::cuda::store_wide<W>(y + c, v);
         }
     }
 }
@@ -169,7 +154,7 @@ __global__ void __launch_bounds__(kThreads)
         Running run;
         for (std::int64_t c = first; c < cols; c += kThreads * W) {
             float v[W];
-            load<W>(x + c, v);
+            quern::cuda::load_wide<W>(x + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) run.add(v[j]);
         }
@@ -180,10 +165,10 @@ __global__ void __launch_bounds__(kThreads)
         const float scale = 1.0f / s, shift = logf(s);
         for (std::int64_t c = first; c < cols; c += kThreads * W) {
             float v[W];
-            load<W>(x + c, v);
+            quern::cuda::load_wide<W>(x + c, v);
 #pragma unroll
             for (int j = 0; j < W; ++j) v[j] = log ? v[j] - m - shift : expf(v[j] - m) * scale;
-            store<W>(y + c, v);
+            quern::cuda::store_wide<W>(y + c, v);
         }
     }
 }
