@@ -164,7 +164,7 @@ int main(int argc, char** argv) {
         name << "rnn.sequence/" << seq << "x" << batch << "x" << in << "->" << hidden << "x" << dirs;
         benchmark::RegisterBenchmark(name.str().c_str(), [=](benchmark::State& state) {
             Operand x({seq, batch, in}), y({seq, dirs, batch, hidden});
-            rnn::SequenceKernel kernel(p, vec::table(isa()));
+            rnn::SequenceKernel kernel(p, Target{isa(), linked_backends(), nullptr});
             measure(state, kernel, {x.view(), w->view(), r->view()}, y.view(), 8.0 * static_cast<double>(seq * batch * dirs * hidden * (in + hidden)));
         })->UseRealTime();
     });

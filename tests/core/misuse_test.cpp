@@ -21,8 +21,9 @@ ModelBuilder halves() {
 }
 std::string refused(const Result<void>& r) {
     EXPECT_FALSE(r.ok());
-    if (!r.ok()) EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument) << r.error().what();
-    return r.ok() ? std::string() : r.error().message();
+    if (r.ok()) return {};
+    EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument) << r.error().what();
+    return r.error().message();
 }
 
 TEST(Misuse, TensorsWithoutMemoryOrWithNegativeDimensions) {
