@@ -69,13 +69,17 @@ run() {
 }
 wants() { [[ " $parts " == *" $1 "* ]]; }
 python=$(command -v python3)
-# cuBLASLt is measured beside our own products where it is found.
-library=$(find /usr/local/cuda*/ /opt /usr/lib -name 'libcublasLt.so.1[23]' 2>/dev/null | head -1)
-library=${library:+--library-dir $(dirname "$library")}
+# cuBLASLt and cuDNN are measured beside our own kernels where they are found: PyTorch's own first, which fit each other.
+library=
+for name in 'libcublasLt.so.1[23]' 'libcudnn.so.9'; do
+    file=$(find $("$python" -c 'import sys; print(*[p for p in sys.path if p.endswith("-packages")])') /usr/local/cuda*/ /opt /usr/lib -name "$name" 2>/dev/null | head -1)
+    library="$library${file:+ --library-dir $(dirname "$file")}"
+done
 
 info() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv,noheader
     echo "commit $(cat "$dir/commit"), $(nproc) cores, $(date -u +%F)"
+    echo "libraries:${library:- none found}"
     "$python" -c 'import torch; print("torch", torch.__version__, "cuda", torch.version.cuda, "cudnn", torch.backends.cudnn.version())'
 }
 conformance() {
@@ -97,7 +101,7 @@ sanitizer() {
     [ -z "$model" ] || compute-sanitizer --tool memcheck --error-exitcode 9 "$dir/bin/quern" test --device cuda --case "$(dirname "$model")" | tail -4
 }
 export -f info conformance sanitizer
-export dir out work python
+export dir out work python library
 
 wants info && run info 40 bash -c info
 wants tests && run tests 90 "$dir/bin/cuda_device_test" --gtest_brief=1

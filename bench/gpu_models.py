@@ -8,12 +8,12 @@ import argparse, concurrent.futures, json, os, re, statistics, subprocess, sys, 
 MODELS = ["squeezenet1_1", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "resnet18", "resnet50", "efficientnet_b0",
           "vgg16", "densenet121", "convnext_tiny", "vit_b_16", "swin_t", "unet_small", "lraspp_mobilenet_v3_large",
           "ssdlite320_mobilenet_v3_large", "minilm_l6", "distilbert", "bert_base", "t5_small_encoder", "lstm_bi2", "gpt2_kv",
-          "llama100m_kv", "whisper_tiny_encoder", "whisper_tiny_decoder", "clip_vit_b32_vision", "resnet50_int8_qdq"]
+          "llama100m_kv", "bert_base_fp16", "whisper_tiny_encoder", "whisper_tiny_decoder", "clip_vit_b32_vision", "resnet50_int8_qdq"]
 BIG = {"resnet50": "b8", "mobilenet_v2": "b8", "vit_b_16": "b8", "bert_base": "b8s128", "minilm_l6": "b8s128", "vgg16": "b8",
        "convnext_tiny": "b8", "efficientnet_b0": "b8"}
 TORCHVISION = ["squeezenet1_1", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "resnet18", "resnet50", "efficientnet_b0",
                "vgg16", "densenet121", "convnext_tiny", "vit_b_16", "swin_t"]
-PRODUCTS = {"bert_base", "minilm_l6", "vit_b_16", "gpt2_kv", "llama100m_kv", "whisper_tiny_encoder"}  # also by cuBLASLt
+BY_LIBRARIES = {"bert_base", "bert_base_fp16", "minilm_l6", "vit_b_16", "gpt2_kv", "resnet50", "vgg16", "unet_small", "convnext_tiny"}  # also by cuBLASLt and cuDNN
 COMPILED = {"resnet50", "bert_base"}  # torch.compile takes most of a minute a model
 
 
@@ -34,6 +34,10 @@ def call(cmd, timeout=60):
     except subprocess.TimeoutExpired:
         return None, "timeout"
     return (r.stdout if r.returncode == 0 else None), " ".join((r.stderr or r.stdout).split())[:300]
+
+
+def libraries(args):
+    return [word for folder in args.library_dir for word in ("--library-dir", folder)]
 
 
 def zoo(args):
@@ -138,14 +142,14 @@ def models(args):
                     print(f"{name} {variant}: {on}{t['median_ms']:.3f} ms (min {t['min_ms']:.3f}, kernels {sum(row['kernels'].values()) / 1e3:.3f}), difference {err:.1e} {what}", flush=True)
                 for r in reasons[:6]:
                     print(f"    host: {r}", flush=True)
-                if args.library_dir and name in PRODUCTS:
-                    out, why = call([args.bin, "bench", path, *feeds, "--device", "cuda", "--library-dir", args.library_dir, "--seconds", "0.5", "--json", "--output-dir", got], 60)
+                if args.library_dir and name in BY_LIBRARIES:
+                    out, why = call([args.bin, "bench", path, *feeds, "--device", "cuda", *libraries(args), "--seconds", "0.5", "--json", "--output-dir", got], 60)
                     if out is None:
-                        print(f"{name} {variant} with cuBLASLt: {why}", flush=True)
+                        print(f"{name} {variant} by libraries: {why}", flush=True)
                     else:
                         row["library_ms"] = json.loads(out)["median_ms"]
                         err, what = difference(got, want)
-                        print(f"{name} {variant} with cuBLASLt: {row['library_ms']:.3f} ms, difference {err:.1e} {what}", flush=True)
+                        print(f"{name} {variant} by libraries: {row['library_ms']:.3f} ms, difference {err:.1e} {what}", flush=True)
                 log(args, "models", **row)
 
 
@@ -157,11 +161,16 @@ def prepare_guarded(job):
         return name, f"{type(e).__name__}: {e}"
 
 
+HALF = {"MatMul 128x768x3072", "MatMul 1024x1024x1024", "MatMul 4096x4096x4096", "Conv 32x128x28x28->128 k3s1g1", "Softmax 4096x1024",
+        "LayerNormalization 4096x1024", "Attention 8x12x512x64"}  # measured in f16, too
+
+
 def shapes():
     """(name, operator, inputs as (shape, kind), constants (shape), attributes, flop, function of torch on its tensors)"""
     S = []
-    def add(name, op, ins, consts, attrs, flop, fn, bytes_=0, domain=""):
-        S.append(dict(name=name, op=op, ins=ins, consts=consts, attrs=attrs, flop=flop, fn=fn, domain=domain))
+    def add(name, op, ins, consts, attrs, flop, fn):
+        for t in ["float32", "float16"] if name in HALF else ["float32"]:
+            S.append(dict(name=name + ("" if t == "float32" else " f16"), op=op, ins=ins, consts=consts, attrs=attrs, flop=flop, fn=fn, dtype=t))
     for m, k, n in [(1, 4096, 4096), (8, 4096, 4096), (128, 768, 768), (128, 768, 3072), (1024, 1024, 1024), (1024, 4096, 1024), (4096, 4096, 4096)]:
         add(f"MatMul {m}x{k}x{n}", "MatMul", [(m, k)], [(k, n)], {}, 2 * m * k * n, "matmul")
     add("MatMul 96x128x64x128 computed", "MatMul", [(96, 128, 64), (96, 64, 128)], [], {}, 2 * 96 * 128 * 64 * 128, "matmul")
@@ -199,12 +208,13 @@ def kernels(args):
         torch = None
     rng = np.random.default_rng(1)
     for s in shapes():
-        ins = [rng.standard_normal(x, dtype=np.float32) for x in s["ins"]]
-        consts = [rng.standard_normal(x, dtype=np.float32) * 0.05 for x in s["consts"]]
+        ins = [rng.standard_normal(x, dtype=np.float32).astype(s["dtype"]) for x in s["ins"]]
+        consts = [(rng.standard_normal(x, dtype=np.float32) * 0.05).astype(s["dtype"]) for x in s["consts"]]
+        kind = getattr(TensorProto, s["dtype"].replace("32", "").upper())
         names = [f"i{k}" for k in range(len(ins))] + [f"c{k}" for k in range(len(consts))]
         g = helper.make_graph([helper.make_node(s["op"], names, ["y"], **s["attrs"])], "one",
-                              [helper.make_tensor_value_info(n, TensorProto.FLOAT, x.shape) for n, x in zip(names, ins)],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+                              [helper.make_tensor_value_info(n, kind, x.shape) for n, x in zip(names, ins)],
+                              [helper.make_tensor_value_info("y", kind, None)],
                               [numpy_helper.from_array(c, n) for n, c in zip(names[len(ins):], consts)])
         path = f"{work}/m.onnx"
         m = helper.make_model(g, opset_imports=[helper.make_opsetid("", 23 if s["op"] == "Attention" else 20)])
@@ -216,9 +226,9 @@ def kernels(args):
             feeds += ["--input", f"{n}={work}/{n}.npy"]
         out, why = call([args.bin, "bench", path, *feeds, "--device", "cuda", "--strict-device", "--seconds", "0.05", "--json", "--output-dir", f"{work}/got"], 40)
         library = None
-        if args.library_dir and s["op"] == "MatMul":
-            library, _ = call([args.bin, "bench", path, *feeds, "--device", "cuda", "--library-dir", args.library_dir, "--strict-device", "--seconds", "0.05", "--json"], 40)
-        row = dict(name=s["name"], flop=s["flop"], bytes=4 * sum(x.size for x in ins + consts))
+        if args.library_dir and s["op"] in ("MatMul", "Conv"):
+            library, _ = call([args.bin, "bench", path, *feeds, "--device", "cuda", *libraries(args), "--strict-device", "--seconds", "0.05", "--json"], 40)
+        row = dict(name=s["name"], flop=s["flop"], bytes=sum(x.nbytes for x in ins + consts))
         if out is None:
             row["error"] = why
         else:
@@ -226,6 +236,7 @@ def kernels(args):
             row["by"] = ", ".join(json.loads(out).get("kernels", {}))
         if library:
             row["library_us"] = sum(json.loads(library).get("kernels", {}).values())
+            row["library_by"] = ", ".join(json.loads(library).get("kernels", {}))
         if torch:
             a = [torch.from_numpy(x).cuda() for x in ins + consts]
             at = s["attrs"]
@@ -246,7 +257,7 @@ def kernels(args):
                     torch.cuda.synchronize()
                     times.append(e[0].elapsed_time(e[1]) * 1e3)
                 row["torch_us"] = statistics.median(times)
-                row["bytes"] += 4 * y.numel()
+                row["bytes"] += y.numel() * y.element_size()
                 if out is not None:
                     got = np.load(f"{work}/got/y.npy").astype(np.float64)
                     want = y.cpu().numpy().astype(np.float64)
@@ -256,7 +267,7 @@ def kernels(args):
         if "us" in row and row["us"] > 0:
             rate = f"{row['flop'] / row['us'] / 1e6:.2f} TFLOP/s" if row["flop"] else f"{row['bytes'] / row['us'] / 1e3:.0f} GB/s"
             row["rate"] = rate
-        print(f"{s['name']}: ours {row.get('us', float('nan')):.1f} us {row.get('rate', '')} ({row.get('by', row.get('error', ''))}), {'by cuBLASLt %.1f us, ' % row['library_us'] if 'library_us' in row else ''}torch {row.get('torch_us', float('nan')):.1f} us, difference {row.get('difference', float('nan')):.1e}", flush=True)
+        print(f"{s['name']}: ours {row.get('us', float('nan')):.1f} us {row.get('rate', '')} ({row.get('by', row.get('error', ''))}), {'by libraries %.1f us (%s), ' % (row['library_us'], row['library_by']) if 'library_us' in row else ''}torch {row.get('torch_us', float('nan')):.1f} us, difference {row.get('difference', float('nan')):.1e}", flush=True)
         log(args, "kernels", **row)
 
 
@@ -365,15 +376,15 @@ def report(args):
     for r in rows("torch"):
         torch.setdefault((r["model"], r["variant"]), {}).update(r)
     ms = lambda v: "" if v is None else f"{v:.3f}"
-    lines += ["Latency in ms, inputs and outputs in host memory, f32 without TF32. Difference: largest against the CPU backend, over the largest value.", "",
-              "| model | variant | steps on the device | on the host | difference | quern | in kernels | quern with cuBLASLt | torch eager | torch in a CUDA graph | torch.compile |", "|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines += ["Latency in ms, inputs and outputs in host memory, f32 without TF32. Difference: largest against the CPU backend, over the largest value. By libraries: with cuBLASLt and cuDNN in Options::library_dirs.", "",
+              "| model | variant | steps on the device | on the host | difference | quern | in kernels | quern by libraries | torch eager | torch in a CUDA graph | torch.compile |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows("models"):
         t = torch.get((r["model"], r["variant"]), {})
         d = r.get("error", "")[:160] or (f"{r['difference']:.1e} {r.get('what', '')}")
         lines.append(f"| {r['model']} | {r['variant']} | {r.get('on_device') if r.get('on_device') is not None else ''} | {r.get('on_host') if r.get('on_host') is not None else ''} | {d} | {ms(r.get('ms'))} | "
                      f"{ms(sum(r['kernels'].values()) / 1e3) if r.get('kernels') else ''} | {ms(r.get('library_ms'))} | {ms(t.get('eager_ms'))} | {ms(t.get('graph_ms'))} | {ms(t.get('compiled_ms'))} |")
     lines += ["", "Kernels, device time in us (events); torch: the same operator in eager mode (cuBLAS, cuDNN, its own).", "",
-              "| shape | quern | kernel | rate | quern by cuBLASLt | torch | torch / quern | difference |", "|---|---|---|---|---|---|---|---|"]
+              "| shape | quern | kernel | rate | quern by libraries | torch | torch / quern | difference |", "|---|---|---|---|---|---|---|---|"]
     for r in rows("kernels"):
         ratio = f"{r['torch_us'] / r['us']:.2f}" if r.get("us") and r.get("torch_us") else ""
         lines.append(f"| {r['name']} | {ms(r.get('us'))} | {r.get('by', r.get('error', '')[:120])} | {r.get('rate', '')} | {ms(r.get('library_us'))} | {ms(r.get('torch_us'))} | {ratio} | {r['difference']:.1e} |" if "difference" in r else
@@ -386,7 +397,7 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("part", choices=["models", "kernels", "torch", "report"])
     p.add_argument("--bin"), p.add_argument("--zoo"), p.add_argument("--work"), p.add_argument("--out", required=True), p.add_argument("--only", default="")
-    p.add_argument("--library-dir", default="")
+    p.add_argument("--library-dir", action="append", default=[])
     p.add_argument("--compiled", action="store_true")
     a = p.parse_args()
     {"models": models, "kernels": kernels, "torch": torch_models, "report": report}[a.part](a)
