@@ -63,6 +63,7 @@ constexpr int dtype_bits(DType t) noexcept {
         default: return 8;
     }
 }
+constexpr bool is_half(DType t) noexcept { return t == DType::f16 || t == DType::bf16; }
 constexpr bool is_float(DType t) noexcept {
     switch (t) {
         case DType::f32: case DType::f64: case DType::f16: case DType::bf16: case DType::f8e4m3fn:

@@ -196,7 +196,7 @@ private:
 static std::string refuse_dnn(const Problem& p, const Target& t) {
     if (!cuda::cudnn().refusal.empty()) return cuda::cudnn().refusal;
     if (p.transposed) return "transposed convolutions";
-    if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16) return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
+    if (p.dtype != DType::f32 && !is_half(p.dtype)) return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
     Problem wide = p;
     wide.dtype = DType::f32;
     return conv_cuda.refuse(wide, t);

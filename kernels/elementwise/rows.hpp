@@ -5,8 +5,6 @@
 QUERN_BEGIN
 namespace ew {
 
-/// The types besides f32 that row kernels read and write themselves.
-constexpr bool is_half(DType t) noexcept { return t == DType::f16 || t == DType::bf16; }
 /// f(T()) with the type that a kernel computes in: double for f64, else float.
 template <class F>
 void with_real(DType t, F&& f) {

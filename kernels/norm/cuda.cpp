@@ -54,7 +54,7 @@ private:
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
-    if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16)
+    if (p.dtype != DType::f32 && !is_half(p.dtype))
         return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
     if (!p.row_parameters) return "scale or bias that is not one row";
     if (!p.statistics_f32) return "statistics of another type than float";

@@ -104,7 +104,7 @@ private:
 };
 
 inline std::string refuse_core(const Problem& p, const Target&) {
-    if (p.dtype == DType::f32 || p.dtype == DType::f64 || ew::is_half(p.dtype)) return {};
+    if (p.dtype == DType::f32 || p.dtype == DType::f64 || is_half(p.dtype)) return {};
     return std::string("type ") + dtype_name(p.dtype) + "; float, double, float16 and bfloat16 are accepted";
 }
 inline std::unique_ptr<Kernel> make_core(const Problem& p, const Target& t) { return std::make_unique<CoreKernel>(p, t); }

@@ -30,32 +30,10 @@ std::unique_ptr<Kernel> make_rows(const softmax::Problem&, const Target&) { retu
 const Entry<softmax::Problem> rows{"softmax.fake", refuse_rows, make_rows};
 const RankedEntry ranked_rows[] = {{&rows, 1}};
 
-struct Built {
-    Graph g;
-    Options options;
-    Backend backend{"fake", {}, Device::cuda, nullptr};
-    const Backend* backends[1] = {&backend};
-    Target target;
-
+struct Built : quern_test::DeviceGraph {
     Built() {
         backend.lists[static_cast<int>(Family::matmul)] = ranked;
         backend.lists[static_cast<int>(Family::softmax)] = ranked_rows;
-        target.backends = backends;
-        target.device = Device::cuda;
-    }
-    ValueId input(const char* name, DType t, std::vector<Dim> dims) {
-        ValueId v = g.add_value(name, Fact::of(t, std::move(dims)));
-        g.inputs.push_back(v);
-        return v;
-    }
-    ValueId node(const char* op, const char* name, std::vector<ValueId> in, DType to = DType::undefined) {
-        Attrs a;
-        if (to != DType::undefined) a.set("to", static_cast<std::int64_t>(to));
-        ValueId out = g.add_value(name, Fact());
-        NodeId id = g.add_node(op_named(op), std::string(name) + "_node", std::move(in), {out}, std::move(a));
-        g.nodes[id].device = Device::cuda;
-        infer_node(g, id);
-        return out;
     }
     ValueId weights(float step, std::int64_t n) {
         Tensor t(DType::f32, {8, n});
@@ -68,18 +46,7 @@ struct Built {
         g.producer(v)->attrs.set(passes_detail::narrow_type, static_cast<std::int64_t>(DType::f16));
         return v;
     }
-    bool run() {
-        const bool changed = passes_detail::narrow(g, PassContext{options, target});
-        remove_dead(g);
-        infer_graph(g);
-        g.verify();
-        return changed;
-    }
-    int count(std::string_view op) const {
-        int n = 0;
-        for (auto& node : g.nodes) n += node.op && op == node.op->name;
-        return n;
-    }
+    bool run() { return DeviceGraph::run(passes_detail::narrow); }
 };
 
 TEST(Narrow, ProductOfHalvesBetweenCasts) {

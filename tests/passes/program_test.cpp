@@ -47,48 +47,21 @@ double binary(int f, double a, double b) {
     }
 }
 
-struct Built {
-    Graph g;
-    Options options;
-    Backend backend{"fake", {}, Device::cuda, nullptr};
-    const Backend* backends[1] = {&backend};
-    Target target;
+struct Built : quern_test::DeviceGraph {
     std::map<ValueId, double> given;
 
-    Built() {
-        backend.lists[static_cast<int>(Family::elementwise)] = ranked;
-        target.backends = backends;
-        target.device = Device::cuda;
-    }
+    Built() { backend.lists[static_cast<int>(Family::elementwise)] = ranked; }
     ValueId input(const char* name, std::vector<Dim> dims, DType t = DType::f32, double value = 0.75) {
-        ValueId v = g.add_value(name, Fact::of(t, std::move(dims)));
-        g.inputs.push_back(v);
+        const ValueId v = DeviceGraph::input(name, t, std::move(dims));
         given[v] = value;
         return v;
     }
     ValueId number(float x) { return g.add_constant(g.fresh_name("c"), Tensor::from(std::span<const float>(&x, 1), Shape{})); }
-    ValueId node(const char* op, std::vector<ValueId> in, DType to = DType::undefined) {
-        Attrs a;
-        if (to != DType::undefined) a.set("to", static_cast<std::int64_t>(to));
-        ValueId out = g.add_value(g.fresh_name(op), Fact());
-        NodeId id = g.add_node(op_named(op), g.fresh_name("n"), std::move(in), {out}, std::move(a));
-        g.nodes[id].device = Device::cuda;
-        infer_node(g, id);
-        return out;
-    }
+    ValueId node(const char* op, std::vector<ValueId> in, DType to = DType::undefined) { return DeviceGraph::node(op, g.fresh_name(op), std::move(in), to); }
     bool run(std::vector<ValueId> outputs) {
         g.outputs = std::move(outputs);
         for (std::size_t i = 0; i < g.outputs.size(); ++i) g.output_names.push_back("y" + std::to_string(i));
-        const bool changed = passes_detail::programs(g, PassContext{options, target});
-        remove_dead(g);
-        infer_graph(g);
-        g.verify();
-        return changed;
-    }
-    int count(std::string_view op) const {
-        int n = 0;
-        for (auto& node : g.nodes) n += node.op && op == node.op->name;
-        return n;
+        return DeviceGraph::run(passes_detail::programs);
     }
     const Node& only() const {
         EXPECT_EQ(count("Program"), 1);

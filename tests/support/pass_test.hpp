@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include <quern/passes/pass.hpp>
+
 #include "support/op_test.hpp"
 
 namespace quern_test {
@@ -31,5 +33,47 @@ inline Tensor ramp(quern::Shape shape, float scale = 0.1f, float from = -1) {
     for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = from + scale * float((i * 7919) % 23);
     return x;
 }
+
+/// A graph all of whose nodes are placed on a device with the kernels that a test gives in `backend.lists`.
+struct DeviceGraph {
+    quern::Graph g;
+    quern::Options options;
+    quern::Backend backend{"fake", {}, quern::Device::cuda, nullptr};
+    const quern::Backend* backends[1] = {&backend};
+    quern::Target target;
+
+    DeviceGraph() {
+        target.backends = backends;
+        target.device = quern::Device::cuda;
+    }
+    DeviceGraph(const DeviceGraph&) = delete;
+    quern::ValueId input(const char* name, DType t, std::vector<quern::Dim> dims) {
+        const quern::ValueId v = g.add_value(name, quern::Fact::of(t, std::move(dims)));
+        g.inputs.push_back(v);
+        return v;
+    }
+    /// `to`: of a Cast.
+    quern::ValueId node(const char* op, const std::string& name, std::vector<quern::ValueId> in, DType to = DType::undefined) {
+        quern::Attrs a;
+        if (to != DType::undefined) a.set("to", static_cast<std::int64_t>(to));
+        const quern::ValueId out = g.add_value(name, quern::Fact());
+        const quern::NodeId id = g.add_node(quern::op_named(op), name + "_node", std::move(in), {out}, std::move(a));
+        g.nodes[static_cast<std::size_t>(id)].device = quern::Device::cuda;
+        quern::infer_node(g, id);
+        return out;
+    }
+    bool run(bool (*pass)(quern::Graph&, const quern::PassContext&)) {
+        const bool changed = pass(g, quern::PassContext{options, target});
+        remove_dead(g);
+        quern::infer_graph(g);
+        g.verify();
+        return changed;
+    }
+    int count(std::string_view op) const {
+        int n = 0;
+        for (auto& node : g.nodes) n += node.op && op == node.op->name;
+        return n;
+    }
+};
 
 }  // namespace quern_test

@@ -162,19 +162,19 @@ inline void import_mvn(ImportCtx& c) {
 QUERN_INLINE const OpDef& op_BatchNormalization() {
     static constexpr OpDef def{.name = "BatchNormalization", .min_in = 5, .max_in = 5, .max_out = 3, .newest = 15,
                                .import = ops_channel_norm::import_batch, .infer = ops_channel_norm::infer_batch,
-                               .lower = ops_channel_norm::lower_batch, .lower_device = ops_channel_norm::lower_batch, .compute = Compute::real, .promote_in = 1, .promote_out = 1};
+                               .lower = ops_channel_norm::lower_batch, .lower_device = ops_channel_norm::lower_batch, .compute = Compute::real, .promote_in = 1, .promote_out = 1, .narrow = Narrow::halves};
     return def;
 }
 QUERN_INLINE const OpDef& op_InstanceNormalization() {
     static constexpr OpDef def{.name = "InstanceNormalization", .min_in = 3, .max_in = 3, .newest = 22,
                                .import = ops_channel_norm::drop_consumed, .infer = ops_channel_norm::infer_instance,
-                               .lower = ops_channel_norm::lower_instance, .lower_device = ops_channel_norm::lower_instance, .compute = Compute::real, .promote_in = 1};
+                               .lower = ops_channel_norm::lower_instance, .lower_device = ops_channel_norm::lower_instance, .compute = Compute::real, .promote_in = 1, .narrow = Narrow::halves};
     return def;
 }
 QUERN_INLINE const OpDef& op_GroupNormalization() {
     static constexpr OpDef def{.name = "GroupNormalization", .min_in = 3, .max_in = 3, .newest = 21,
                                .import = ops_channel_norm::import_group, .infer = ops_channel_norm::infer_group,
-                               .lower = ops_channel_norm::lower_group, .lower_device = ops_channel_norm::lower_group, .compute = Compute::real, .promote_in = 1};
+                               .lower = ops_channel_norm::lower_group, .lower_device = ops_channel_norm::lower_group, .compute = Compute::real, .promote_in = 1, .narrow = Narrow::halves};
     return def;
 }
 QUERN_INLINE const OpDef& op_LRN() {

@@ -68,17 +68,14 @@ QUERN_INLINE bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool 
     std::uint32_t mask = input ? op.promote_in : op.promote_out;
     return i < 32 && (mask >> i & 1u) && compute_type(op, t) != t;
 }
-QUERN_INLINE bool converts_rows(const OpDef& op) {
-    for (const char* name : {"LayerNormalization", "RMSNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "LogSoftmax"})
-        if (!*op.domain && std::string_view(name) == op.name) return true;
-    return false;
-}
 QUERN_INLINE bool takes_narrow(const Graph& g, const Node& n) {
-    if (n.in.empty() || n.in[0] == no_value) return false;
-    const std::string_view name = n.op->name, domain = n.op->domain;
+    if (n.op->narrow == Narrow::none || n.in.empty() || n.in[0] == no_value) return false;
     const DType t = g.fact(n.in[0]).dtype;
-    if (name == "MaxPool" && (domain.empty() || domain == "quern")) return t == DType::u8 || t == DType::i8;
-    return (domain.empty() && (name == "ArgMax" || name == "ArgMin")) || ((t == DType::f16 || t == DType::bf16) && converts_rows(*n.op));
+    switch (n.op->narrow) {
+        case Narrow::halves: return is_half(t);
+        case Narrow::bytes: return t == DType::u8 || t == DType::i8;
+        default: return true;
+    }
 }
 }  // namespace detail
 

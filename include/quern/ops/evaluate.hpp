@@ -20,9 +20,7 @@ QUERN_API DType compute_type(const OpDef& op, DType t) noexcept;
 namespace detail {
 /// Whether input or output i of the operator must be cast when it has type t.
 bool needs_promotion(const OpDef& op, std::size_t i, DType t, bool input);
-/// Operators whose kernels on the CPU convert halves themselves, a row at a time.
-bool converts_rows(const OpDef& op);
-/// Whether the operator's kernels on the CPU read and write a narrow type themselves; on a device it is cast as `compute` says.
+/// Whether the node's kernels on the CPU read and write the type of its first input themselves (OpDef::narrow).
 bool takes_narrow(const Graph& g, const Node& n);
 View view_of(const Tensor& t);
 /// Whether kernels may multiply these sizes in any order, by the bytes of an element and by those of another tensor: zeros beside large ones do not

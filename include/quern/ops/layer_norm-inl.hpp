@@ -73,12 +73,12 @@ Lowered lower(const LowerCtx& c) {
 
 QUERN_INLINE const OpDef& op_LayerNormalization() {
     static constexpr OpDef def{.name = "LayerNormalization", .min_in = 2, .max_in = 3, .max_out = 3, .newest = 17,
-                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<false>, .lower_device = ops_layer_norm::lower<false>, .compute = Compute::real, .promote_out = 1};
+                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<false>, .lower_device = ops_layer_norm::lower<false>, .compute = Compute::real, .promote_out = 1, .narrow = Narrow::halves};
     return def;
 }
 QUERN_INLINE const OpDef& op_RMSNormalization() {
     static constexpr OpDef def{.name = "RMSNormalization", .min_in = 2, .max_in = 2, .max_out = 1, .newest = 23,
-                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<true>, .lower_device = ops_layer_norm::lower<true>, .compute = Compute::real};
+                               .infer = ops_layer_norm::infer, .lower = ops_layer_norm::lower<true>, .lower_device = ops_layer_norm::lower<true>, .compute = Compute::real, .narrow = Narrow::halves};
     return def;
 }
 QUERN_END

@@ -175,6 +175,11 @@ QUERN_INLINE void PatchCtx::replace(int o, ValueId v) {
     changed = true;
 }
 
+QUERN_INLINE std::vector<const Fact*> facts_of(const Graph& g, const std::vector<ValueId>& ports) {
+    std::vector<const Fact*> facts;
+    for (ValueId v : ports) facts.push_back(v == no_value ? nullptr : &g.fact(v));
+    return facts;
+}
 QUERN_INLINE void infer_node(Graph& g, NodeId id) {
     with_place([&] { return place_of(g.nodes[id]); }, [&] {
         Node& n = g.nodes[id];
@@ -185,7 +190,7 @@ QUERN_INLINE void infer_node(Graph& g, NodeId id) {
         InferCtx ctx(n);
         std::int64_t counter = static_cast<std::int64_t>(id) << 32;  // fresh symbols keep their names when inferred again, and are no other node's
         ctx.fresh_counter = &counter;
-        for (ValueId v : n.in) ctx.inputs.push_back(v == no_value ? nullptr : &g.values[v].fact);
+        ctx.inputs = facts_of(g, n.in);
         for (int i = 0; i < n.op->min_in; ++i)
             if (!ctx.has(i)) raise(ErrorCode::invalid_model, "input " + std::to_string(i) + " is missing");
         for (std::size_t i = 0; i < ctx.inputs.size() && !n.op->boxed && !n.op->control; ++i)

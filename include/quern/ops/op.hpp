@@ -128,6 +128,9 @@ namespace detail {
 std::optional<std::vector<std::int64_t>> small_ints(const Tensor& t);
 }
 
+/// The facts of a node's inputs or outputs; null for those left out.
+QUERN_API std::vector<const Fact*> facts_of(const Graph& g, const std::vector<ValueId>& ports);
+
 /// Chooses the kernel. Facts may have symbolic dims; ranks and types are known.
 class LowerCtx {
 public:
@@ -164,6 +167,14 @@ enum class Compute : std::uint8_t {
     f32,    ///< f32 only (f64 also goes to f32)
 };
 
+/// Types of input 0 that an operator's kernels on the CPU read and write themselves, beside those of `compute`; on a device they are cast.
+enum class Narrow : std::uint8_t {
+    none,
+    halves,  ///< f16, bf16: the kernel converts a row at a time
+    bytes,   ///< u8, i8
+    any,
+};
+
 struct OpDef {
     const char* domain = "";  ///< "" is ai.onnx; "quern" for internal operators
     const char* name = "";
@@ -178,6 +189,7 @@ struct OpDef {
     Lowered (*lower_device)(const LowerCtx&) = nullptr;
     Compute compute = Compute::any;
     std::uint32_t promote_in = ~0u, promote_out = ~0u;  ///< which inputs and outputs `compute` speaks of
+    Narrow narrow = Narrow::none;
     bool pure = true;     ///< same inputs, same outputs (not for random operators)
     bool control = false; ///< If, Loop, Scan: the plan runs subgraphs
     /// Takes or gives sequences, optionals or maps. Its kernel asks for no rank when it is made.

@@ -109,7 +109,7 @@ inline Lowered lower_roi(const LowerCtx& ctx) {
 
 QUERN_INLINE const OpDef& op_MaxPool() {
     static constexpr OpDef def{.name = "MaxPool", .min_in = 1, .max_in = 1, .max_out = 2, .newest = 22, .infer = ops_pool::infer,
-                               .lower = ops_pool::lower_max, .lower_device = ops_pool::lower_max, .compute = Compute::arith, .promote_out = 1};
+                               .lower = ops_pool::lower_max, .lower_device = ops_pool::lower_max, .compute = Compute::arith, .promote_out = 1, .narrow = Narrow::bytes};
     return def;
 }
 QUERN_INLINE const OpDef& op_AveragePool() {
@@ -119,7 +119,7 @@ QUERN_INLINE const OpDef& op_AveragePool() {
 }
 QUERN_INLINE const OpDef& op_quern_MaxPool() {
     static constexpr OpDef def{.domain = "quern", .name = "MaxPool", .min_in = 1, .max_in = 1, .newest = 1, .infer = ops_pool::infer,
-                               .lower = ops_pool::lower_max, .lower_device = ops_pool::lower_max, .compute = Compute::arith};
+                               .lower = ops_pool::lower_max, .lower_device = ops_pool::lower_max, .compute = Compute::arith, .narrow = Narrow::bytes};
     return def;
 }
 QUERN_INLINE const OpDef& op_quern_AveragePool() {

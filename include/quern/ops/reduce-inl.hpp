@@ -156,7 +156,7 @@ QUERN_REDUCE(ReduceSumSquare, 18, sum_square)
         static constexpr OpDef def{.name = #Name, .min_in = 1, .max_in = 1, .newest = 13,                  \
                                    .infer = ops_reduce::infer_arg, .lower = ops_reduce::lower_arg<max>,    \
                                    .lower_device = ops_reduce::lower_arg<max>,                             \
-                                   .compute = Compute::arith, .promote_out = 0};                           \
+                                   .compute = Compute::arith, .promote_out = 0, .narrow = Narrow::any};    \
         return def;                                                                                        \
     }
 QUERN_ARG(ArgMax, true)

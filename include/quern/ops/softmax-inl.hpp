@@ -62,15 +62,16 @@ inline Lowered lower_hardmax(const LowerCtx& c) { return Lowered(std::make_uniqu
 
 }  // namespace ops_softmax
 
-#define QUERN_SOFTMAX(Name, which, lower_function, device_function)                                              \
+#define QUERN_SOFTMAX(Name, which, lower_function, device_function, narrow_types)                                \
     QUERN_INLINE const OpDef& op_##Name() {                                                                      \
         static constexpr OpDef def{.name = #Name, .min_in = 1, .max_in = 1, .newest = 13,                        \
-                                   .import = ops_softmax::import_rows<which>, .infer = ops_softmax::infer,            \
-                                   .lower = ops_softmax::lower_function, .lower_device = device_function, .compute = Compute::real}; \
+                                   .import = ops_softmax::import_rows<which>, .infer = ops_softmax::infer,       \
+                                   .lower = ops_softmax::lower_function, .lower_device = device_function,        \
+                                   .compute = Compute::real, .narrow = narrow_types};                            \
         return def;                                                                                              \
     }
-QUERN_SOFTMAX(Softmax, 0, lower<false>, ops_softmax::lower<false>)
-QUERN_SOFTMAX(LogSoftmax, 1, lower<true>, ops_softmax::lower<true>)
-QUERN_SOFTMAX(Hardmax, 2, lower_hardmax, nullptr)
+QUERN_SOFTMAX(Softmax, 0, lower<false>, ops_softmax::lower<false>, Narrow::halves)
+QUERN_SOFTMAX(LogSoftmax, 1, lower<true>, ops_softmax::lower<true>, Narrow::halves)
+QUERN_SOFTMAX(Hardmax, 2, lower_hardmax, nullptr, Narrow::none)
 #undef QUERN_SOFTMAX
 QUERN_END

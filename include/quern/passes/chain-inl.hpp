@@ -67,8 +67,7 @@ inline bool chain(Graph& g, const PassContext& ctx) {
         trial.op = &op_named("quern::FusedDepthwise");
         trial.attrs = attrs;
         const TrialTarget asked(ctx.target);
-        LowerCtx lower{trial, trial.attrs, {}, {}, asked.target};
-        for (ValueId v : in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+        const LowerCtx lower{trial, trial.attrs, facts_of(g, in), {}, asked.target};
         if (!conv::refuse_chain(ops_chain::problem(lower), ctx.target).empty()) continue;
         const Node* end = last ? last : middle;
         ValueId out = end->out[0];
@@ -101,8 +100,7 @@ inline bool take_gate(Graph& g, NodeId id, const std::vector<int>& uses, const s
         in[0] = mul.in[side];
         in[4] = mul.in[1 - side];
         const TrialTarget asked(ctx.target);
-        LowerCtx lower{last, last.attrs, {}, {}, asked.target};
-        for (ValueId v : in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+        const LowerCtx lower{last, last.attrs, facts_of(g, in), {}, asked.target};
         if (best_rank(Family::conv, ops_fused::conv_problem(lower), ctx.target) == std::numeric_limits<int>::max()) continue;
         last.in = std::move(in);
         g.remove_node(id);
@@ -129,8 +127,7 @@ inline bool take_means(Graph& g, NodeId id, const PassContext& ctx) {
     } else return false;
     trial.op = &op_named("quern::FusedDepthwise");
     const TrialTarget asked(ctx.target);
-    LowerCtx lower{trial, trial.attrs, {}, {&g.fact(mean.in[0]), &g.fact(mean.out[0])}, asked.target};
-    for (ValueId v : trial.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+    const LowerCtx lower{trial, trial.attrs, facts_of(g, trial.in), {&g.fact(mean.in[0]), &g.fact(mean.out[0])}, asked.target};
     if (!conv::refuse_chain(ops_chain::problem(lower), ctx.target).empty()) return false;
     std::string name = made->name, origin = made->origin;
     std::vector<ValueId> out{mean.in[0], mean.out[0]};

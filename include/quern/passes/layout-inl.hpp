@@ -54,8 +54,7 @@ struct Layout {
         const Fact &x = g.fact(n.in[0]), &w = g.fact(n.in[1]);
         if (x.dtype != DType::f32 || !x.ranked || x.rank() < 3 || !w.is_const() || n.attrs.s("layout", "nchw") != "nchw") return false;
         const TrialTarget trial(ctx.target);
-        LowerCtx lower{n, n.attrs, {}, {}, trial.target};
-        for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+        const LowerCtx lower{n, n.attrs, facts_of(g, n.in), {}, trial.target};
         conv::Problem p = ops_conv::problem(lower);
         p.has_residual = n.in.size() > 3 && n.in[3] != no_value;
         p.post = n.attrs.has("activation") ? vec::Post::relu : vec::Post::none;
@@ -372,8 +371,7 @@ inline void planar(Graph& g, NodeId id, const PassContext& ctx) {
     const Node* t = g.producer(n.in[0]);
     if (!is_op(t, "Transpose") || g.fact(n.in[0]).rank() != 4 || t->attrs.ints("perm") != to_last(4)) return;
     const TrialTarget trial(ctx.target);
-    LowerCtx lower{n, n.attrs, {}, {}, trial.target};
-    for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+    const LowerCtx lower{n, n.attrs, facts_of(g, n.in), {}, trial.target};
     if (!conv::refuse_planar(ops_planar::problem(lower), ctx.target).empty()) return;
     n.in[0] = t->in[0];
     n.attrs.erase("layout");

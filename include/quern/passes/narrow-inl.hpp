@@ -123,11 +123,8 @@ inline bool Narrowing::inputs(const Node& n, DType t, std::vector<Input>& how) c
 inline std::vector<std::size_t> Narrowing::outputs(const Node& n, DType t, const std::vector<Input>& how) const {
     std::vector<std::size_t> narrow;
     InferCtx infer(n);
-    TrialPacks packs;
-    Target target = ctx.target;
-    target.refusals = nullptr;
-    target.packs = &packs;
-    LowerCtx lower{n, n.attrs, {}, {}, target};
+    const TrialTarget trial(ctx.target);
+    LowerCtx lower{n, n.attrs, {}, {}, trial.target};
     for (std::size_t i = 0; i < n.in.size(); ++i) infer.inputs.push_back(n.in[i] == no_value ? nullptr : &how[i].fact);
     lower.inputs = infer.inputs;
     infer.outputs.resize(n.out.size());

@@ -113,13 +113,8 @@ inline std::string Placement::refusal(NodeId id) {
             if (!sized[v]) return "sizes of '" + g.values[v].name + "' come from data";
         }
     if (small_integers(n)) return "a few integers stay on the host";
-    TrialPacks packs;
-    Target target = ctx.target;
-    target.refusals = nullptr;
-    target.packs = &packs;
-    LowerCtx lower{n, n.attrs, {}, {}, target};
-    for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
-    for (ValueId v : n.out) lower.outputs.push_back(v == no_value ? nullptr : &g.fact(v));
+    const TrialTarget trial(ctx.target);
+    const LowerCtx lower{n, n.attrs, facts_of(g, n.in), facts_of(g, n.out), trial.target};
     auto made = guarded([&] { return n.op->lower_device(lower); });
     if (!made) return made.error().code() == ErrorCode::unsupported ? made.error().message() : made.error().what();
     view_of[id] = made->view_of;

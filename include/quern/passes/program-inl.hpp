@@ -67,13 +67,9 @@ inline std::optional<Piece> Programs::read(NodeId id) const {
     Backend backend{"programs", {}, n.device, nullptr};
     backend.lists[static_cast<int>(Family::elementwise)] = line;
     const Backend* const backends[] = {&backend};
-    Target target = ctx.target;
-    target.backends = backends;
-    target.refusals = target.accepted = nullptr;
-    TrialPacks packs;
-    target.packs = &packs;
-    LowerCtx lower{n, n.attrs, {}, {&g.fact(n.out[0])}, target};
-    for (ValueId v : n.in) lower.inputs.push_back(v == no_value ? nullptr : &g.fact(v));
+    TrialTarget trial(ctx.target);
+    trial.target.backends = backends;
+    const LowerCtx lower{n, n.attrs, facts_of(g, n.in), {&g.fact(n.out[0])}, trial.target};
     const auto made = guarded([&] { return n.op->lower_device(lower); });
     if (!made || !made->kernel || made->kernel->name() != CaughtProgram::label) return {};
     const ew::Problem& p = static_cast<const CaughtProgram&>(*made->kernel).problem;

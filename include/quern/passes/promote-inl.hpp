@@ -18,11 +18,10 @@ inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin) 
     return out;
 }
 
-inline bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 /// Operators whose float inputs and outputs are of one type, which may be a wider one. They compute in halves by themselves; between
 /// operators that compute wide they stay wide, too: nothing is rounded and cast in between.
 inline bool may_widen(const OpDef& op) {
-    if (detail::converts_rows(op)) return true;
+    if (op.narrow == Narrow::halves) return true;
     for (const char* name : {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Concat", "Split", "Slice", "Gather", "Where",
                              "Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu",
                              "Swish", "HardSwish", "Clip", "Max", "Min"})

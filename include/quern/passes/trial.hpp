@@ -16,9 +16,12 @@ public:
     void consumed(const void*, std::size_t) noexcept override {}
 };
 
-/// `target` for kernels that are only asked whether they would be made.
+/// A target for kernels that are only asked whether they would be made: packs nothing, and nobody reads the reasons.
 struct TrialTarget {
-    explicit TrialTarget(const Target& of) : target(of) { target.packs = &packs; }
+    explicit TrialTarget(const Target& of) : target(of) {
+        target.packs = &packs;
+        target.refusals = target.accepted = nullptr;
+    }
     TrialTarget(const TrialTarget&) = delete;
     TrialPacks packs;
     Target target;

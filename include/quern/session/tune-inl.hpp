@@ -60,9 +60,7 @@ inline std::string fastest(const Runner& runner, int step, Workers& workers) {
     for (const std::string& candidate : st.accepted) {
         Target t = p.target;
         t.prefer = candidate;
-        LowerCtx ctx{n, n.attrs, {}, {}, t};
-        for (ValueId v : n.in) ctx.inputs.push_back(v == no_value ? nullptr : &p.graph.fact(v));
-        for (ValueId v : n.out) ctx.outputs.push_back(v == no_value ? nullptr : &p.graph.fact(v));
+        LowerCtx ctx{n, n.attrs, facts_of(p.graph, n.in), facts_of(p.graph, n.out), t};
         Lowered l = n.op->lower(ctx);
         if (!l.kernel) continue;
         double us = time_kernel(*l.kernel, runner, step, workers);
