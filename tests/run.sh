@@ -2,11 +2,11 @@
 # Sets up, builds and runs every test. Arguments go to ctest (-R NAME, -LE slow, ...).
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 
-install_packages libgtest-dev pkg-config
+install_packages libgtest-dev libbenchmark-dev pkg-config
 install_onednn
 install_test_python
 install_cuobjdump
-configure -DQUERN_BUILD_TESTS=ON -DQUERN_BUILD_BOTH=ON
+configure -DQUERN_BUILD_TESTS=ON -DQUERN_BUILD_BOTH=ON -DQUERN_BUILD_BENCH=ON
 build_targets all
 
 say "testing"
