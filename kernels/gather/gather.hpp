@@ -164,10 +164,13 @@ public:
             const T* s = x.in<T>();
             T* d = y.out<T>();
             call.workers.ranges(batches * tuples, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
-                for (; b < e; ++b) {
-                    std::int64_t off = b / tuples * per_batch;
-                    for (int k = 0; k < t; ++k) off += checked_index(ix[b * t + k], x.dims[batch_ + k]) * sx[batch_ + k];
-                    copy_run(d + b * inner, s + off, inner);
+                while (b < e) {  // the tuples of one batch
+                    const std::int64_t base = b / tuples * per_batch;
+                    for (const std::int64_t end = std::min(e, (b / tuples + 1) * tuples); b < end; ++b) {
+                        std::int64_t off = base;
+                        for (int k = 0; k < t; ++k) off += checked_index(ix[b * t + k], x.dims[batch_ + k]) * sx[batch_ + k];
+                        copy_run(d + b * inner, s + off, inner);
+                    }
                 }
             });
         });

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <quern/kernels/gather/gather.hpp>
+#include <quern/kernels/select/order.hpp>
 #include <quern/tensor/half.hpp>
 
 QUERN_BEGIN
@@ -42,19 +43,19 @@ public:
     }
     void run(const Call& call) const override {
         const View &x = call.in[0], &y = call.out[0];
-        const std::int64_t n = y.rank == 2 ? y.dims[1] : 0;
-        std::int64_t sx[max_rank], k = 0;
-        strides(x.shape(), sx);
+        if (x.rank == 0) return;
+        const std::int64_t n = y.rank == 2 ? y.dims[1] : 0, last = x.dims[x.rank - 1];
+        auto* at = y.out<std::int64_t>();
+        std::int64_t index[max_rank] = {}, k = 0;  // of the row
         dispatch_values(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
-            for (std::int64_t i = 0, c = x.count(); i < c && k < n; ++i) {
-                if (!is_set(x.in<T>()[i])) continue;
-                std::int64_t rest = i;
-                for (int a = 0; a < x.rank; ++a) {
-                    y.out<std::int64_t>()[a * n + k] = rest / sx[a];
-                    rest %= sx[a];
-                }
-                ++k;
+            const T* p = x.in<T>();
+            for (std::int64_t rows = last ? x.count() / last : 0; rows > 0 && k < n; --rows, p += last) {
+                const std::int64_t first = k;
+                std::int64_t* to = at + (x.rank - 1) * n;
+                for (std::int64_t i = 0; i < last && k < n; ++i) to[k] = i, k += is_set(p[i]);
+                for (int a = 0; a + 1 < x.rank; ++a) std::fill(at + a * n + first, at + a * n + k, index[a]);
+                for (int a = x.rank - 2; a >= 0 && ++index[a] == x.dims[a]; --a) index[a] = 0;
             }
         });
     }
@@ -135,7 +136,18 @@ public:
 
 private:
     static std::size_t row_bytes(std::int64_t n) { return (static_cast<std::size_t>(n) * 8 + 63) / 64 * 64; }
+    /// The positions of the first k to `at`, which has room for n.
     template <class T> void row(const T* x, std::int64_t n, std::int64_t k, std::int64_t step, std::int64_t* at) const {
+        if constexpr (sizeof(T) == 4)
+            if (n <= most_ranked) {
+                auto* r = reinterpret_cast<std::uint64_t*>(at);
+                for (std::int64_t i = 0; i < n; ++i) r[i] = ranked(largest_ ? ~rank_of(x[i * step]) : rank_of(x[i * step]), i);
+                if (k < n) std::nth_element(r, r + k, r + n);
+                if (sorted_) std::sort(r, r + k);
+                for (std::int64_t i = 0; i < k; ++i) at[i] = position_of(r[i]);
+                if (!sorted_) std::sort(at, at + k);
+                return;
+            }
         std::iota(at, at + n, std::int64_t{0});
         auto before = [&](std::int64_t a, std::int64_t b) {
             const T u = x[a * step], w = x[b * step];

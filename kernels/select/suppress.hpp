@@ -1,13 +1,12 @@
 // NonMaxSuppression.
 #pragma once
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
-#include <utility>
 #include <vector>
 
 #include <quern/kernels/kernel.hpp>
+#include <quern/kernels/select/order.hpp>
 
 QUERN_BEGIN
 namespace selection {
@@ -84,11 +83,7 @@ private:
         return {std::min(p[0], p[2]), std::min(p[1], p[3]), std::max(p[0], p[2]), std::max(p[1], p[3])};
     }
     /// Sorts by score, the largest first and NaN last; equal ones stay in order.
-    static std::uint32_t key(float score) {
-        if (score != score) return ~0u;
-        auto bits = std::bit_cast<std::uint32_t>(score + 0.f);  // -0 is 0
-        return bits >> 31 ? bits : ~(bits | 0x80000000u);
-    }
+    static std::uint64_t key(float score, std::int64_t i) { return ranked(score != score ? ~0u : ~rank_of(score), i); }
     struct Limits {
         std::int64_t count;
         float iou, least;
@@ -96,19 +91,29 @@ private:
     };
     /// The boxes of one class that stay, best first.
     std::vector<std::int64_t> one(const float* boxes, const float* s, std::int64_t n, const Limits& l) const {
-        std::vector<std::pair<std::uint32_t, std::int64_t>> order;
+        std::vector<std::uint64_t> order;
+        order.reserve(static_cast<std::size_t>(n));
         float lo = std::numeric_limits<float>::infinity(), hi = -lo;
         for (std::int64_t i = 0; i < n; ++i)
             if (!l.cut || s[i] > l.least) {
-                order.emplace_back(key(s[i]), i);
+                order.push_back(key(s[i], i));
                 float x = box(boxes + i * 4).x0;
                 lo = std::min(lo, x), hi = std::max(hi, x);
             }
-        std::sort(order.begin(), order.end());
         Strips chosen(lo, hi, static_cast<std::int64_t>(order.size()));
         std::vector<std::int64_t> kept;
-        for (const auto& [score, i] : order) {
-            if (static_cast<std::int64_t>(kept.size()) >= l.count) break;
+        // Only as many are put in order as are looked at.
+        std::size_t sorted = 0, next = static_cast<std::size_t>(std::max<std::int64_t>(128, std::min(l.count, n))) * 2;
+        for (std::size_t at = 0; at < order.size() && static_cast<std::int64_t>(kept.size()) < l.count; ++at) {
+            if (at == sorted) {
+                auto from = order.begin() + static_cast<std::ptrdiff_t>(sorted);
+                sorted += std::min(next, order.size() - sorted);
+                auto to = order.begin() + static_cast<std::ptrdiff_t>(sorted);
+                if (to != order.end()) std::nth_element(from, to, order.end());
+                std::sort(from, to);
+                next *= 4;
+            }
+            const std::int64_t i = position_of(order[at]);
             Box b = box(boxes + i * 4);
             const bool area = b.x1 > b.x0 && b.y1 > b.y0;  // what has none overlaps nothing, and any number of such boxes may be there
             if (area && chosen.overlaps(b, l.iou)) continue;
@@ -125,6 +130,7 @@ private:
         if (l.cut) l.least = *call.in[4].in<float>();
         const std::int64_t n = boxes.dims[1], classes = scores.dims[1];
         if (n == 0) return {};
+        if (n > most_ranked) raise(ErrorCode::shape_mismatch, std::to_string(n) + " boxes; accepted: up to " + std::to_string(most_ranked));
         std::vector<std::vector<std::int64_t>> kept(static_cast<std::size_t>(scores.dims[0] * classes));
         call.workers.for_each(scores.dims[0] * classes, [&](std::int64_t bc) {
             kept[static_cast<std::size_t>(bc)] = one(boxes.in<float>() + bc / classes * n * 4, scores.in<float>() + bc * n, n, l);

@@ -187,6 +187,57 @@ TEST(Select, SizesThatOnlyDataDecides) {
     expect_near(engine.run({{"x", floats({4}, {1, 2, -1, 3})}})[0].second, floats({4}, {1, 4, 1, 9}));
     expect_near(engine.run({{"x", Tensor(DType::f32, {0})}})[0].second, floats({0}, {}));
 }
+TEST(Select, TopKIsTheBeginningOfAStableSort) {
+    const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+    const std::vector<float> some = {0.f, -0.f, 1, -1, 2.5f, nan, -nan, inf, -inf, 1e-40f, -1e-40f, 3};
+    for (bool integers : {false, true})
+        for (std::int64_t largest : {0, 1})
+            for (std::int64_t sorted : {0, 1})
+                for (std::int64_t n : {1, 7, 300}) {
+                    Tensor x(integers ? DType::i32 : DType::f32, {n, 2});
+                    auto value = [&](std::int64_t i, std::int64_t c) { return some[static_cast<std::size_t>((i * 31 + c * 7 + i * i) % 12)]; };
+                    auto whole = [&](std::int64_t i, std::int64_t c) { return static_cast<std::int32_t>((i * 2654435761u + static_cast<unsigned>(c)) >> 3) * (i % 3 ? 1 : -1) % 97; };
+                    for (std::int64_t i = 0; i < 2 * n; ++i)
+                        if (integers) x.data<std::int32_t>()[i] = whole(i / 2, i % 2);
+                        else x.data<float>()[i] = value(i / 2, i % 2);
+                    for (std::int64_t k : {std::int64_t{1}, n / 2, n}) {
+                        auto y = run_op("TopK", {x, ints({1}, {k})}, {attribute_i("axis", 0), attribute_i("largest", largest), attribute_i("sorted", sorted)}, 20, 2);
+                        for (std::int64_t c = 0; c < 2; ++c) {
+                            std::vector<std::int64_t> at(static_cast<std::size_t>(n));
+                            std::iota(at.begin(), at.end(), 0);
+                            std::stable_sort(at.begin(), at.end(), [&](std::int64_t a, std::int64_t b) {
+                                if (integers) return largest ? whole(a, c) > whole(b, c) : whole(a, c) < whole(b, c);
+                                float u = value(a, c), v = value(b, c);
+                                if (u != u || v != v) return largest ? u != u && v == v : u == u && v != v;
+                                return largest ? u > v : u < v;
+                            });
+                            at.resize(static_cast<std::size_t>(k));
+                            if (!sorted) std::sort(at.begin(), at.end());
+                            for (std::int64_t j = 0; j < k; ++j) ASSERT_EQ(y[1].data<std::int64_t>()[static_cast<std::size_t>(2 * j + c)], at[static_cast<std::size_t>(j)]) << n << " " << k << " " << j;
+                        }
+                    }
+                }
+}
+TEST(Select, NonZeroOfSeveralDimensions) {
+    for (std::vector<std::int64_t> dims : {std::vector<std::int64_t>{17}, {3, 5}, {2, 1, 9}, {3, 4, 1}, {2, 3, 2, 5}}) {
+        std::int64_t n = 1;
+        for (std::int64_t d : dims) n *= d;
+        Tensor x(DType::f32, quern::Shape(std::span<const std::int64_t>(dims)));
+        std::vector<std::vector<std::int64_t>> expected;
+        for (std::int64_t i = 0; i < n; ++i) {
+            x.data<float>()[i] = i * 7 % 5 < 2 ? 0.f : 1.f;
+            if (x.data<float>()[i] == 0) continue;
+            std::vector<std::int64_t> at(dims.size());
+            std::int64_t rest = i;
+            for (std::size_t a = dims.size(); a-- > 0;) at[a] = rest % dims[a], rest /= dims[a];
+            expected.push_back(at);
+        }
+        auto y = run_op("NonZero", {x});
+        ASSERT_EQ(y[0].count(), static_cast<std::int64_t>(expected.size() * dims.size()));
+        for (std::size_t k = 0; k < expected.size(); ++k)
+            for (std::size_t a = 0; a < dims.size(); ++a) EXPECT_EQ(y[0].data<std::int64_t>()[a * expected.size() + k], expected[k][a]);
+    }
+}
 TEST(Select, TopKOrdersTiesAndNaN) {
     const float nan = std::nanf("");
     auto y = run_op("TopK", {floats({6}, {1, 3, nan, 3, -1, 3}), ints({1}, {4})}, {}, 20, 2);

@@ -54,6 +54,8 @@ TEST(NonMaxSuppression, KeepsWhatThePlainRuleKeeps) {
     compare(700, 300, 2, 0, 10000, 0.f);        // small boxes, few overlaps
     compare(500, 0, 100, 0, 10000, 0.7f);       // all from one corner
     compare(900, 300, 300, 0, 25, 0.9f);        // stops at the limit
+    compare(6000, 3000, 20, 0, 3, 0.5f);        // long before all are in order
+    compare(3000, 40, 30, 0, 200, 0.3f);        // many go before the limit is reached
 }
 TEST(NonMaxSuppression, HostileCoordinates) {
     float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN(), big = std::numeric_limits<float>::max();

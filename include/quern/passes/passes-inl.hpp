@@ -7,6 +7,7 @@
 #include "fold-inl.hpp"
 #include "fuse-inl.hpp"
 #include "layout-inl.hpp"
+#include "limit-inl.hpp"
 #include "pattern-inl.hpp"
 #include "product-inl.hpp"
 #include "narrow-inl.hpp"
@@ -101,6 +102,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"quantized", passes_detail::quantized, false, false},
         {"fold", passes_detail::fold_constants, true, true},
         {"inline_if", passes_detail::inline_if, true, false},
+        {"limit", passes_detail::limit_selections, true, false},
         {"simplify", passes_detail::simplify, true, false},
         {"control", passes_detail::trim_control, true, false},
         {"fold_again", passes_detail::fold_constants, true, false},
