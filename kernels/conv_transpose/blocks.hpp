@@ -20,6 +20,7 @@ public:
         unread = 1u << 1;
         c_ = w.shape()[0], m_ = w.shape()[1], kh_ = w.shape()[2], kw_ = w.shape()[3];
         std::int64_t n = kw_ * m_;
+        strided_out = m_ % t_.panel == 0;
         each_ = static_cast<std::int64_t>((t_.packed_floats(n, c_) + 15) / 16 * 16);
         packed_ = packed_weights(target, std::string("conv_transpose.blocks ") + t_.name, {w}, static_cast<std::size_t>(each_ * kh_) * sizeof(float), [&](std::byte* to) {
             const auto* from = static_cast<const float*>(w.raw());
@@ -50,13 +51,16 @@ public:
             for (std::int64_t j = 0; j < kw_; ++j) std::copy_n(call.in[2].in<float>(), m_, bias + j * m_);
             e.bias_row = bias;
         }
+        // Where pixels of Y lie apart a product gives one column of the kernel, whose panels begin where the last one's end.
+        const std::int64_t calls = y.pitch ? kw_ : 1, columns = n / calls, row = y.row();
         std::int64_t grain = std::clamp<std::int64_t>((2 << 20) / std::max<std::int64_t>(1, w * c_ * n), 1, std::max<std::int64_t>(1, h)), tiles = (h + grain - 1) / grain;
         call.workers.for_each(x.dims[0] * kh_ * tiles, [&](std::int64_t t, int worker) {
             std::int64_t image = t / (kh_ * tiles), i = t / tiles % kh_, r0 = t % tiles * grain;
             std::byte* mine = call.scratch + head() + static_cast<std::size_t>(worker) * work(w);
             for (std::int64_t r = r0; r < std::min(h, r0 + grain); ++r)
-                t_.gemm_packed_f32(w, n, c_, x.in<float>() + (image * h + r) * w * c_, c_, false, static_cast<const float*>(packed_.raw()) + i * each_,
-                                   y.out<float>() + ((image * h + r) * kh_ + i) * w * n, n, e, mine);
+                for (std::int64_t j = 0; j < calls; ++j)
+                    t_.gemm_packed_f32(w, columns, c_, x.in<float>() + (image * h + r) * w * c_, c_, false, static_cast<const float*>(packed_.raw()) + i * each_ + j * columns * c_,
+                                       y.out<float>() + (((image * h + r) * kh_ + i) * w * kw_ + j) * row, kw_ * row, e, mine);
         });
     }
 

@@ -201,16 +201,16 @@ template <class F> void pass(const Axis& t, F extrapolation, const F* x, F* y, s
 }
 
 /// Two linear passes over neighbouring axes at once, with the bits of one after the other and nothing between them:
-/// x[outer, rows.in, columns.in, inner] -> y[outer, rows.out, columns.out, inner].
-template <class F> void planes(const Axis& columns, const Axis& rows, const F* x, F* y, std::int64_t outer, std::int64_t inner, Workers& workers) {
+/// x[outer, rows.in, columns.in, inner] -> y[outer, rows.out, columns.out, inner], `apart` elements from each inner to the next.
+template <class F> void planes(const Axis& columns, const Axis& rows, const F* x, F* y, std::int64_t outer, std::int64_t inner, std::int64_t apart, Workers& workers) {
     workers.ranges(outer * rows.out, std::max<std::int64_t>(1, movement::tile_elements / (columns.out * inner * 4)), [&](std::int64_t b, std::int64_t e) {
         for (; b < e; ++b) {
             const std::int64_t row = 2 * (b % rows.out);
             const F* plane = x + b / rows.out * rows.in * columns.in * inner;
             const F *above = plane + rows.index[static_cast<std::size_t>(row)] * columns.in * inner, *below = plane + rows.index[static_cast<std::size_t>(row) + 1] * columns.in * inner;
             const F v0 = static_cast<F>(rows.weight[static_cast<std::size_t>(row)]), v1 = static_cast<F>(rows.weight[static_cast<std::size_t>(row) + 1]);
-            F* d = y + b * columns.out * inner;
-            for (std::size_t o = 0; o < static_cast<std::size_t>(columns.out); ++o, d += inner) {
+            F* d = y + b * columns.out * apart;
+            for (std::size_t o = 0; o < static_cast<std::size_t>(columns.out); ++o, d += apart) {
                 const std::int64_t left = columns.index[2 * o] * inner, right = columns.index[2 * o + 1] * inner;
                 const F *a0 = above + left, *a1 = above + right, *b0 = below + left, *b1 = below + right;
                 const F h0 = static_cast<F>(columns.weight[2 * o]), h1 = static_cast<F>(columns.weight[2 * o + 1]);
@@ -239,7 +239,7 @@ inline void build(const Spec& s, Tables& t, std::span<const std::int64_t> in, st
     }
 }
 
-/// y by index tables; every type.
+/// y by index tables; every type. Where rows of y lie apart its last axis does not move.
 template <class T> void nearest(const Tables& t, T extrapolation, const View& x, const View& y, Workers& workers) {
     const Axis* of[movement::max_rank] = {};
     for (auto& a : t.axes) of[a.axis] = &a;
@@ -256,6 +256,19 @@ template <class T> void nearest(const Tables& t, T extrapolation, const View& x,
         movement::SourceRow from_row(last, x.dims, place);
         for (movement::Counter row(last, y.dims, b); b < e; ++b, row.next()) {
             const std::int64_t off = from_row(row);
+            if (y.pitch) {
+                const std::int64_t inner = y.dims[y.rank - 1], rows = block / inner;
+                T* to = y.out<T>() + b * n * rows * y.pitch;
+                for (std::int64_t o = 0; o < n; ++o) {
+                    const std::int64_t p = off < 0 ? -1 : source(of[last], o);
+                    const T* s = x.in<T>() + (p < 0 ? 0 : (off * nx + p) * block);
+                    for (std::int64_t r = 0; r < rows; ++r, to += y.pitch) {
+                        if (p < 0) std::fill(to, to + inner, extrapolation);
+                        else movement::copy_run(to, s + r * inner, inner);
+                    }
+                }
+                continue;
+            }
             T* d = y.out<T>() + b * n * block;
             if (off < 0) {
                 std::fill(d, d + n * block, extrapolation);
@@ -300,8 +313,10 @@ template <class T, class F> T store(F v) {
 class Resize final : public Kernel {
 public:
     /// What is constant is given: empty vectors where not.
-    Resize(Spec s, std::vector<float> scales, std::vector<double> roi, bool shape_only, bool measured)
-        : spec_(std::move(s)), scales_(std::move(scales)), roi_(std::move(roi)), ready_(shape_only), measured_(measured) {}
+    Resize(Spec s, int rank, std::vector<float> scales, std::vector<double> roi, bool shape_only, bool measured)
+        : spec_(std::move(s)), scales_(std::move(scales)), roi_(std::move(roi)), ready_(shape_only), measured_(measured) {
+        strided_out = ready_ && std::find(spec_.axes.begin(), spec_.axes.end(), rank - 1) == spec_.axes.end();
+    }
     const char* name() const noexcept override { return "resize.portable"; }
     Booking book(std::span<const View> in, std::span<const View> out, int) const override {
         Booking b;
@@ -313,6 +328,7 @@ public:
             b.state = t;
         }
         if (spec_.mode != Mode::nearest) b.scratch = 2 * buffer_bytes(static_cast<const Tables*>(b.state.get()), in[0], out[0]);
+        if (out[0].pitch && b.state && !takes_pitch(*static_cast<const Tables*>(b.state.get()), in[0], out[0])) b.scratch += storage_bytes(out[0].dtype, out[0].count());
         return b;
     }
     bool measure(const Call& call, std::vector<std::int64_t>* dims) const override {
@@ -335,16 +351,36 @@ public:
             build(spec_, local, x.shape(), y.shape(), scale, read_roi(call, roi) ? roi : nullptr);
             t = &local;
         }
-        if (t->axes.empty()) return movement::copy_flat(y.dtype, x.data, 0, y.data, 0, y.count(), call.workers);
-        if (spec_.mode == Mode::nearest) run_nearest(*t, x, y, call.workers);
-        else dispatch_plain(y.dtype, [&](auto tag) {
-            using T = typename decltype(tag)::type;
-            if constexpr (std::is_same_v<T, double> || (std::is_integral_v<T> && sizeof(T) >= 4)) passes<T, double>(*t, x, y, call);
-            else passes<T, float>(*t, x, y, call);
-        });
+        if (y.pitch && !takes_pitch(*t, x, y)) {
+            View dense = y;
+            dense.pitch = 0;
+            dense.data = call.scratch + (spec_.mode == Mode::nearest ? 0 : 2 * buffer_bytes(t, x, y));
+            go(*t, x, dense, call);
+            return copy_rows(dense, y, call.workers);
+        }
+        go(*t, x, y, call);
     }
 
 private:
+    /// Writes rows that lie apart itself.
+    bool takes_pitch(const Tables& t, const View& x, const View& y) const {
+        return t.axes.empty() || spec_.mode == Mode::nearest || (direct(y) && t.axes[0].axis == y.rank - 2 && t.planar(inner_of(t, x)));
+    }
+    static void copy_rows(const View& from, const View& to, Workers& w) {
+        movement::Region r;
+        r.axis(to.count(0, to.rank - 1), from.row(), to.row());
+        r.axis(to.dim(-1), 1, 1);
+        movement::copy(to.dtype, r, from.data, 0, to.data, 0, w);
+    }
+    void go(const Tables& t, const View& x, const View& y, const Call& call) const {
+        if (t.axes.empty()) return y.pitch ? copy_rows(x, y, call.workers) : movement::copy_flat(y.dtype, x.data, 0, y.data, 0, y.count(), call.workers);
+        if (spec_.mode == Mode::nearest) run_nearest(t, x, y, call.workers);
+        else dispatch_plain(y.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            if constexpr (std::is_same_v<T, double> || (std::is_integral_v<T> && sizeof(T) >= 4)) passes<T, double>(t, x, y, call);
+            else passes<T, float>(t, x, y, call);
+        });
+    }
     static bool direct(const View& y) { return y.dtype == DType::f32 || y.dtype == DType::f64; }
     static std::int64_t inner_of(const Tables& t, const View& x) { return t.axes.empty() ? 1 : x.count(t.axes[0].axis + 1, x.rank); }
     /// Of one of the two buffers that passes write in turn.
@@ -396,7 +432,7 @@ private:
         constexpr bool direct = std::is_same_v<T, F>;
         if constexpr (direct)
             if (std::int64_t inner = inner_of(t, x); t.planar(inner))
-                return planes(t.axes[0], t.axes[1], x.in<F>(), y.out<F>(), x.count(0, t.axes[1].axis), inner, call.workers);
+                return planes(t.axes[0], t.axes[1], x.in<F>(), y.out<F>(), x.count(0, t.axes[1].axis), inner, y.pitch ? y.pitch : inner, call.workers);
         const F* from;
         int next = 0;
         if constexpr (direct) from = x.in<F>();

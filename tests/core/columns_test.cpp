@@ -110,5 +110,34 @@ TEST(Columns, ChainsPicturesAndNormalizations) {
         EXPECT_EQ(count(plan, "by concat"), 0) << plan;
     }
 }
+TEST(Columns, WhatMakesPicturesLarger) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    struct Case {
+        const char* mode;
+        std::vector<float> scales;
+    };
+    const std::vector<Case> cases{{"linear", {1, 1, 2, 2}}, {"nearest", {1, 1, 2, 2}}, {"nearest", {1, 1, 3, 1}}, {"nearest", {1, 1, 1, 1}}, {"linear", {1, 1, 1, 1.5f}}, {"cubic", {1, 1, 2, 3}}};
+    for (auto& [mode, scales] : cases) {
+        SCOPED_TRACE(std::string(mode) + " " + std::to_string(scales[2]) + " " + std::to_string(scales[3]));
+        const auto kh = static_cast<std::int64_t>(scales[2]), kw = static_cast<std::int64_t>(scales[3]);
+        auto b = parts();
+        b.constant("s", Tensor::from(std::span<const float>(scales), {4}));
+        b.node("Resize", {"a", "", "s"}, {"l"}, {quern::onnx::attribute_s("mode", mode)});
+        b.node("Resize", {"b", "", "s"}, {"m"}, {quern::onnx::attribute_s("mode", "nearest")});
+        std::vector<std::string> in{"l", "m"}, dense{"l", "m"};
+        if (static_cast<float>(kw) == scales[3]) {
+            b.constant("wt", ramp({32, 64, kh, kw}, 0.01f, -0.3f)).constant("bt", ramp({64}, 0.1f, -2.f));
+            b.node("ConvTranspose", {"c", "wt", "bt"}, {"t"}, {attribute_ints("strides", {kh, kw})});
+            in.push_back("t"), dense.push_back("t");
+        }
+        b.constant("wl", ramp({8, in.size() == 3 ? 112 : 48, 1, 1}, 0.01f, -0.3f));
+        b.node("Concat", in, {"k"}, {channels()}).node("Conv", {"k", "wl"}, {"y"}).output("y");
+        for (auto [n, h, w] : {std::tuple{2, 9, 11}, std::tuple{1, 1, 2}}) {
+            auto plan = same_bits(b, picture(n, h, w), dense);
+            EXPECT_EQ(count(plan, "by placement"), 1) << plan;
+            EXPECT_EQ(count(plan, "by concat"), 0) << plan;
+        }
+    }
+}
 
 }  // namespace

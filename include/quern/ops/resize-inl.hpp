@@ -157,7 +157,7 @@ QUERN_INLINE Lowered lower(const LowerCtx& ctx) {
         return select(Family::resize, p, ctx.target);
     }
     bool measured = !sizes && scales.empty();
-    return ops_util::kernel<resize::Resize>(std::move(s), std::move(scales), std::move(roi), ready, measured);
+    return ops_util::kernel<resize::Resize>(std::move(s), ctx.in(0).rank(), std::move(scales), std::move(roi), ready, measured);
 }
 
 }  // namespace ops_resize
