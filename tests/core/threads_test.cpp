@@ -196,6 +196,82 @@ TEST(Threads, TakeNoTimeOnceARunIsOver) {
 }
 #endif
 
+/// One run of `n` tiles; f(i, worker).
+template <class F>
+void short_run(ThreadPool& pool, std::int64_t n, F f) {
+    const ThreadPool::Mark m = pool.begin_run();
+    pool.run(n, [](void* c, std::int64_t i, int w) { (*static_cast<F*>(c))(i, w); }, &f);
+    pool.end_run(m);
+}
+/// A pool whose usual run is short: the fastest of some, for a machine may be busy.
+void make_short(ThreadPool& pool) {
+    for (int i = 0; i < 50; ++i) short_run(pool, 8, [](std::int64_t, int) {});
+}
+TEST(ThreadPool, TakesWorkersOffBesideANeighbourAndAsksThemAgain) {
+    ThreadPool pool(4);
+    pool.crowded();
+    EXPECT_EQ(pool.active(), 4);  // nothing is known of the length of runs
+    make_short(pool);
+    for (int left : {3, 2, 1, 1}) {
+        while (pool.active() > left) pool.crowded();
+        pool.crowded();
+        for (int i = 0; i < 200; ++i) {
+            std::vector<std::atomic<int>> done(37);
+            pool.run(37, [](void* c, std::int64_t k, int w) { (*static_cast<std::vector<std::atomic<int>>*>(c))[static_cast<std::size_t>(k)] += w >= 0 && w < 4 ? 1 : 100; }, &done);
+            for (auto& d : done) ASSERT_EQ(d.load(), 1);
+        }
+    }
+    EXPECT_EQ(pool.active(), 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));  // longer than any rest
+    for (int more : {2, 3, 4, 4}) {
+        short_run(pool, 37, [](std::int64_t, int) {});
+        EXPECT_GE(pool.active(), std::min(more, 2));  // a busy machine may take one off again
+    }
+    while (pool.active() > 1) pool.crowded();
+}  // ends with all of its workers resting
+TEST(ThreadPool, KeepsItsWorkersInLongRuns) {
+    ThreadPool pool(2);
+    for (int i = 0; i < 3; ++i) short_run(pool, 2, [](std::int64_t, int) { std::this_thread::sleep_for(std::chrono::milliseconds(9)); });
+    pool.crowded();
+    EXPECT_EQ(pool.active(), 2);
+}
+#if defined(__linux__)
+/// A worker that sleeps within a tile is as good as one whose processor a neighbour has; one that computes is not.
+TEST(ThreadPool, SeesWhoLostItsProcessorWithinATile) {
+    auto milliseconds = [](clockid_t clock) {
+        timespec t{};
+        clock_gettime(clock, &t);
+        return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) * 1e-6;
+    };
+    for (bool sleeps : {true, false}) {
+        bool seen = false;
+        for (int attempt = 0; attempt < 200 && !seen; ++attempt) {
+            ThreadPool pool(2);
+            make_short(pool);
+            if (pool.active() != 2) continue;  // a neighbour was there
+            std::atomic<int> by{-1};
+            double alone = 0, own = 0;
+            short_run(pool, 2, [&](std::int64_t, int worker) {
+                if (worker == 0) {
+                    const double until = milliseconds(CLOCK_MONOTONIC) + 1;  // so that the other takes a tile, too
+                    while (milliseconds(CLOCK_MONOTONIC) < until) {}
+                    return;
+                }
+                by = worker;
+                const double wall = milliseconds(CLOCK_MONOTONIC), mine = milliseconds(CLOCK_THREAD_CPUTIME_ID);
+                if (sleeps) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                else while (milliseconds(CLOCK_MONOTONIC) < wall + 20) {}
+                alone = milliseconds(CLOCK_MONOTONIC) - wall, own = milliseconds(CLOCK_THREAD_CPUTIME_ID) - mine;
+            });
+            if (by != 1 || (!sleeps && own < 0.97 * alone)) continue;  // it came too late, or has lost its processor indeed
+            seen = true;
+            EXPECT_EQ(pool.active(), sleeps ? 1 : 2);
+        }
+        EXPECT_TRUE(seen || !sleeps);
+    }
+}
+#endif
+
 TEST(Threads, QuotasOfControlGroups) {
     namespace fs = std::filesystem;
     fs::path root = fs::path(testing::TempDir()) / "quern_cgroup";

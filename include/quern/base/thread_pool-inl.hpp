@@ -8,7 +8,12 @@
 #include "guard.hpp"
 #include "thread_pool.hpp"
 #if defined(__linux__)
+#include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 #endif
 
 QUERN_BEGIN
@@ -86,26 +91,106 @@ bool spin(std::chrono::steady_clock::time_point start, F&& ready, L&& limit) {
         if (std::chrono::steady_clock::now() - start >= limit()) return ready();
     }
 }
-inline constexpr std::chrono::steady_clock::duration shortest_spin = std::chrono::microseconds(50), longest_spin = std::chrono::milliseconds(1);
+inline constexpr std::chrono::steady_clock::duration shortest_spin = std::chrono::microseconds(50), longest_spin = std::chrono::milliseconds(1),
+    second_look = std::chrono::microseconds(600), later_looks = std::chrono::microseconds(250), short_stay = std::chrono::milliseconds(6), forever = std::chrono::steady_clock::duration::max();
+inline constexpr std::int64_t short_run = 4'000'000, shortest_rest = 16'000'000, longest_rest = 512'000'000, soon = 25'000'000;
+inline std::int64_t nanoseconds(std::chrono::steady_clock::time_point t) { return std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count(); }
+
+/// Sleeps while `word` is `value`, at most for `limit` where the system can do that; may return early.
+inline void sleep_while(const std::atomic<std::uint32_t>& word, std::uint32_t value, std::chrono::steady_clock::duration limit) noexcept {
+#if defined(__linux__)
+    const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(limit).count();
+    const timespec t{static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, limit == forever ? nullptr : &t, nullptr, 0);
+#else
+    (void)limit;
+    word.wait(value);
+#endif
+}
+inline void wake_all(std::atomic<std::uint32_t>& word) noexcept {
+#if defined(__linux__)
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+#else
+    word.notify_all();
+#endif
+}
+/// The processor that the calling thread is on; -1 where that is not known.
+inline int this_cpu() noexcept {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+/// A clock of the processor time of `t`; 0: there is none.
+inline int clock_of(std::thread& t) noexcept {
+#if defined(__linux__)
+    clockid_t id{};
+    return pthread_getcpuclockid(t.native_handle(), &id) == 0 ? static_cast<int>(id) : 0;
+#else
+    (void)t;
+    return 0;
+#endif
+}
+/// Nanoseconds of processor time; -1: not known.
+inline std::int64_t processor_time(int clock) noexcept {
+#if defined(__linux__)
+    timespec t{};
+    if (clock != 0 && clock_gettime(static_cast<clockid_t>(clock), &t) == 0) return static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+#endif
+    (void)clock;
+    return -1;
+}
 }  // namespace detail
 
 QUERN_INLINE ThreadPool::~ThreadPool() {
     stop_.store(true);
     epoch_.fetch_add(1);
-    epoch_.notify_all();
+    recalls_.fetch_add(1);
+    detail::wake_all(epoch_);
+    detail::wake_all(recalls_);
     for (auto& t : threads_) t.join();
 }
 QUERN_INLINE void ThreadPool::start() {
     threads_.reserve(width_ - 1);
     // Where the system gives no more threads, those that are there do all of the work.
     (void)guarded([&] {
-        for (int i = 1; i < width_; ++i) threads_.emplace_back([this, i] { work(i); });
+        for (int i = 1; i < width_; ++i) {
+            threads_.emplace_back([this, i] { work(i); });
+            parts_[static_cast<std::size_t>(i)].clock = detail::clock_of(threads_.back());
+        }
     });
+}
+QUERN_INLINE ThreadPool::Mark ThreadPool::begin_run() noexcept {
+    runs_.fetch_add(1, std::memory_order_relaxed);
+    const Mark m{Clock::now(), epoch_.load(std::memory_order_relaxed)};
+    if (int a = active(); a < width_ && detail::nanoseconds(m.start) >= rest_end_.load(std::memory_order_relaxed) && active_.compare_exchange_strong(a, a + 1)) {
+        rest_end_.store(detail::nanoseconds(m.start), std::memory_order_relaxed);
+        recalls_.fetch_add(1);
+        detail::wake_all(recalls_);
+    }
+    return m;
+}
+QUERN_INLINE void ThreadPool::end_run(const Mark& begun) noexcept {
+    runs_.fetch_sub(1, std::memory_order_relaxed);
+    if (epoch_.load(std::memory_order_relaxed) == begun.epoch) return;
+    const std::int64_t took = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begun.start).count(), usual = usual_run_.load(std::memory_order_relaxed);
+    usual_run_.store(usual == INT64_MAX ? took : std::min(took, usual + usual / 8), std::memory_order_relaxed);
+}
+QUERN_INLINE void ThreadPool::crowded() noexcept {
+    int a = active();
+    if (usual_run_.load(std::memory_order_relaxed) > detail::short_run || a <= 1) return;
+    const std::int64_t now = detail::nanoseconds(Clock::now()), rest = rest_.load(std::memory_order_relaxed);
+    const bool again = rest > 0 && now - rest_end_.load(std::memory_order_relaxed) < detail::soon;
+    const std::int64_t next = again ? std::min(2 * rest, detail::longest_rest) : detail::shortest_rest;
+    rest_.store(next, std::memory_order_relaxed);
+    rest_end_.store(now + next, std::memory_order_relaxed);
+    active_.compare_exchange_strong(a, a - 1);
 }
 QUERN_INLINE void ThreadPool::drain(int worker) {
     const Job job = job_;
-    for (int k = 0; k < width_; ++k) {
-        Part& part = parts_[static_cast<std::size_t>((worker + k) % width_)];
+    for (int k = 0; k < job.parts; ++k) {
+        Part& part = parts_[static_cast<std::size_t>((worker + k) % job.parts)];
         while (part.next.load(std::memory_order_relaxed) < part.end) {
             std::int64_t i = part.next.fetch_add(1, std::memory_order_relaxed);
             if (i >= part.end) break;
@@ -114,55 +199,99 @@ QUERN_INLINE void ThreadPool::drain(int worker) {
     }
 }
 QUERN_INLINE void ThreadPool::leave() {
-    if (inside_.fetch_sub(1) == 1 && waiting_.load()) inside_.notify_all();
+    if (inside_.fetch_sub(1) == 1 && waiting_.load()) detail::wake_all(inside_);
+}
+QUERN_INLINE void ThreadPool::rest(int worker) {
+    for (std::uint32_t seen = recalls_.load(); worker >= active_.load() && !stop_.load(); seen = recalls_.load()) detail::sleep_while(recalls_, seen, detail::forever);
 }
 QUERN_INLINE void ThreadPool::work(int worker) {
-    using Clock = std::chrono::steady_clock;
+    Part& mine = parts_[static_cast<std::size_t>(worker)];
     std::uint32_t seen = 0;
     Clock::duration usual{};
+    Clock::time_point together = Clock::time_point::max();  // since then on the caller's processor
     for (;;) {
         const Clock::time_point start = Clock::now();
         const Clock::duration in_run = std::clamp(2 * usual, detail::shortest_spin, detail::longest_spin);
-        bool news = detail::spin(start, [&] { return epoch_.load(std::memory_order_acquire) != seen; },
-                                 [&] { return runs_.load(std::memory_order_relaxed) > 0 ? in_run : detail::shortest_spin; });
+        const bool news = detail::spin(start, [&] { return epoch_.load(std::memory_order_acquire) != seen; }, [&] {
+            if (worker >= active()) return Clock::duration::zero();
+            if (runs_.load(std::memory_order_relaxed) <= 0) return detail::shortest_spin;
+            const int cpu = detail::this_cpu();
+            return cpu >= 0 && cpu == home_.load(std::memory_order_relaxed) ? Clock::duration::zero() : in_run;  // the caller waits for this processor
+        });
         if (!news) {
+            if (worker >= active()) rest(worker);
             sleepers_.fetch_add(1);
-            epoch_.wait(seen);
+            if (runs_.load(std::memory_order_relaxed) > 0) detail::sleep_while(epoch_, seen, detail::second_look);
+            while (epoch_.load() == seen) detail::sleep_while(epoch_, seen, detail::forever);
             sleepers_.fetch_sub(1);
         }
-        if (const auto gap = Clock::now() - start; gap <= detail::longest_spin) usual = std::max(gap, usual - usual / 64);
+        const Clock::duration gap = Clock::now() - start;
+        if (gap <= detail::longest_spin) usual = std::max(gap, usual - usual / 64);
+        if (gap > 2 * detail::short_stay) together = Clock::time_point::max();
         seen = epoch_.load();
         if (stop_.load()) return;
         // A worker counts itself in before it looks whether a job is open; the caller closes the job before it
         // looks whether anybody is in. So a job's fields are never rewritten under a worker.
+        const int cpu = detail::this_cpu();
+        mine.cpu.store(cpu, std::memory_order_relaxed);
         inside_.fetch_add(1);
-        if (open_.load()) drain(worker);
+        if (open_.load()) {
+            // Woken where the caller runs: no other processor was idle. The system has some time to find a place.
+            if (cpu < 0 || cpu != home_.load(std::memory_order_relaxed)) together = Clock::time_point::max();
+            else if (!news) {
+                const Clock::time_point now = Clock::now();
+                if (together = std::min(together, now); now - together > detail::short_stay) {
+                    crowded();
+                    together = Clock::time_point::max();
+                }
+            }
+            drain(worker);
+        }
+        mine.cpu.store(-1, std::memory_order_relaxed);
         leave();
     }
 }
+QUERN_INLINE void ThreadPool::await() {
+    auto gone = [&] { return inside_.load() == 0; };
+    const int here = home_.load(std::memory_order_relaxed);
+    bool ours = false, lost = false;  // somebody needs this processor; somebody has none
+    for (const Part& p : parts_) ours |= here >= 0 && p.cpu.load(std::memory_order_relaxed) == here;
+    if (detail::spin(Clock::now(), gone, [&] { return ours ? Clock::duration::zero() : detail::shortest_spin; })) return;
+    const Clock::time_point start = Clock::now();
+    for (Part& p : parts_) p.ran = p.cpu.load(std::memory_order_relaxed) < 0 ? -1 : detail::processor_time(p.clock);
+    waiting_.store(1);
+    auto limit = detail::second_look;
+    for (std::uint32_t v = inside_.load(); v; v = inside_.load(), limit = detail::later_looks) {
+        detail::sleep_while(inside_, v, limit);
+        const Clock::duration waited = Clock::now() - start;
+        if (lost || waited < detail::second_look || gone()) continue;
+        for (Part& p : parts_)
+            if (p.ran >= 0 && p.cpu.load(std::memory_order_relaxed) >= 0) lost |= std::chrono::nanoseconds(2 * (detail::processor_time(p.clock) - p.ran)) < waited;
+        if (lost) crowded();
+    }
+    waiting_.store(0);
+}
 QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* context) {
     bool expected = false;
-    if (width_ == 1 || n <= 1 || !busy_.compare_exchange_strong(expected, true)) {
+    const int parts = active();
+    if (parts == 1 || n <= 1 || !busy_.compare_exchange_strong(expected, true)) {
         for (std::int64_t i = 0; i < n; ++i) tile(context, i, 0);
         return;
     }
     if (threads_.empty()) start();
-    job_ = Job{n, tile, context};
-    for (int w = 0; w < width_; ++w) {
+    job_ = Job{n, tile, context, parts};
+    for (int w = 0; w < parts; ++w) {
         Part& part = parts_[static_cast<std::size_t>(w)];
-        part.next.store(n / width_ * w + std::min<std::int64_t>(w, n % width_), std::memory_order_relaxed);
-        part.end = n / width_ * (w + 1) + std::min<std::int64_t>(w + 1, n % width_);
+        part.next.store(n / parts * w + std::min<std::int64_t>(w, n % parts), std::memory_order_relaxed);
+        part.end = n / parts * (w + 1) + std::min<std::int64_t>(w + 1, n % parts);
     }
+    home_.store(detail::this_cpu(), std::memory_order_relaxed);
     open_.store(1);
     epoch_.fetch_add(1);
-    if (sleepers_.load()) epoch_.notify_all();
+    if (sleepers_.load()) detail::wake_all(epoch_);
     drain(0);
     open_.store(0);
-    if (inside_.load() && !detail::spin(std::chrono::steady_clock::now(), [&] { return inside_.load() == 0; }, [] { return detail::shortest_spin; })) {
-        waiting_.store(1);
-        for (int v = inside_.load(); v; v = inside_.load()) inside_.wait(v);
-        waiting_.store(0);
-    }
+    if (inside_.load()) await();
     busy_.store(false);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <exception>
 #include <string>
 #include <string_view>
@@ -27,32 +28,53 @@ QUERN_API double cgroup_quota(std::string_view membership, const std::string& mo
 /// thread has lost its processor to a neighbour would keep the system from moving the caller to the worker's.
 /// Each worker begins with its own part of the tiles, the same part in each job, and helps the others when that is done: what
 /// one step leaves in a core's cache the next step finds there.
+///
+/// Beside a neighbour's threads. Who loses its processor within a tile holds up the others for a slice of the scheduler (3 to 4 ms). A
+/// scheduler moves it to a processor that falls idle, but not before it has been off for some time (Linux: 0.5 ms), and looks for such threads
+/// only at the moment of falling idle: so whoever waits goes to sleep a second time after `second_look`. And in runs that are shorter
+/// than a slice (`short_run`) each such loss takes one worker off, at first for `shortest_rest`, longer each time when it happens again at once:
+/// fewer threads than processors are seldom interrupted.
 class QUERN_API ThreadPool {
 public:
-    explicit ThreadPool(int width) : width_(width < 1 ? 1 : width), parts_(static_cast<std::size_t>(width_)) {}
+    using Clock = std::chrono::steady_clock;
+    explicit ThreadPool(int width) : width_(width < 1 ? 1 : width), parts_(static_cast<std::size_t>(width_)), active_(width_) {}
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
     int width() const noexcept { return width_; }
     void run(std::int64_t n, Executor::Tile tile, void* context);
+    struct Mark {
+        Clock::time_point start;
+        std::uint32_t epoch = 0;
+    };
     /// More work is coming: between begin_run and end_run workers stay awake longer.
-    void begin_run() noexcept { runs_.fetch_add(1, std::memory_order_relaxed); }
-    void end_run() noexcept { runs_.fetch_sub(1, std::memory_order_relaxed); }
+    Mark begin_run() noexcept;
+    void end_run(const Mark& begun) noexcept;
+    /// Workers that are asked at present, the caller included; at most width().
+    int active() const noexcept { return active_.load(std::memory_order_relaxed); }
+    /// A worker's processor is wanted by a neighbour: what the pool calls itself where it sees that. Not in long runs.
+    void crowded() noexcept;
 
 private:
     struct Job {
         std::int64_t n = 0;
         Executor::Tile tile = nullptr;
         void* context = nullptr;
+        int parts = 1;
     };
     struct alignas(64) Part {
         std::atomic<std::int64_t> next{0};
         std::int64_t end = 0;
+        std::atomic<int> cpu{-1};  ///< that its worker does tiles on; -1: none
+        std::int64_t ran = 0;      ///< the caller's note: the worker's processor time when the caller began to wait
+        int clock = 0;             ///< of the worker's processor time
     };
     void start();
     void work(int worker);
+    void rest(int worker);
     void drain(int worker);
     void leave();
+    void await();
 
     const int width_;
     std::vector<std::thread> threads_;
@@ -61,8 +83,13 @@ private:
     std::vector<Part> parts_;  ///< by worker
     alignas(64) std::atomic<std::uint32_t> epoch_{0};
     std::atomic<std::uint32_t> open_{0};
-    std::atomic<int> inside_{0}, sleepers_{0}, waiting_{0};
+    std::atomic<int> home_{-1};  ///< the caller's processor
+    std::atomic<std::uint32_t> inside_{0};
+    std::atomic<int> sleepers_{0}, waiting_{0};
     alignas(64) std::atomic<int> runs_{0};
+    std::atomic<int> active_;
+    std::atomic<std::uint32_t> recalls_{0};
+    std::atomic<std::int64_t> usual_run_{INT64_MAX}, rest_{0}, rest_end_{0};  ///< nanoseconds
 };
 
 /// The end of runs that may take as long as they want.
@@ -85,13 +112,14 @@ public:
     /// As long as it lives the pool's threads expect work.
     class QUERN_API Busy {
     public:
-        explicit Busy(const RunWorkers& w) noexcept : pool_(w.executor_ ? nullptr : w.pool_) { if (pool_) pool_->begin_run(); }
-        ~Busy() { if (pool_) pool_->end_run(); }
+        explicit Busy(const RunWorkers& w) noexcept : pool_(w.executor_ ? nullptr : w.pool_) { if (pool_) begun_ = pool_->begin_run(); }
+        ~Busy() { if (pool_) pool_->end_run(begun_); }
         Busy(const Busy&) = delete;
         Busy& operator=(const Busy&) = delete;
 
     private:
         ThreadPool* pool_;
+        ThreadPool::Mark begun_;
     };
 
 private:
