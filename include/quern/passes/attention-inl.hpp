@@ -424,7 +424,7 @@ private:
         } else if (is_op(n, "Split") || is_op(n, "Slice")) {
             std::size_t axis;
             std::int64_t start;
-            if (!contiguous_part(*n, x.value, axis, start)) return false;
+            if (!contiguous_part(g_, *n, x.value, axis, start)) return false;
             std::int64_t whole_size = in[axis].value(), size = out[axis].value();
             if (size < 1 || whole_size % size || start % size) return false;
             axes = x.axes;
@@ -443,41 +443,6 @@ private:
         if (index < 0) index += parts;
         return {atoms_.add(Dim(parts), index)};
     }
-    /// The one axis along which output v of a Split or Slice with step 1 is a piece of the input, and where it begins.
-    bool contiguous_part(const Node& n, ValueId v, std::size_t& axis, std::int64_t& start) const {
-        const std::vector<Dim>&in = g_.fact(n.in[0]).dims, &out = g_.fact(v).dims;
-        int found = -1;
-        for (std::size_t i = 0; i < in.size(); ++i) {
-            if (in[i] == out[i]) continue;
-            if (found >= 0 || !in[i].is_const() || !out[i].is_const()) return false;
-            found = static_cast<int>(i);
-        }
-        if (found < 0) return false;
-        axis = static_cast<std::size_t>(found);
-        if (is_op(&n, "Split")) {
-            start = 0;
-            for (ValueId o : n.out) {
-                if (o == v) return true;
-                if (o == no_value || !g_.fact(o).ranked || !g_.fact(o).dims[axis].is_const()) return false;
-                start += g_.fact(o).dims[axis].value();
-            }
-            return false;
-        }
-        auto constant = [&](std::size_t i) { return i < n.in.size() && n.in[i] != no_value && g_.fact(n.in[i]).is_const() ? detail::small_ints(g_.fact(n.in[i]).value) : std::nullopt; };
-        auto starts = constant(1), axes = constant(3), steps = constant(4);
-        if (!starts || (n.in.size() > 4 && n.in[4] != no_value && !steps)) return false;
-        if (steps && std::any_of(steps->begin(), steps->end(), [](std::int64_t s) { return s != 1; })) return false;
-        for (std::size_t i = 0; i < starts->size(); ++i) {
-            std::int64_t a = axes && i < axes->size() ? (*axes)[i] : static_cast<std::int64_t>(i);
-            if (a < 0) a += static_cast<std::int64_t>(in.size());
-            if (a != found) continue;
-            start = (*starts)[i];
-            if (start < 0) start += in[axis].value();
-            return start >= 0 && start + out[axis].value() <= in[axis].value();
-        }
-        return false;
-    }
-
     bool finish(NodeId id, Source& q, Source& k, Source& v, const Atoms::Axes& y_axes, const Atoms::Axis& inner) {
         Source y{g_.nodes[id].out[0], y_axes, 1};
         double scale = scale_ * q.scale * k.scale;

@@ -12,7 +12,7 @@ inline std::optional<std::int64_t> first_rows(const Graph& g, const Node& n) {
     if (!is_op(&n, "Slice")) return {};
     auto is = [&](std::size_t i, std::int64_t otherwise) -> std::optional<std::int64_t> {
         if (i >= n.in.size() || n.in[i] == no_value) return otherwise;
-        auto v = g.fact(n.in[i]).is_const() ? detail::small_ints(g.fact(n.in[i]).value) : std::nullopt;
+        auto v = constant_ints(g, n, i);
         return v && v->size() == 1 ? std::optional((*v)[0]) : std::nullopt;
     };
     auto start = is(1, -1), end = is(2, -1), axis = is(3, 0), step = is(4, 1);
@@ -26,7 +26,7 @@ inline bool keeps_rows(const Graph& g, const Node& n) {
     auto inner = [&](std::int64_t axis, std::int64_t rank) { return axis > 0 || (axis < 0 && axis + rank > 0); };
     if (is_op(&n, "Gather")) return x.ranked && inner(n.attrs.i("axis", 0), x.rank());
     if (!is_op(&n, "Squeeze") && !is_op(&n, "Unsqueeze")) return false;
-    auto axes = n.in.size() > 1 && n.in[1] != no_value && g.fact(n.in[1]).is_const() ? detail::small_ints(g.fact(n.in[1]).value) : std::nullopt;
+    auto axes = constant_ints(g, n, 1);
     if (!axes || axes->empty() || !x.ranked) return false;
     const std::int64_t rank = x.rank() + (is_op(&n, "Unsqueeze") ? static_cast<std::int64_t>(axes->size()) : 0);
     return std::all_of(axes->begin(), axes->end(), [&](std::int64_t a) { return inner(a, rank); });
@@ -55,7 +55,7 @@ inline bool limit_rows(Graph& g, ValueId v, std::int64_t most) {
         } else if (is_op(&n, "NonMaxSuppression") && n.in.size() > 2 && n.in[2] != no_value) {
             // With one class of one image the rows are one list, best first.
             const Fact &boxes = g.fact(n.in[0]), &scores = g.fact(n.in[1]);
-            auto given = g.fact(n.in[2]).is_const() ? detail::small_ints(g.fact(n.in[2]).value) : std::nullopt;
+            auto given = constant_ints(g, n, 2);
             if (!boxes.ranked || !scores.ranked || boxes.rank() != 3 || scores.rank() != 3 || !boxes.dims[0].is(1) || !scores.dims[0].is(1) || !scores.dims[1].is(1)) return false;
             if (!given || given->size() != 1 || (*given)[0] <= most) return false;
             Tensor t(DType::i64, g.fact(n.in[2]).value.shape());

@@ -18,6 +18,45 @@ inline constexpr const char* narrow_type = "narrow_type";
 
 inline bool is_op(const Node* n, std::string_view name, std::string_view domain = "") { return n && n->op && name == n->op->name && domain == n->op->domain; }
 
+/// Input i of the node as numbers, if it is a short constant.
+inline std::optional<std::vector<std::int64_t>> constant_ints(const Graph& g, const Node& n, std::size_t i) {
+    if (i >= n.in.size() || n.in[i] == no_value || !g.fact(n.in[i]).is_const()) return {};
+    return detail::small_ints(g.fact(n.in[i]).value);
+}
+/// The one axis along which output v of a Split or Slice with step 1 is a piece of the input, and where it begins.
+inline bool contiguous_part(const Graph& g, const Node& n, ValueId v, std::size_t& axis, std::int64_t& start) {
+    const std::vector<Dim>&in = g.fact(n.in[0]).dims, &out = g.fact(v).dims;
+    int found = -1;
+    for (std::size_t i = 0; i < in.size(); ++i) {
+        if (in[i] == out[i]) continue;
+        if (found >= 0 || !in[i].is_const() || !out[i].is_const()) return false;
+        found = static_cast<int>(i);
+    }
+    if (found < 0) return false;
+    axis = static_cast<std::size_t>(found);
+    if (is_op(&n, "Split")) {
+        start = 0;
+        for (ValueId o : n.out) {
+            if (o == v) return true;
+            if (o == no_value || !g.fact(o).ranked || !g.fact(o).dims[axis].is_const()) return false;
+            start += g.fact(o).dims[axis].value();
+        }
+        return false;
+    }
+    auto starts = constant_ints(g, n, 1), axes = constant_ints(g, n, 3), steps = constant_ints(g, n, 4);
+    if (!starts || (n.in.size() > 4 && n.in[4] != no_value && !steps)) return false;
+    if (steps && std::any_of(steps->begin(), steps->end(), [](std::int64_t s) { return s != 1; })) return false;
+    for (std::size_t i = 0; i < starts->size(); ++i) {
+        std::int64_t a = axes && i < axes->size() ? (*axes)[i] : static_cast<std::int64_t>(i);
+        if (a < 0) a += static_cast<std::int64_t>(in.size());
+        if (a != found) continue;
+        start = (*starts)[i];
+        if (start < 0) start += in[axis].value();
+        return start >= 0 && start + out[axis].value() <= in[axis].value();
+    }
+    return false;
+}
+
 /// A view of the graph for one round of rewriting. What follows from sizes is never computed and does not count as a reader.
 /// Readers are those at the beginning of the round: replacing a pattern's
 /// root leaves them right for all values that the pattern did not swallow.

@@ -1,9 +1,10 @@
-// Operators that exporters spell out: GELU, SiLU, layer and root-mean-square normalization. Each becomes the one ONNX
+// Operators that exporters spell out: GELU, SiLU, layer and root-mean-square normalization (rotary embedding: rotary-inl.hpp). Each becomes the one ONNX
 // operator that means the same, wherever nobody reads what lies between.
 #pragma once
 #include <algorithm>
 
 #include "match-inl.hpp"
+#include "rotary-inl.hpp"
 
 QUERN_BEGIN
 namespace passes_detail {
@@ -208,7 +209,7 @@ inline bool patterns(Graph& g, const PassContext&) {
     bool changed = false;
     for (NodeId id : g.order())
         if (g.nodes[id].op && (match_gelu(m, id) || match_swish(m, id) || match_norm(m, id))) changed = true;
-    return changed;
+    return rotary(g) || changed;
 }
 
 }  // namespace passes_detail
