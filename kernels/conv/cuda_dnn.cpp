@@ -60,12 +60,13 @@ inline ew::Program finishing(const Problem& p, bool residual, bool bias, bool ac
 class DnnKernel final : public Kernel {
 public:
     DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd) {
-        p_.w = Tensor();
         Problem wide = p_;
-        wide.dtype = DType::f32;
+        if (p.dtype != DType::f32) wide.dtype = DType::f32, wide.w = Tensor();
         own_ = conv_cuda.make(wide, t);
+        p_.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.cudnn"; }
+    std::span<const Tensor> device_weights() const noexcept override { return own_->device_weights(); }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
         auto s = std::make_shared<DnnState>();
         Booking b;

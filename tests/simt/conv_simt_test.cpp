@@ -2,7 +2,9 @@
 #include <quern/kernels/conv/cuda.hpp>
 #include <quern/kernels/conv_transpose/cuda.hpp>
 
-#include "device_test.hpp"
+#include <sstream>
+
+#include "half_test.hpp"
 
 namespace {
 
@@ -22,7 +24,7 @@ struct Case {
 
 class Conv : public DeviceTest {};
 
-void check(const Case& c) {
+CudaConv described(const Case& c) {
     CudaConv f;
     f.images = c.images, f.group = c.group;
     auto& s = f.shape;
@@ -35,14 +37,29 @@ void check(const Case& c) {
         s.pad[d] = there ? c.pad[at] : 0, s.dilation[d] = there ? c.dilation[at] : 1;
         s.out[d] = (s.in[d] + 2 * s.pad[d] - (s.kernel[d] - 1) * s.dilation[d] - 1) / s.stride[d] + 1;
     }
-    SCOPED_TRACE(testing::Message() << c.images << " x " << c.channels << " -> " << c.out_channels << " / " << c.group
-                                    << ", " << s.in[1] << " x " << s.in[2] << ", kernel " << s.kernel[1] << " x "
-                                    << s.kernel[2]);
-    const auto x = random_values(static_cast<std::size_t>(c.images * c.channels * s.pixels_in()), 1, 1);
-    const auto w = random_values(static_cast<std::size_t>(c.out_channels * s.channels * s.taps()), 1, 2);
-    const auto bias = random_values(static_cast<std::size_t>(c.out_channels), 1, 3);
-    const auto residual = random_values(static_cast<std::size_t>(c.images * c.out_channels * s.pixels_out()), 1, 4);
-    std::vector<double> want, scale;
+    f.post = c.post;
+    return f;
+}
+std::string told(const Case& c) {
+    const auto s = described(c).shape;
+    return (std::ostringstream() << c.images << " x " << c.channels << " -> " << c.out_channels << " / " << c.group << ", "
+                                 << s.in[1] << " x " << s.in[2] << ", kernel " << s.kernel[1] << " x " << s.kernel[2])
+        .str();
+}
+struct Operands {
+    std::vector<float> x, w, bias, residual;
+    std::vector<double> want, scale;  ///< scale: sqrt(terms of a sum) * (1 + the sum of their magnitudes)
+};
+/// H: the type that operands are stored in.
+template <class H>
+Operands reference(const Case& c) {
+    const auto s = described(c).shape;
+    Operands all;
+    auto& [x, w, bias, residual, want, scale] = all;
+    x = held<H>(random_values(static_cast<std::size_t>(c.images * c.channels * s.pixels_in()), 1, 1));
+    w = held<H>(random_values(static_cast<std::size_t>(c.out_channels * s.channels * s.taps()), 1, 2));
+    bias = held<H>(random_values(static_cast<std::size_t>(c.out_channels), 1, 3));
+    residual = held<H>(random_values(static_cast<std::size_t>(c.images * c.out_channels * s.pixels_out()), 1, 4));
     const std::int64_t m = c.out_channels / c.group;
     for (std::int64_t i = 0; i < c.images; ++i)
         for (std::int64_t o = 0; o < c.out_channels; ++o)
@@ -72,10 +89,32 @@ void check(const Case& c) {
                 want.push_back(sum);
                 scale.push_back(std::sqrt(static_cast<double>(s.channels * s.taps())) * (1 + abs));
             }
-    const auto dx = on_device(x), dw = on_device(w), db = on_device(bias), dr = on_device(residual);
+    return all;
+}
+/// Weights in the order of cuda_conv_row(), or none.
+template <class H>
+std::vector<H> packed(const CudaConv& f, const std::vector<H>& w) {
+    const auto& s = f.shape;
+    const std::int64_t row = quern::conv::cuda_conv_row(f.type, s.channels, s.taps());
+    std::vector<H> p(static_cast<std::size_t>(s.out_channels * s.taps() * row));
+    if (p.empty()) return p;
+    for (H& v : p) narrowed(0, v);
+    for (std::int64_t r = 0; r < s.out_channels; ++r)
+        for (std::int64_t ch = 0; ch < s.channels; ++ch)
+            for (std::int64_t t = 0; t < s.taps(); ++t)
+                p[static_cast<std::size_t>((r * s.taps() + t) * row + ch)] =
+                    w[static_cast<std::size_t>((r * s.channels + ch) * s.taps() + t)];
+    return p;
+}
+void check(const Case& c) {
+    SCOPED_TRACE(told(c));
+    CudaConv f = described(c);
+    const auto& s = f.shape;
+    const Operands o = reference<float>(c);
+    const auto &want = o.want, &scale = o.scale;
+    const auto dx = on_device(o.x), dw = on_device(o.w), db = on_device(o.bias), dr = on_device(o.residual);
     f.x = dx.data(), f.w = dw.data(), f.bias = c.bias ? db.data() : nullptr,
     f.residual = c.residual ? dr.data() : nullptr;
-    f.post = c.post;
     DeviceBuffer<char> scratch(cuda_conv_scratch(f));
     for (Precision p : {Precision::f32, Precision::split, Precision::tf32}) {
         SCOPED_TRACE(testing::Message() << "precision " << static_cast<int>(p));
@@ -93,6 +132,67 @@ void check(const Case& c) {
     }
 }
 
+template <class H>
+void check_half(const Case& c, bool pack) {
+    SCOPED_TRACE(told(c) + (pack ? ", packed before" : ""));
+    CudaConv f = described(c);
+    f.type = Storage<H>::type;
+    const Operands o = reference<H>(c);
+    const auto w = narrow<H>(o.w), p = packed(f, w);
+    const auto dx = on_device(narrow<H>(o.x)), dw = on_device(w), dp = on_device(p), db = on_device(narrow<H>(o.bias)),
+               dr = on_device(narrow<H>(o.residual));
+    f.x = dx.data(), f.w = dw.data();
+    if (pack) f.packed = dp.data(), f.w = nullptr;
+    if (c.bias) f.bias = db.data();
+    if (c.residual) f.residual = dr.data();
+    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
+    run_each<H>(
+        o.want.size(),
+        [&](H* y) {
+            f.y = y;
+            return cuda_conv(f, scratch.data(), nullptr);
+        },
+        [&](const std::vector<H>& got) {
+            for (std::size_t i = 0; i < got.size(); ++i)
+                ASSERT_LE(std::fabs(static_cast<double>(widened(got[i])) - o.want[i]),
+                          Storage<H>::rounding * std::fabs(o.want[i]) + 2e-6 * o.scale[i])
+                    << "element " << i;
+        });
+}
+void check_halves(const Case& c) {
+    for (bool pack : {false, true}) {
+        check_half<__half>(c, pack);
+        check_half<__nv_bfloat16>(c, pack);
+    }
+}
+
+TEST_F(Conv, HalfPointwise) {
+    check_halves({1, 24, 40, 1, {8, 8}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, false, Post::relu});
+    check_halves({3, 16, 20, 1, {6, 6}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});   // planes of 36: by 8 bytes
+    check_halves({2, 9, 20, 1, {5, 5}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});    // planes of 25: channels last
+    check_halves({1, 13, 70, 1, {8, 9}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});
+    check_halves({1, 300, 33, 1, {7, 4}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::hard_swish});  // split sums
+}
+TEST_F(Conv, HalfWindows) {
+    check_halves({1, 3, 32, 1, {14, 14}, {3, 3}, {2, 2}, {1, 1}, {1, 1}, true, false, Post::relu});
+    check_halves({2, 40, 66, 1, {9, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, false, true});
+    check_halves({1, 3, 8, 1, {16, 16}, {7, 7}, {2, 2}, {3, 3}, {1, 1}, true});
+    check_halves({1, 5, 7, 1, {11, 12}, {3, 2}, {1, 2}, {2, 0}, {2, 3}, true, true});
+    check_halves({2, 72, 12, 1, {19}, {3}, {2}, {1}, {1}, true});
+    check_halves({1, 10, 6, 1, {5, 6, 7}, {3, 2, 3}, {1, 2, 1}, {1, 0, 1}, {1, 1, 1}, true});
+    check_halves({1, 16, 24, 1, {6, 6}, {1, 1}, {2, 2}, {0, 0}, {1, 1}, true});
+}
+TEST_F(Conv, HalfLargeTiles) {
+    if (slow()) GTEST_SKIP() << "too much work for a checked build";
+    check_half<__half>({1, 8, 72, 1, {102, 102}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true}, true);    // 128 x 128
+    check_half<__half>({1, 8, 72, 1, {103, 101}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true}, true);
+    check_half<__half>({1, 8, 40, 1, {104, 100}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true}, false);   // 64 x 128
+}
+TEST_F(Conv, HalfLimits) {
+    CudaConv f = described({1, 4, 4, 2, {4, 4}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
+    f.type = quern::DType::f16;
+    EXPECT_EQ(cuda_conv(f, nullptr, nullptr), cudaErrorInvalidValue) << "groups";
+}
 TEST_F(Conv, Pointwise) {
     check({1, 24, 40, 1, {8, 8}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, false, Post::relu});
     check({2, 9, 20, 1, {5, 5}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});
@@ -103,6 +203,19 @@ TEST_F(Conv, WindowsStridesAndPadding) {
     check({2, 4, 36, 1, {9, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
     check({1, 3, 8, 1, {16, 16}, {7, 7}, {2, 2}, {3, 3}, {1, 1}, true});
     check({1, 5, 7, 1, {11, 12}, {3, 2}, {1, 2}, {2, 0}, {2, 3}, true, true});
+}
+TEST_F(Conv, TapByTap) {
+    check({1, 16, 36, 1, {9, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true});
+    check({2, 30, 20, 1, {8, 9}, {3, 2}, {2, 1}, {1, 0}, {1, 2}, true, false, Post::relu});
+    check({1, 32, 40, 1, {6, 6}, {1, 1}, {2, 2}, {0, 0}, {1, 1}, true});
+    check({2, 32, 24, 2, {5, 5}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true});
+    check({1, 48, 33, 1, {7, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::hard_swish});  // split sums
+    check({1, 16, 6, 1, {4, 5, 4}, {3, 2, 3}, {1, 2, 1}, {1, 0, 1}, {1, 1, 1}, true});
+}
+TEST_F(Conv, TapByTapWithManyPixels) {
+    if (slow()) GTEST_SKIP() << "too much work for a checked build";
+    check({1, 30, 24, 1, {66, 64}, {3, 2}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu});
+    check({1, 16, 72, 1, {102, 102}, {1, 2}, {1, 1}, {0, 1}, {1, 1}});  // 128 x 128
 }
 TEST_F(Conv, OneAndThreeDimensions) {
     check({2, 8, 12, 1, {19}, {3}, {2}, {1}, {1}, true});
@@ -152,6 +265,32 @@ TEST_F(Conv, InfinitiesOfManyPixelsStay) {
                 if (i % n == 5) ASSERT_EQ(got[i], INFINITY) << i;
                 else if (i % n == 70) ASSERT_EQ(got[i], -INFINITY) << i;
                 else ASSERT_NEAR(got[i], 32, 1e-4) << i;
+            }
+        });
+}
+TEST_F(Conv, InfinitiesOfManyWindowsStay) {
+    const std::size_t h = 64, w = 72, n = h * w;
+    std::vector<float> x(32 * n, 1.0f), k(8 * 32 * 2, 0.5f);
+    x[5 * w + 7] = INFINITY;
+    x[n + 20 * w + 30] = NAN;
+    const auto dx = on_device(x), dw = on_device(k);
+    CudaConv f;
+    f.images = 1;
+    f.shape = {{1, 64, 72}, {1, 64, 72}, {1, 1, 2}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}, 32, 32, 8};  // outputs i: inputs i - 1, i
+    f.x = dx.data(), f.w = dw.data();
+    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
+    run_each<float>(
+        8 * n,
+        [&](float* y) {
+            f.y = y;
+            return cuda_conv(f, scratch.data(), nullptr);
+        },
+        [&](const std::vector<float>& got) {
+            for (std::size_t i = 0; i < got.size(); ++i) {
+                const std::size_t p = i % n;
+                if (p == 5 * w + 7 || p == 5 * w + 8) ASSERT_EQ(got[i], INFINITY) << i;
+                else if (p == 20 * w + 30 || p == 20 * w + 31) ASSERT_TRUE(std::isnan(got[i])) << i;
+                else ASSERT_NEAR(got[i], p % w ? 32 : 16, 1e-4) << i;
             }
         });
 }
