@@ -57,9 +57,9 @@ void check(const vec::ReduceLoops& l) {
             if (op == Reduce::prod)
                 for (auto& v : x) v = v == T(2) ? T(2) : T(1);
             std::vector<A> acc(static_cast<std::size_t>(count), A(1)), want = acc;
-            for (std::size_t c = 0; c < want.size(); ++c)
-                for (std::int64_t i = 0; i < n; ++i) want[c] = step<A>(op, want[c], static_cast<A>(x[c * static_cast<std::size_t>(n) + static_cast<std::size_t>(i)]));
-            if (op != Reduce::prod || n < 100) {
+            if (op != Reduce::prod || n < 100) {  // longer products overflow
+                for (std::size_t c = 0; c < want.size(); ++c)
+                    for (std::int64_t i = 0; i < n; ++i) want[c] = step<A>(op, want[c], static_cast<A>(x[c * static_cast<std::size_t>(n) + static_cast<std::size_t>(i)]));
                 l.runs[r](x.data(), count, n, acc.data());
                 EXPECT_EQ(acc, want);
             }
