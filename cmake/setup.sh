@@ -34,7 +34,7 @@ not_installed() {
 
 # Packages without which nothing builds, and those that only add something.
 needed="g++ cmake nlohmann-json3-dev libcli11-dev libstb-dev"
-wanted="ninja-build libhwy-dev python3-pip python3-venv"
+wanted="ninja-build python3-pip python3-venv"
 
 # install_packages EXTRA...: `needed`, `wanted` and EXTRA.
 install_packages() {
