@@ -300,6 +300,35 @@ TEST_F(CudaEngine, HalfTypesStayNarrow) {
         }
     }
 }
+// Weights that are packed when the kernel is made, at each run (an input), or taken as they are; f32 and half types without a cast.
+TEST_F(CudaEngine, ConvolutionsOfEachTypeAndOrderOfWeights) {
+    for (DType t : {DType::f32, DType::f16, DType::bf16})
+        for (bool constant : {true, false}) {
+            const auto value = [&](Shape s, int seed) {
+                Tensor v = noise(std::move(s), seed);
+                return t == DType::f32 ? v : as(v, t);
+            };
+            const auto pads = [](std::int64_t p) { return std::vector{onnx::attribute_ints("pads", {p, p, p, p})}; };
+            ModelBuilder b;
+            b.input("x", t, {"N", "16", "8", "6"}).constant("c", value({16}, 3)).constant("u", value({24, 16, 1, 1}, 4));
+            if (constant) b.constant("w", value({16, 16, 3, 3}, 2));
+            else b.input("w", t, {"16", "16", "3", "3"});
+            b.node("Conv", {"x", "w", "c"}, {"z"}, pads(1)).node("Add", {"z", "x"}, {"s"}).node("Relu", {"s"}, {"a"}).node("Conv", {"a", "u"}, {"y"}, pads(0)).output("y");
+            Engine engine = b.model().compile(cuda_strict());
+            EXPECT_EQ(engine.describe().find("Cast"), std::string::npos) << engine.describe();
+            EXPECT_EQ(steps_of(engine, "conv.cuda"), 2) << engine.describe();
+            Session s(engine);
+            for (std::int64_t n : {2, 1}) {
+                std::vector<NamedTensor> in{{"x", value({n, 16, 8, 6}, static_cast<int>(n))}};
+                if (!constant) in.push_back({"w", value({16, 16, 3, 3}, 2)});
+                for (const auto& [name, v] : in) s.bind(name, v);
+                s.run();
+                const Tensor got = s.output("y"), want = b.run(in, cpu())[0];
+                const double tolerance = t == DType::f32 ? 2e-5 : t == DType::f16 ? 2e-2 : 1.6e-1;
+                expect_near(t == DType::f32 ? got : wide(got), t == DType::f32 ? want : wide(want), tolerance, tolerance);
+            }
+        }
+}
 TEST_F(CudaEngine, TheCallersDeviceChoiceStays) {
     int before = -1, after = -2;
     ASSERT_EQ(cudaGetDevice(&before), cudaSuccess);
