@@ -280,6 +280,51 @@ __global__ void __launch_bounds__(S::threads) conv_tensor_tiles(const Conv c) {
     }
 }
 
+// One input channel for each output channel, square kernels of K in two dimensions, not dilated: a thread computes four
+// neighbours in a row, so that each value is read once a row of the kernel and not once a tap.
+template <int K, int Stride>
+__global__ void __launch_bounds__(128) depthwise_rows(const Conv c, simt::Divisor channels, simt::Divisor rows,
+                                                      simt::Divisor fours, unsigned count, int per_group) {
+    constexpr int N = 4, columns = (N - 1) * Stride + K;
+    unsigned four = blockIdx.x * 128 + threadIdx.x;
+    if (four >= count) return;
+    unsigned h = fours.split(four);
+    const unsigned plane = rows.split(h);
+    unsigned channel = plane;
+    const unsigned image = channels.split(channel);
+    const float* x = c.x + image * c.x_image + channel / per_group * c.x_plane;
+    const float* w = c.w + channel * (K * K);
+    const int y0 = static_cast<int>(h) * Stride - c.pad[1], z0 = static_cast<int>(four) * N * Stride - c.pad[2];
+    float s[N] = {};
+#pragma unroll
+    for (int r = 0; r < K; ++r) {
+        const int y = y0 + r;
+        if (static_cast<unsigned>(y) >= static_cast<unsigned>(c.in[1])) continue;
+        float v[columns];
+#pragma unroll
+        for (int q = 0; q < columns; ++q) {
+            const int z = z0 + q;
+            v[q] = static_cast<unsigned>(z) < static_cast<unsigned>(c.in[2]) ? x[y * c.in[2] + z] : 0.0f;
+        }
+#pragma unroll
+        for (int q = 0; q < K; ++q) {
+            const float f = w[r * K + q];
+#pragma unroll
+            for (int j = 0; j < N; ++j) s[j] += f * v[j * Stride + q];
+        }
+    }
+    const int width = static_cast<int>(c.out_w.divisor), column = static_cast<int>(four) * N;
+    const std::int64_t at = plane * c.y_plane + static_cast<int>(h) * width + column;
+    if (c.vector && width % N == 0) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) s[j] = c.finish.value(s[j], static_cast<int>(channel), at + j);
+        simt::store_pack(c.finish.y + at, s);
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; ++j)
+            if (column + j < width) c.finish.y[at + j] = c.finish.value(s[j], static_cast<int>(channel), at + j);
+    }
+}
 // One input channel for each output channel; a thread a pixel. K: size of a square kernel of two dimensions, 0: any.
 template <int K>
 __global__ void __launch_bounds__(256) depthwise(const Conv c, simt::Divisor channels, unsigned count, int per_group) {
@@ -423,16 +468,28 @@ inline cudaError_t run_tiles(const CudaConv& f, const Plan& p, void* scratch, cu
     }
     return e == cudaSuccess ? finish_parts(c, stream) : e;
 }
+template <int Stride>
+auto* rows_kernel(std::int64_t size) {
+    return size == 3 ? depthwise_rows<3, Stride> : size == 5 ? depthwise_rows<5, Stride> : depthwise_rows<7, Stride>;
+}
 inline cudaError_t run_depthwise(const CudaConv& f, const Plan& p, cudaStream_t stream) {
     const vec::ConvShape& s = f.shape;
-    const std::int64_t outputs = f.images * s.out_channels * s.pixels_out();
-    const bool flat = s.in[0] == 1 && s.kernel[0] == 1 && s.pad[0] == 0 && s.kernel[1] == s.kernel[2];
-    auto* kernel = flat && s.kernel[2] == 3   ? depthwise<3>
-                   : flat && s.kernel[2] == 5 ? depthwise<5>
-                                              : depthwise<0>;
-    return simt::launch(kernel, dim3(static_cast<unsigned>(up(outputs, 256))), dim3(256), 0, stream,
-                        arguments<float>(f, p, nullptr), simt::Divisor(s.out_channels), static_cast<unsigned>(outputs),
-                        static_cast<int>(p.m));
+    const Conv c = arguments<float>(f, p, nullptr);
+    const simt::Divisor channels(s.out_channels);
+    const int per_group = static_cast<int>(p.m);
+    const std::int64_t planes = f.images * s.out_channels, size = s.kernel[2], stride = s.stride[2];
+    const bool flat = s.in[0] == 1 && s.kernel[0] == 1 && s.pad[0] == 0 && s.kernel[1] == size;
+    if (flat && (size == 3 || size == 5 || size == 7) && s.dilation[1] == 1 && s.dilation[2] == 1 &&
+        s.stride[1] == stride && (stride == 1 || stride == 2)) {
+        const std::int64_t fours = up(s.out[2], 4), count = planes * s.out[1] * fours;
+        return simt::launch(stride == 1 ? rows_kernel<1>(size) : rows_kernel<2>(size),
+                            dim3(static_cast<unsigned>(up(count, 128))), dim3(128), 0, stream, c, channels,
+                            simt::Divisor(s.out[1]), simt::Divisor(fours), static_cast<unsigned>(count), per_group);
+    }
+    const std::int64_t outputs = planes * s.pixels_out();
+    auto* kernel = flat && size == 3 ? depthwise<3> : flat && size == 5 ? depthwise<5> : depthwise<0>;
+    return simt::launch(kernel, dim3(static_cast<unsigned>(up(outputs, 256))), dim3(256), 0, stream, c, channels,
+                        static_cast<unsigned>(outputs), per_group);
 }
 
 }  // namespace conv::cuda
