@@ -79,6 +79,13 @@ int bench(const Args& a) {
         progress.show("run " + std::to_string(times.size()), false);
     }
     double cpu_ms = (processor_seconds() - cpu0) / double(times.size()) * 1e3;
+    double idle_ms = 0;
+    if (a.idle > 0) {
+        progress.show("waiting");
+        cpu0 = processor_seconds();
+        std::this_thread::sleep_for(std::chrono::duration<double>(a.idle));
+        idle_ms = (processor_seconds() - cpu0) * 1e3;
+    }
     progress.clear();
     if (!a.output_dir.empty()) {
         make_dir(a.output_dir);
@@ -93,6 +100,7 @@ int bench(const Args& a) {
         nlohmann::ordered_json j{{"load_ms", load_ms}, {"first_ms", first_ms}, {"median_ms", median * 1e3},
                                  {"min_ms", times[0] * 1e3}, {"p99_ms", p99 * 1e3}, {"runs", n},
                                  {"cpu_ms", cpu_ms}, {"peak_rss_mb", peak_mb()}};
+        if (a.idle > 0) j["idle_cpu_ms"] = idle_ms, j["idle_seconds"] = a.idle;
         if (a.device != "cpu") j["kernels"] = device_times(session);
         std::printf("%s\n", j.dump().c_str());
         return ok;
@@ -101,6 +109,7 @@ int bench(const Args& a) {
     std::printf("median            %10.3f ms  (%zu runs)\nmin               %10.3f ms\np99               %10.3f ms\n",
                 median * 1e3, n, times[0] * 1e3, p99 * 1e3);
     std::printf("processor time    %10.3f ms a run\npeak memory       %10.1f MB\n", cpu_ms, peak_mb());
+    if (a.idle > 0) std::printf("idle              %10.3f ms of processor time in %g s\n", idle_ms, a.idle);
     std::printf("weights packed    %10.1f MB, activations %.1f MB\n", double(engine.packed_bytes()) / 1048576,
                 double(session.memory_bytes()) / 1048576);
     return ok;

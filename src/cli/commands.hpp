@@ -18,7 +18,7 @@ struct Args {
     std::string stage, save, trace, stop_after, external_data_dir;
     std::string isa = "best";
     int threads = 0;
-    double seconds = 2, pause_ms = 0, deadline = 0;
+    double seconds = 2, pause_ms = 0, idle = 0, deadline = 0;
     std::size_t memory_limit_mb = 0;
     bool no_winograd = false, portable = false, no_optimize = false, verbose = false;
     std::string device = "cpu";

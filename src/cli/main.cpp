@@ -64,9 +64,11 @@ void add_commands(CLI::App& app, Args& a, int (*&chosen)(const Args&)) {
     dim_option(*bench, a);
     bench->add_option("--seconds", a.seconds, "How long to measure; at least 3 runs")->capture_default_str();
     bench->add_option("--pause-ms", a.pause_ms, "Sleep between the runs")->capture_default_str();
+    bench->add_option("--idle", a.idle, "Afterwards waits for this many seconds and tells what processor time the process used meanwhile")
+        ->capture_default_str();
     bench->add_option("--output-dir,-o", a.output_dir, "Writes the outputs of the first run here")->type_name("DIR");
     bench->add_flag("--json", a.json, "One JSON object: load_ms (with compiling), first_ms, median_ms, min_ms, p99_ms, runs, cpu_ms (processor "
-                    "time a run, pauses included), peak_rss_mb");
+                    "time a run, pauses included), peak_rss_mb; with --idle: idle_cpu_ms, idle_seconds");
     bench->callback([&] { chosen = cli::bench; });
 
     auto* compile = app.add_subcommand("compile", "Writes a model as an engine file for this machine: it loads at once, its weights packed");

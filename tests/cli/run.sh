@@ -32,6 +32,7 @@ expect 1 "was not given" "$quern" run "$model"
 expect 1 "io" "$quern" run missing.onnx
 expect 1 "invalid_model" "$quern" run image.npy
 expect 0 '"median_ms":' "$quern" bench "$model" --input image=image.npy --seconds 0 --json --threads 1 --output-dir bench
+expect 0 '"idle_cpu_ms":' "$quern" bench "$model" --input image=image.npy --seconds 0 --json --idle 0.01
 [ -s bench/prob.npy ] || { echo "FAILED: no bench/prob.npy"; failed=1; }
 expect 0 'image' "$quern" inspect "$model"
 expect 0 'digraph' "$quern" inspect "$model" --dot
