@@ -235,6 +235,39 @@ TEST(ThreadPool, KeepsItsWorkersInLongRuns) {
     pool.crowded();
     EXPECT_EQ(pool.active(), 2);
 }
+TEST(ThreadPool, AfterAPauseRunsAreTheCallersWhereWorkersCameTooLate) {
+    ThreadPool pool(2);
+    RunWorkers workers(&pool, nullptr);
+    auto begun = [&] {  // with the worker asleep, which takes it 50 us
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        return pool.begin_run();
+    };
+    auto alone = [](const ThreadPool::Mark& m) { return m.alone_until > m.start; };
+    int attempts = 0;
+    for (bool missed = false; !missed; ++attempts) {
+        ASSERT_LT(attempts, 1000);
+        make_short(pool);
+        const ThreadPool::Mark m = begun();
+        ASSERT_FALSE(alone(m));
+        pool.run(2, [](void*, std::int64_t, int) {}, nullptr);  // over before anybody wakes, nearly always
+        pool.end_run(m);
+        const ThreadPool::Mark next = begun();
+        missed = alone(next);
+        pool.end_run(next);
+    }
+    for (int i = 1; i < 4; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        RunWorkers::Busy busy(workers);
+        workers.for_each(3, [&](std::int64_t, int w) { EXPECT_EQ(w, 0); });
+    }
+    const ThreadPool::Mark again = begun();
+    EXPECT_FALSE(alone(again));
+    pool.end_run(again);
+    // Back to back they are asked at once.
+    const ThreadPool::Mark next = pool.begin_run();
+    EXPECT_FALSE(alone(next));
+    pool.end_run(next);
+}
 #if defined(__linux__)
 /// A worker that sleeps within a tile is as good as one whose processor a neighbour has; one that computes is not.
 TEST(ThreadPool, SeesWhoLostItsProcessorWithinATile) {

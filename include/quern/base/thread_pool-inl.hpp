@@ -93,7 +93,8 @@ bool spin(std::chrono::steady_clock::time_point start, F&& ready, L&& limit) {
 }
 inline constexpr std::chrono::steady_clock::duration shortest_spin = std::chrono::microseconds(50), longest_spin = std::chrono::milliseconds(1),
     second_look = std::chrono::microseconds(600), later_looks = std::chrono::microseconds(250), short_stay = std::chrono::milliseconds(6), forever = std::chrono::steady_clock::duration::max();
-inline constexpr std::int64_t short_run = 4'000'000, shortest_rest = 16'000'000, longest_rest = 512'000'000, soon = 25'000'000;
+inline constexpr std::int64_t short_run = 4'000'000, shortest_rest = 16'000'000, longest_rest = 512'000'000, soon = 25'000'000, pause = 1'000'000;
+inline constexpr int fewest_skips = 4, most_skips = 64;
 inline std::int64_t nanoseconds(std::chrono::steady_clock::time_point t) { return std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count(); }
 
 /// Sleeps while `word` is `value`, at most for `limit` where the system can do that; may return early.
@@ -163,9 +164,21 @@ QUERN_INLINE void ThreadPool::start() {
 }
 QUERN_INLINE ThreadPool::Mark ThreadPool::begin_run() noexcept {
     runs_.fetch_add(1, std::memory_order_relaxed);
-    const Mark m{Clock::now(), epoch_.load(std::memory_order_relaxed)};
-    if (int a = active(); a < width_ && detail::nanoseconds(m.start) >= rest_end_.load(std::memory_order_relaxed) && active_.compare_exchange_strong(a, a + 1)) {
-        rest_end_.store(detail::nanoseconds(m.start), std::memory_order_relaxed);
+    Mark m{Clock::now(), epoch_.load(std::memory_order_relaxed)};
+    const std::int64_t now = detail::nanoseconds(m.start);
+    int a = active();
+    m.asleep = a > 1 && sleepers_.load(std::memory_order_relaxed) >= a - 1 && now - last_end_.load(std::memory_order_relaxed) > detail::pause;
+    if (m.asleep) {
+        asked_.store(0, std::memory_order_relaxed);
+        joined_.store(0, std::memory_order_relaxed);
+        if (skip_.load(std::memory_order_relaxed) > 0) {
+            skip_.fetch_sub(1, std::memory_order_relaxed);
+            m.alone_until = m.start + std::chrono::nanoseconds(missed_.load(std::memory_order_relaxed));
+            return m;
+        }
+    }
+    if (a < width_ && now >= rest_end_.load(std::memory_order_relaxed) && active_.compare_exchange_strong(a, a + 1)) {
+        rest_end_.store(now, std::memory_order_relaxed);
         recalls_.fetch_add(1);
         detail::wake_all(recalls_);
     }
@@ -173,8 +186,17 @@ QUERN_INLINE ThreadPool::Mark ThreadPool::begin_run() noexcept {
 }
 QUERN_INLINE void ThreadPool::end_run(const Mark& begun) noexcept {
     runs_.fetch_sub(1, std::memory_order_relaxed);
+    const std::int64_t start = detail::nanoseconds(begun.start), end = detail::nanoseconds(Clock::now()), took = end - start;
+    last_end_.store(end, std::memory_order_relaxed);
     if (epoch_.load(std::memory_order_relaxed) == begun.epoch) return;
-    const std::int64_t took = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begun.start).count(), usual = usual_run_.load(std::memory_order_relaxed);
+    if (begun.asleep && begun.alone_until == Clock::time_point::min()) {
+        const std::int64_t joined = joined_.load(std::memory_order_relaxed), asked = asked_.load(std::memory_order_relaxed);
+        const int skips = joined != 0 && 2 * (joined - asked) < end - asked ? 0 : std::clamp(2 * skips_.load(std::memory_order_relaxed), detail::fewest_skips, detail::most_skips);
+        skips_.store(skips, std::memory_order_relaxed);
+        missed_.store(took, std::memory_order_relaxed);
+        skip_.store(skips, std::memory_order_relaxed);
+    }
+    const std::int64_t usual = usual_run_.load(std::memory_order_relaxed);
     usual_run_.store(usual == INT64_MAX ? took : std::min(took, usual + usual / 8), std::memory_order_relaxed);
 }
 QUERN_INLINE void ThreadPool::crowded() noexcept {
@@ -237,8 +259,10 @@ QUERN_INLINE void ThreadPool::work(int worker) {
         inside_.fetch_add(1);
         if (open_.load()) {
             // Woken where the caller runs: no other processor was idle. The system has some time to find a place.
-            if (cpu < 0 || cpu != home_.load(std::memory_order_relaxed)) together = Clock::time_point::max();
-            else if (!news) {
+            if (cpu < 0 || cpu != home_.load(std::memory_order_relaxed)) {
+                together = Clock::time_point::max();
+                if (!news && joined_.load(std::memory_order_relaxed) == 0) joined_.store(detail::nanoseconds(Clock::now()), std::memory_order_relaxed);
+            } else if (!news) {
                 const Clock::time_point now = Clock::now();
                 if (together = std::min(together, now); now - together > detail::short_stay) {
                     crowded();
@@ -288,7 +312,10 @@ QUERN_INLINE void ThreadPool::run(std::int64_t n, Executor::Tile tile, void* con
     home_.store(detail::this_cpu(), std::memory_order_relaxed);
     open_.store(1);
     epoch_.fetch_add(1);
-    if (sleepers_.load()) detail::wake_all(epoch_);
+    if (sleepers_.load()) {
+        if (asked_.load(std::memory_order_relaxed) == 0) asked_.store(detail::nanoseconds(Clock::now()), std::memory_order_relaxed);
+        detail::wake_all(epoch_);
+    }
     drain(0);
     open_.store(0);
     if (inside_.load()) await();
@@ -299,9 +326,15 @@ QUERN_INLINE void check_run(const std::atomic<bool>* stop, std::chrono::steady_c
     if (stop && stop->load(std::memory_order_relaxed)) raise(ErrorCode::cancelled, "Session::cancel() was called");
     if (end != no_deadline && std::chrono::steady_clock::now() > end) raise(ErrorCode::deadline_exceeded, "the run took longer than Options::deadline");
 }
+QUERN_INLINE bool RunWorkers::alone() noexcept {
+    if (alone_until_ == std::chrono::steady_clock::time_point::min()) return false;
+    if (std::chrono::steady_clock::now() < alone_until_) return true;
+    alone_until_ = std::chrono::steady_clock::time_point::min();
+    return false;
+}
 QUERN_INLINE void RunWorkers::run(std::int64_t n, Tile tile, void* context) {
     if (n <= 0) return;
-    if (n == 1 || width_ == 1) {
+    if (n == 1 || width_ == 1 || alone()) {
         for (std::int64_t i = 0; i < n; ++i) {
             check_run(stop_, end_);
             tile(context, i, 0);

@@ -34,6 +34,10 @@ QUERN_API double cgroup_quota(std::string_view membership, const std::string& mo
 /// only at the moment of falling idle: so whoever waits goes to sleep a second time after `second_look`. And in runs that are shorter
 /// than a slice (`short_run`) each such loss takes one worker off, at first for `shortest_rest`, longer each time when it happens again at once:
 /// fewer threads than processors are seldom interrupted.
+///
+/// After a pause. Workers are asleep, and a halted processor may take longer to wake up than a small model to run (virtual machines: 3 ms seen),
+/// or the system wakes them where the caller runs. Where no worker came to another processor in the first half of the time in which there was work for it, the next few
+/// runs after pauses are the caller's alone, as far as they take no longer; the more, the more often that happens.
 class QUERN_API ThreadPool {
 public:
     using Clock = std::chrono::steady_clock;
@@ -46,6 +50,8 @@ public:
     struct Mark {
         Clock::time_point start;
         std::uint32_t epoch = 0;
+        bool asleep = false;  ///< all of its workers were
+        Clock::time_point alone_until = Clock::time_point::min();  ///< they would come too late: before this run() is not to be called
     };
     /// More work is coming: between begin_run and end_run workers stay awake longer.
     Mark begin_run() noexcept;
@@ -90,6 +96,9 @@ private:
     std::atomic<int> active_;
     std::atomic<std::uint32_t> recalls_{0};
     std::atomic<std::int64_t> usual_run_{INT64_MAX}, rest_{0}, rest_end_{0};  ///< nanoseconds
+    std::atomic<std::int64_t> last_end_{0}, asked_{0}, joined_{0};  ///< when a run ended; when one that began with all asleep woke workers; when the first came
+    std::atomic<std::int64_t> missed_{0};  ///< what a run took for which they came too late
+    std::atomic<int> skip_{0}, skips_{0};  ///< runs after a pause without workers: to come; decided at the last failure
 };
 
 /// The end of runs that may take as long as they want.
@@ -112,12 +121,21 @@ public:
     /// As long as it lives the pool's threads expect work.
     class QUERN_API Busy {
     public:
-        explicit Busy(const RunWorkers& w) noexcept : pool_(w.executor_ ? nullptr : w.pool_) { if (pool_) begun_ = pool_->begin_run(); }
-        ~Busy() { if (pool_) pool_->end_run(begun_); }
+        explicit Busy(RunWorkers& w) noexcept : workers_(w), pool_(w.executor_ ? nullptr : w.pool_) {
+            if (!pool_) return;
+            begun_ = pool_->begin_run();
+            w.alone_until_ = begun_.alone_until;
+        }
+        ~Busy() {
+            if (!pool_) return;
+            workers_.alone_until_ = ThreadPool::Clock::time_point::min();
+            pool_->end_run(begun_);
+        }
         Busy(const Busy&) = delete;
         Busy& operator=(const Busy&) = delete;
 
     private:
+        RunWorkers& workers_;
         ThreadPool* pool_;
         ThreadPool::Mark begun_;
     };
@@ -127,7 +145,8 @@ private:
     Executor* executor_;
     const std::atomic<bool>* stop_;
     int width_;
-    std::chrono::steady_clock::time_point end_ = no_deadline;
+    std::chrono::steady_clock::time_point end_ = no_deadline, alone_until_ = std::chrono::steady_clock::time_point::min();
+    bool alone() noexcept;
 };
 
 QUERN_END
