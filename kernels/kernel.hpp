@@ -107,6 +107,7 @@ struct Target {
     std::string_view prefer;
     /// Receives the names of all entries that accept, when tuning.
     std::vector<std::string>* accepted = nullptr;
+    LogCallback log = {};  ///< Options::log
 };
 
 /// One candidate of a family. P is the family's plan-time problem (attributes, types, constant weights).

@@ -20,7 +20,7 @@ QUERN_API const char* isa_name(Isa) noexcept;
 QUERN_API Isa best_isa() noexcept;
 
 enum class LogLevel : std::uint8_t { debug, info, warning };
-/// Receives one line without newline; may be called from the compiling thread only.
+/// Receives one line without newline; called from the compiling thread, and from a running one where a library on the device refuses a call.
 using LogCallback = std::function<void(LogLevel, std::string_view)>;
 
 struct Backend;  // quern::cpu::backend(), quern::cuda::backend()

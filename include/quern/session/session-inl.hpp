@@ -135,6 +135,7 @@ inline Target target_of(const Options& o, std::span<const Backend* const> backen
     t.isa = std::min(o.isa, best_isa());
     t.backends = backends;
     t.winograd = o.winograd;
+    t.log = o.log;
     return t;
 }
 inline std::vector<const Backend*> backends_of(const Options& o) {
