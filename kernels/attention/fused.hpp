@@ -25,6 +25,7 @@ constexpr int max_lead = 6, roles = 11;
 /// absent, out[0] = Y, each of any rank with its layout. Q and Y have all leading roles and `query`; K and V have `key` and may lack
 /// leading roles (shared by all indices); masks may lack any. The innermost factor of Q, K (size D), V and Y (size Dv) is `inner`;
 /// a mask has none, and its `key` factor is innermost if there is one. Sizes that disagree raise shape_mismatch.
+/// Keys that a mask closes for all queries of a tile, by -inf or by the lowest floats where others are open, are not looked at.
 /// No keys give zeros, as does a query whose scores are all -inf if `closed_is_zero`; else that gives NaN.
 /// Tolerance against double: 4e-6 * max |v| for scores of magnitude up to 10.
 struct FusedProblem {

@@ -69,6 +69,30 @@ QUERN_VEC_FN void add_mask(const AttentionTile::Mask& m, i64 queries, i64 t0, i6
         }
     }
 }
+/// Masks close keys by -inf, or by floats so low that no score makes a difference.
+constexpr float closing = -1.7e38f, open_score = -1e37f;
+/// Whether the mask has no value above `limit`, nor NaN, for `queries` and n keys from t0 on. A mask of another kind shows that by its first value.
+QUERN_VEC_FN bool all_below(const AttentionTile::Mask& m, i64 queries, i64 t0, i64 n, float limit) {
+    if (!m.data) return false;
+    for (i64 r = m.query ? queries - 1 : 0; r >= 0; --r) {
+        const float* p = m.data + r * m.query + t0 * m.key;
+        i64 t = 0, end = m.key ? n : 1;
+        for (; t + W <= end; t += W)
+            if (any(~(load(p + t) <= splat(limit)))) return false;
+        for (; t < end; ++t)
+            if (!(p[t] <= limit)) return false;
+    }
+    return true;
+}
+/// Whether the keys add nothing to these queries, whose least maximum so far is `least`.
+QUERN_VEC_INL bool all_closed(const AttentionTile& a, i64 first, i64 queries, i64 t0, i64 n, float least) {
+    const float limit = least > open_score ? closing : -__builtin_inff();
+    for (AttentionTile::Mask m : a.mask) {
+        if (m.data) m.data += first * m.query;
+        if (all_below(m, queries, t0, n, limit)) return true;
+    }
+    return false;
+}
 /// The power of what follows a maximum: -inf gives 0, whatever the maximum was.
 QUERN_VEC_INL F finite_top(F top) { return select(top == -splat(__builtin_inff()), F{}, top); }
 QUERN_VEC_INL float blank(const AttentionTile& a) { return a.closed_is_zero || a.keys <= 0 ? 0.f : __builtin_nanf(""); }
@@ -78,6 +102,15 @@ struct QueryPanel {
     i64 first, n;
     float *q, *y;  ///< [d, tile_queries] scaled; [n, wide]
     F top[2], sum[2];
+    bool begun = false, closed = false;  ///< y holds something; the keys at hand add nothing
+
+    float least() const {
+        F t = n > W ? min2(top[0], top[1]) : top[0];
+        float lanes[W], r = __builtin_inff();
+        store(lanes, t);
+        for (float x : lanes) r = x < r ? x : r;
+        return r;
+    }
 };
 /// The scores s [m, tile_queries] of H vectors of queries become powers of 2; true where the sums so far are in another scale, by `shrink`.
 template <int H>
@@ -145,9 +178,14 @@ QUERN_VEC_FN void attention_panels(const AttentionTile& a, QueryPanel* panels, i
     for (i64 ib = 0; ib < blocks; ++ib) {
         i64 t0 = piece(a.keys, blocks, ib), m = piece(a.keys, blocks, ib + 1) - t0, k_row = a.k_row, v_row = a.v_row;
         const float *k = a.k + t0 * k_row, *v = a.v + t0 * v_row;
+        bool needed = !a.mask[0].data && !a.mask[1].data;
+        if (!needed)
+            for (QueryPanel* p = panels; p < panels + count; ++p) p->closed = all_closed(a, p->first, p->n, t0, m, p->least()), needed = needed || !p->closed;
+        if (!needed) continue;
         if (copy_k) k = gathered_rows(k, k_row, m, a.d, upto(a.d, W) + 16, kcopy);
         if (copy_v) v = gathered_rows(v, v_row, m, a.dv, wide, vcopy);
         for (QueryPanel* p = panels; p < panels + count; ++p) {
+            if (p->closed) continue;
             bool two = p->n > W;
             i64 pieces = blocks_of(m, R);
             for (i64 i = 0; i < pieces; ++i) {
@@ -161,7 +199,7 @@ QUERN_VEC_FN void attention_panels(const AttentionTile& a, QueryPanel* panels, i
             }
             float shrink[N];
             bool moved = two ? attention_powers<2>(*p, m, s, shrink) : attention_powers<1>(*p, m, s, shrink);
-            if (ib > 0 && moved)
+            if (p->begun && moved)
                 for (i64 r = 0; r < p->n; ++r) {
                     F c = splat(shrink[r]);
                     for (i64 j = 0; j < wide; j += W) store(p->y + r * wide + j, load(p->y + r * wide + j) * c);
@@ -170,8 +208,9 @@ QUERN_VEC_FN void attention_panels(const AttentionTile& a, QueryPanel* panels, i
             for (i64 j = 0; j < wide; j += N)
                 for (i64 i = 0; i < pieces; ++i) {
                     i64 r0 = piece(p->n, pieces, i), r = piece(p->n, pieces, i + 1) - r0;
-                    micro_for<float, 0, R, false>(r)(s + r0, N, v + j, v_row, p->y + r0 * wide + j, wide, m, ib > 0, nullptr, 0, nullptr);
+                    micro_for<float, 0, R, false>(r)(s + r0, N, v + j, v_row, p->y + r0 * wide + j, wide, m, p->begun, nullptr, 0, nullptr);
                 }
+            p->begun = true;
         }
     }
     for (const QueryPanel* p = panels; p < panels + count; ++p) {
@@ -248,6 +287,7 @@ QUERN_VEC_FN void attention_rows(const AttentionTile& a, float* work) {
         float top = -__builtin_inff(), sum = 0;
         for (i64 t0 = 0; t0 < a.keys; t0 += key_block) {
             i64 m = lesser(key_block, a.keys - t0);
+            if (all_closed(a, r, 1, t0, m, top)) continue;
             F high = -splat(__builtin_inff()), scale = splat(a.scale * log2_e);
             for (i64 t = 0; t < m; t += W) {
                 i64 part = lesser(W, m - t);
@@ -301,7 +341,7 @@ QUERN_VEC_FN void attention_f32(const AttentionTile& a, void* work) {
     QueryPanel panels[query_panels];
     while (a.keys > 0 && count < query_panels && a.queries - done > few_queries) {
         i64 left = a.queries - done, n = left > W + 1 ? lesser(left, N) : lesser(left, W);
-        panels[count] = {done, n, q + count * N * a.d, y + count * N * wide, {-splat(__builtin_inff()), -splat(__builtin_inff())}, {F{}, F{}}};
+        panels[count] = {done, n, q + count * N * a.d, y + count * N * wide, {-splat(__builtin_inff()), -splat(__builtin_inff())}, {F{}, F{}}, false, false};
         pack_queries(a.q + done * a.q_row, a.q_row, n, a.d, a.scale * log2_e, panels[count].q);
         ++count;
         done += n;

@@ -37,6 +37,7 @@ struct Case {
     double closed = 0;  ///< part of the masks' elements that are -inf
     bool close_first_query = false;
     double close_with = -INFINITY;
+    std::int64_t after = -1, before = -1;  ///< >= 0: keys farther than that from a query's own are closed in the first mask
 };
 constexpr double inf = INFINITY;
 
@@ -60,6 +61,11 @@ void check(Case c, std::mt19937& rng) {
                 std::int64_t i[attention::roles] = {b, 0, 0, 0, 0, 0, 0, 0, 0, t, 0};
                 mask[0][static_cast<std::size_t>(at(c.p.mask[0], i, sizes))] = c.close_with;
             }
+    for (std::int64_t i = 0; i < c.s; ++i)
+        for (std::int64_t t = 0; t < c.t; ++t) {
+            std::int64_t own = i + c.t - c.s, r[attention::roles] = {0, 0, 0, 0, 0, 0, 0, 0, i, t, 0};
+            if ((c.after >= 0 && t > own + c.after) || (c.before >= 0 && t < own - c.before)) mask[0][static_cast<std::size_t>(at(c.p.mask[0], r, sizes))] = c.close_with;
+        }
     Guarded gq(DType::f32, dims_of(c.p.q, sizes), q), gk(DType::f32, dims_of(c.p.k, sizes), k), gv(DType::f32, dims_of(c.p.v, sizes_v), v);
     Guarded m0(DType::f32, dims_of(c.p.mask[0], sizes), mask[0]), m1(DType::f32, dims_of(c.p.mask[1], sizes), mask[1]), y(DType::f32, dims_of(c.p.y, sizes_v));
     std::vector<double> want(static_cast<std::size_t>(count_of(y.dims)));
@@ -193,6 +199,45 @@ TEST(FusedAttention, AQueryWhoseKeysAllHaveTheLowestFloat) {
             else c.p.mask[0] = {lead(0, 0), role(1, Factor::key)};
             shapes(c, 0);
             check(c, rng);
+        }
+}
+/// Causal masks and windows: whole blocks of keys are closed, at the end, at the beginning, at both.
+TEST(FusedAttention, BlocksOfClosedKeys) {
+    std::mt19937 rng(seed());
+    for (double with : {-inf, -3.4028234663852886e38, -2e38})
+        for (auto [after, before] : {std::pair<std::int64_t, std::int64_t>{0, -1}, {-1, 3}, {0, 40}, {5, 0}})
+            for (auto [s, t] : {std::pair<std::int64_t, std::int64_t>{1, 700}, {3, 400}, {70, 70}, {200, 460}, {300, 300}})
+                for (bool second : {false, true}) {
+                    Case c{1, 2, s, t, 32, 40};
+                    c.p.scale = 0.3f;
+                    c.after = after, c.before = before, c.close_with = with;
+                    c.p.mask[0] = {role(0, Factor::query), role(1, Factor::key)};
+                    if (second) c.p.mask[1] = {lead(0, 0), role(1, Factor::key)};
+                    shapes(c, 1);
+                    check(c, rng);
+                }
+}
+TEST(FusedAttention, KeysThatAreClosedForAllAreNotLookedAt) {
+    const std::int64_t s = 40, t = 300, d = 16;
+    for (double with : {-inf, -3.4028234663852886e38})
+        for (std::int64_t queries : {std::int64_t{2}, s}) {
+            attention::FusedProblem p;
+            p.q = p.y = {role(0, Factor::query), role(1, Factor::inner)};
+            p.k = p.v = {role(0, Factor::key), role(1, Factor::inner)};
+            p.mask[0] = {role(0, Factor::key)};
+            std::vector<double> k(static_cast<std::size_t>(t * d), 0.5), m(static_cast<std::size_t>(t), 0);
+            for (std::int64_t j = 100; j < t; ++j) {
+                m[static_cast<std::size_t>(j)] = with;
+                for (std::int64_t e = 0; j >= 256 && e < d; ++e) k[static_cast<std::size_t>(j * d + e)] = NAN;
+            }
+            for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+                if (isa > best_isa()) continue;
+                attention::FusedKernel kernel(p, vec::table(isa));
+                Guarded q(DType::f32, {queries, d}, std::vector<double>(static_cast<std::size_t>(queries * d), 1)), gk(DType::f32, {t, d}, k), gm(DType::f32, {t}, m), y(DType::f32, {queries, d});
+                std::vector<View> in{q.view(), gk.view(), gk.view(), gm.view()};
+                run_kernel(kernel, in, y);
+                for (std::int64_t i = 0; i < queries * d; ++i) ASSERT_NEAR(y.get(static_cast<std::size_t>(i)), 0.5, 1e-6) << isa_name(isa);
+            }
         }
 }
 TEST(FusedAttention, SharedHeads) {
