@@ -1,4 +1,5 @@
 // Packed weights: one copy for all engines of a model, the same bytes wherever the source lies, memory given back.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -88,6 +89,50 @@ TEST(Packs, PagesGrowOrStay) {
     none.drop(0);
     ASSERT_TRUE(none.grow(5));
     none.data()[4] = std::byte{1};
+}
+#if defined(MADV_POPULATE_WRITE)
+TEST(Packs, TouchedPagesAreThere) {
+    constexpr std::size_t page = 4096, mb = std::size_t{1} << 20;
+    auto there = [&](const Pages& p, std::size_t from, std::size_t to) {  // pages in memory
+        std::vector<unsigned char> in((to - from) / page);
+        EXPECT_EQ(0, ::mincore(p.data() + from, to - from, in.data()));
+        return static_cast<std::size_t>(std::count_if(in.begin(), in.end(), [](auto c) { return c & 1; }));
+    };
+    for (int kind = 0; kind < 3; ++kind) {  // huge pages, small ones, huge ones until the first was slow
+        SCOPED_TRACE(kind);
+        Pages p(32 * mb, kind == 1 ? 0 : 32 * mb);
+        if (::madvise(p.data(), page, MADV_POPULATE_WRITE) != 0) GTEST_SKIP() << "this kernel cannot";
+        p.data()[3 * mb] = std::byte{7};
+        if (kind == 1) p.expect_small(4 * mb);
+        EXPECT_EQ(p.touch(5 * mb + 10, 9 * mb + 10, kind == 1, kind == 2 ? -1 : 1e9), kind != 2);
+        EXPECT_EQ(p.data()[3 * mb], std::byte{7});
+        EXPECT_EQ(there(p, 5 * mb, 9 * mb + (kind ? page : 0)), 4 * mb / page + (kind ? 1 : 0));
+        EXPECT_EQ(there(p, 10 * mb, 32 * mb), 0u);
+        p.expect_small(10 * mb);
+        EXPECT_TRUE(p.touch(31 * mb, 40 * mb, true));  // what lies beyond is left out
+        EXPECT_EQ(there(p, 31 * mb, 32 * mb), mb / page);
+        for (std::size_t i = 5 * mb; i < 9 * mb; i += page) ASSERT_EQ(p.data()[i], std::byte{0});
+        std::memset(p.data(), 1, p.size());
+    }
+}
+#endif
+TEST(Packs, SmallWeightsFillWhatLargeOnesLeft) {
+    const std::size_t large = 700000, small = 100000;
+    PackStore store(nullptr, 1500000);
+    std::vector<Tensor> got;
+    {
+        NodePacks packs(store, "n");
+        for (std::size_t bytes : {large, large, large, small, small})
+            got.push_back(packs.get("l", {}, bytes, [&](std::byte* to) { std::memset(to, static_cast<int>(got.size()), bytes); }));
+    }
+    auto at = [&](std::size_t i) { return static_cast<const std::byte*>(got[i].raw()); };
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(at(i)[got[i].bytes() - 1], static_cast<std::byte>(i));
+    const auto wide = static_cast<std::ptrdiff_t>((large + 63) / 64 * 64);
+    EXPECT_EQ(at(1) - at(0), wide);                         // one block
+    EXPECT_TRUE(at(2) < at(0) || at(2) > at(0) + 1500000);  // another
+    EXPECT_EQ(at(3) - at(1), wide);                         // behind the first two,
+    EXPECT_EQ(at(4) - at(2), wide);                         // which have no room for one more
+    EXPECT_EQ(store.take().size(), 5u);
 }
 TEST(Packs, ForgottenPagesComeBack) {
     std::string path = testing::TempDir() + "quern_forget.bin";

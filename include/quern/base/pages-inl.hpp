@@ -7,6 +7,7 @@
 #include "pages.hpp"
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <time.h>
 #endif
 
 QUERN_BEGIN
@@ -43,6 +44,39 @@ QUERN_INLINE void Pages::expect(std::size_t from, std::size_t to) noexcept {
 #else
     (void)from, (void)to;
 #endif
+}
+QUERN_INLINE void Pages::expect_small(std::size_t from) noexcept {
+#if defined(__linux__)
+    from = from / 4096 * 4096;
+    if (from < size_) (void)::madvise(data_ + from, size_ - from, MADV_NOHUGEPAGE);
+#else
+    (void)from;
+#endif
+}
+QUERN_INLINE bool Pages::touch(std::size_t from, std::size_t to, bool small, double slow) noexcept {
+    bool fast = true;
+#if defined(__linux__) && defined(MADV_POPULATE_WRITE)
+    constexpr std::size_t page = 4096;
+    to = std::min((to + page - 1) / page * page, size_);
+    from = from / page * page;
+    auto seconds = [] {
+        timespec t{};
+        (void)::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+    };
+    if (!small)
+        for (; from < to && fast; from = std::min(to, (from / huge + 1) * huge)) {
+            double before = seconds();
+            if (::madvise(data_ + from, page, MADV_POPULATE_WRITE) != 0) return true;
+            fast = seconds() - before <= slow;
+        }
+    if (!small && fast) return true;
+    if (!fast) expect_small(from);
+    if (from < to) (void)::madvise(data_ + from, to - from, MADV_POPULATE_WRITE);
+#else
+    (void)from, (void)to, (void)small, (void)slow;
+#endif
+    return fast;
 }
 QUERN_INLINE void Pages::drop(std::size_t from) noexcept {
 #if defined(__linux__)

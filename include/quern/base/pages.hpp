@@ -38,6 +38,12 @@ public:
     void drop(std::size_t from) noexcept;
     /// Bytes [from, to) will be touched at once.
     void expect(std::size_t from, std::size_t to) noexcept;
+    /// The bytes from `from` on come as small pages.
+    void expect_small(std::size_t from) noexcept;
+    /// Brings bytes [from, to) into memory, as zeros or what they are: by huge pages until one takes longer than `slow` seconds of this
+    /// thread's time (a virtual machine's that its host took back takes milliseconds, one at hand 0.1), then, like all that follows, by small
+    /// ones. False where that happened. With `small` the bytes are expect_small()'s. Nothing where the system cannot.
+    bool touch(std::size_t from, std::size_t to, bool small, double slow = 1e-3) noexcept;
 
 private:
     static constexpr std::size_t huge = std::size_t{2} << 20;

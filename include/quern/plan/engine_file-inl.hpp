@@ -15,7 +15,7 @@ QUERN_BEGIN
 namespace engine_file {
 
 inline constexpr std::uint32_t format = 1;
-inline constexpr std::uint64_t prefix_bytes = 64, chunk_bytes = std::uint64_t{4} << 20, inline_below = 256;
+inline constexpr std::uint64_t prefix_bytes = 64, chunk_bytes = std::uint64_t{4} << 20, inline_below = 256, table_page = std::uint64_t{64} << 10;
 /// Names of external data inside of the file: the file itself, and zeros.
 inline constexpr std::string_view own = "engine", absent = "absent";
 /// Where tensors without content point to while a file is written.
@@ -184,6 +184,7 @@ QUERN_INLINE void write_engine(const std::string& path, const Plan& plan, const 
     ExportedModel model(g);
     outside.graph(model.proto().graph);
     std::string graph = onnx::serialize(model.proto());
+    const std::uint64_t tables_end = place.end;
     (void)header_bytes(h, place, 0, 0, {});  // places the packed weights
     std::uint64_t graph_at = place.put(graph);
     // Checksums are of the file's bytes, the zeros between the pieces too.
@@ -195,7 +196,10 @@ QUERN_INLINE void write_engine(const std::string& path, const Plan& plan, const 
     auto flush = [&] {
         if (chunk.empty()) return;
         sums.push_back(checksum(bytes_of(chunk)));
-        out.write(chunk);
+        // Linux keeps what one call writes in pages of up to that size, and whoever reads a byte of such a page maps all of it: good for packed
+        // weights, and not for tables of which a run reads some rows.
+        const std::size_t step = prefix_bytes + (sums.size() - 1) * chunk_bytes < tables_end ? table_page : chunk.size();
+        for (std::string_view rest = chunk; !rest.empty(); rest.remove_prefix(std::min(step, rest.size()))) out.write(rest.substr(0, step));
         chunk.clear();
     };
     auto write = [&](std::string_view b) {

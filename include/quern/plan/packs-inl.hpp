@@ -99,32 +99,47 @@ QUERN_INLINE Tensor PackRegistry::merge(const std::string& layout, Tensor made) 
 }
 
 QUERN_INLINE PackStore::PackStore(std::shared_ptr<PackRegistry> registry, std::size_t expected_bytes, const std::vector<PlanPack>* made)
-    : registry_(std::move(registry)), block_bytes_(std::clamp<std::size_t>(expected_bytes, std::size_t{64} << 10, std::size_t{64} << 20)), closed_(made != nullptr) {
+    : registry_(std::move(registry)), block_bytes_(std::clamp<std::size_t>(expected_bytes, std::size_t{64} << 10, std::size_t{64} << 20)), closed_(made != nullptr), impatient_(expected_bytes >= impatient_from) {
     if (made)
         for (auto& p : *made) given_[p.node + "#" + std::to_string(p.ordinal)] = {p.layout, p.data};
 }
 QUERN_INLINE std::vector<PlanPack> PackStore::take() {
+    if (small_)
+        for (Block& b : blocks_) b.pages->expect(0, b.used);  // the system may make them huge in the background
     std::sort(packs_.begin(), packs_.end(), [](auto& a, auto& b) { return std::tie(a.node, a.ordinal) < std::tie(b.node, b.ordinal); });
     return std::move(packs_);
 }
-QUERN_INLINE Tensor PackStore::memory(std::size_t bytes) {
-    std::size_t n = (bytes + 63) / 64 * 64;
+QUERN_INLINE std::shared_ptr<Pages> PackStore::fresh(std::size_t bytes) {
+    auto pages = std::make_shared<Pages>(bytes, small_ ? 0 : bytes);
+    if (!pages->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes of weights");
+    if (small_) pages->expect_small(0);
+    return pages;
+}
+QUERN_INLINE void PackStore::touch(Pages& p, std::size_t from, std::size_t to) noexcept {
+    if (!impatient_ || p.touch(from, to, small_)) return;
     std::lock_guard<std::mutex> l(lock_);
-    if (!block_ || n > block_->size() - used_) {
-        auto fresh = std::make_shared<const Pages>(std::max(n, block_bytes_));
-        if (!fresh->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes of packed weights");
-        if (n > block_bytes_ / 2) return Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, fresh->data(), fresh);
-        block_ = std::move(fresh);
-        used_ = 0;
-    }
-    Tensor t = Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, block_->data() + used_, block_);
-    used_ += n;
-    return t;
+    if (small_.exchange(true)) return;
+    for (Block& b : blocks_)
+        b.pages->expect_small(0);
+}
+/// The largest weights come first: the small ones that follow fill what these left of each block.
+QUERN_INLINE PackStore::Room PackStore::memory(std::size_t bytes) {
+    const std::size_t n = (bytes + 63) / 64 * 64;
+    std::lock_guard<std::mutex> l(lock_);
+    auto b = std::find_if(blocks_.begin(), blocks_.end(), [&](const Block& x) { return n <= x.pages->size() - x.used; });
+    if (b == blocks_.end()) b = blocks_.insert(b, Block{fresh(n > block_bytes_ / 2 ? n : block_bytes_), 0});
+    Room r{b->pages, b->used};
+    b->used += n;
+    return r;
 }
 QUERN_INLINE void PackStore::give_back(const Tensor& t) {
+    const auto* from = static_cast<const std::byte*>(t.raw());
+    const std::size_t n = (t.bytes() + 63) / 64 * 64;
     std::lock_guard<std::mutex> l(lock_);
-    std::size_t n = (t.bytes() + 63) / 64 * 64;
-    if (block_ && n <= used_ && block_->data() + (used_ - n) == t.raw()) used_ -= n;
+    auto b = std::find_if(blocks_.begin(), blocks_.end(), [&](const Block& x) { return n <= x.used && x.pages->data() + (x.used - n) == from; });
+    if (b == blocks_.end()) return;
+    b->used -= n;
+    if (b->used == 0) blocks_.erase(b);
 }
 /// Memory of at least `bytes` that nobody uses.
 QUERN_INLINE std::shared_ptr<Pages> PackStore::spare(std::size_t bytes) {
@@ -140,9 +155,7 @@ QUERN_INLINE std::shared_ptr<Pages> PackStore::spare(std::size_t bytes) {
                 return found;
             }
     }
-    auto fresh = std::make_shared<Pages>(bytes);
-    if (!fresh->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes of weights");
-    return fresh;
+    return fresh(bytes);
 }
 
 QUERN_INLINE NodePacks::~NodePacks() {
@@ -180,10 +193,14 @@ QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tens
             if (!key.empty()) p.data = store_.registry_->find(key);
         }
         if (!p.data.defined()) {
-            p.data = store_.memory(bytes);
+            filling_ = store_.memory(bytes);
+            p.data = Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, filling_.pages->data() + filling_.at, filling_.pages);
             for (const Tensor& source : sources)  // largest weights come first: what is read whole is no more than what will have been packed
                 if (store_.registry_ && source.dtype() != DType::string) store_.registry_->expected(source.raw(), source.bytes());
+            touched_ = filling_.at, until_ = filling_.at + bytes;
+            touch_more(ahead);
             fill(static_cast<std::byte*>(p.data.raw()));
+            filling_ = {};
             ++made_;
             if (store_.registry_) {
                 Tensor kept = key.empty() ? store_.registry_->merge(p.layout, p.data) : store_.registry_->add(key, p.data);
@@ -212,6 +229,7 @@ QUERN_INLINE Tensor NodePacks::aligned(const Tensor& t) {
     for (std::size_t at = 0; at < t.bytes(); at += part) {
         const std::size_t n = std::min(part, t.bytes() - at);
         if (store_.registry_) store_.registry_->expected(from + at, n);
+        store_.touch(*pages, at, at + n);
         std::memcpy(pages->data() + at, from + at, n);
         consumed(from + at, n);
     }
@@ -224,6 +242,13 @@ QUERN_INLINE bool NodePacks::copied(const Tensor& t) const noexcept {
 }
 QUERN_INLINE void NodePacks::consumed(const void* from, std::size_t bytes) noexcept {
     if (store_.registry_) store_.registry_->consumed(from, bytes);
+    if (filling_.pages) touch_more(bytes);
+}
+/// As much of what is packed comes into memory as leaves the source: never both whole.
+QUERN_INLINE void NodePacks::touch_more(std::size_t bytes) noexcept {
+    const std::size_t to = touched_ + std::min(bytes, until_ - touched_);
+    if (to > touched_) store_.touch(*filling_.pages, touched_, to);
+    touched_ = to;
 }
 
 QUERN_END

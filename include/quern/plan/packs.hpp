@@ -1,5 +1,6 @@
 // Packed weights of engines: memory in few large blocks, each weight once for a model.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -67,15 +68,29 @@ public:
 
 private:
     friend class NodePacks;
-    Tensor memory(std::size_t bytes);
-    void give_back(const Tensor& t);  ///< where it was the last one taken
+    struct Block {
+        std::shared_ptr<Pages> pages;
+        std::size_t used;
+    };
+    /// With so much to pack, huge pages that the system is slow to find are not waited for: 0.5 GB of them take over a second where small
+    /// ones take 0.1 (and runs are up to 2 % slower). With less, a second's part is what can be lost.
+    static constexpr std::size_t impatient_from = std::size_t{128} << 20;
+    struct Room {
+        std::shared_ptr<Pages> pages;
+        std::size_t at;
+    };
+    Room memory(std::size_t bytes);
+    void give_back(const Tensor& t);  ///< where it was the last one taken of its block
     std::shared_ptr<Pages> spare(std::size_t bytes);  ///< asks for less and less: lower_all() makes the largest weights first
+    std::shared_ptr<Pages> fresh(std::size_t bytes);
+    void touch(Pages& p, std::size_t from, std::size_t to) noexcept;
     std::shared_ptr<PackRegistry> registry_;
     std::size_t block_bytes_;
     bool closed_;  ///< nothing new is packed
+    bool impatient_;
+    std::atomic<bool> small_{false};  ///< huge pages are slow to come
     std::mutex lock_;
-    std::shared_ptr<const Pages> block_;
-    std::size_t used_ = 0;
+    std::vector<Block> blocks_;
     std::unordered_map<std::string, std::pair<std::string, Tensor>> given_;  ///< layout and bytes, by node and ordinal
     std::vector<PlanPack> packs_;
     std::vector<std::shared_ptr<Pages>> spares_;  ///< for aligned copies, used again and again
@@ -96,6 +111,7 @@ public:
     bool copied(const Tensor& t) const noexcept;   ///< aligned() copied it
 
 private:
+    void touch_more(std::size_t bytes) noexcept;
     PackStore& store_;
     std::string node_;
     struct Copy {
@@ -103,6 +119,9 @@ private:
         std::shared_ptr<Pages> pages;
     };
     std::vector<Copy> copies_;
+    PackStore::Room filling_{};                ///< what fill() writes now,
+    std::size_t touched_ = 0, until_ = 0;      ///< how far its pages are there, and go
+    static constexpr std::size_t ahead = std::size_t{8} << 20;
     int count_ = 0, made_ = 0;
 };
 
