@@ -13,6 +13,17 @@ struct RotaryProblem {
     bool interleaved = false;
 };
 
+/// The first 2 * half of d values turn, those of a pair being neighbours or `half` apart; y may be x.
+inline void turn(const float* x, const float* cosine, const float* sine, std::int64_t half, std::int64_t d, bool interleaved, float* y) {
+    const std::int64_t step = interleaved ? 2 : 1, second = interleaved ? 1 : half;
+    for (std::int64_t j = 0; j < half; ++j) {
+        float a = x[j * step], b = x[j * step + second];
+        y[j * step] = cosine[j] * a - sine[j] * b;
+        y[j * step + second] = sine[j] * a + cosine[j] * b;
+    }
+    if (y != x) std::copy(x + 2 * half, x + d, y + 2 * half);
+}
+
 /// https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html. in[0] = X [B, H, S, D] or [B, S, H * D], in[1], in[2] = cosines and
 /// sines [positions, R / 2] with in[3] = position ids [B, S] (i64), or [B, S, R / 2] without; out[0] as X. The first R = `rotated` (0: D)
 /// values of a head turn, pairs being neighbours if `interleaved`, else halves. Position ids outside the table raise
@@ -34,21 +45,12 @@ public:
         c.workers.ranges(b * s * h, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, d)), [&](std::int64_t from, std::int64_t to) {
             for (std::int64_t i = from; i < to; ++i) {  // heads in the order of memory
                 std::int64_t row = four ? i / (h * s) * s + i % s : i / h, at = (ids ? ids[row] : row) * half;
-                turn(x.in<float>() + i * d, c.in[1].in<float>() + at, c.in[2].in<float>() + at, half, d, c.out[0].out<float>() + i * d);
+                turn(x.in<float>() + i * d, c.in[1].in<float>() + at, c.in[2].in<float>() + at, half, d, p_.interleaved, c.out[0].out<float>() + i * d);
             }
         });
     }
 
 private:
-    void turn(const float* x, const float* cosine, const float* sine, std::int64_t half, std::int64_t d, float* y) const {
-        std::int64_t step = p_.interleaved ? 2 : 1, second = p_.interleaved ? 1 : half;
-        for (std::int64_t j = 0; j < half; ++j) {
-            float a = x[j * step], b = x[j * step + second];
-            y[j * step] = cosine[j] * a - sine[j] * b;
-            y[j * step + second] = sine[j] * a + cosine[j] * b;
-        }
-        if (y != x) std::copy(x + 2 * half, x + d, y + 2 * half);
-    }
     RotaryProblem p_;
 };
 

@@ -1,7 +1,7 @@
 // Fused attention against a reference in double: layouts, masks, sizes around the tiles, rows without an open key.
 #include <cmath>
 
-#include <quern/kernels/attention/fused.hpp>
+#include <quern/kernels/attention/append.hpp>
 #include "support/kernel_harness.hpp"
 
 namespace {
@@ -206,9 +206,9 @@ TEST(FusedAttention, BlocksOfClosedKeys) {
     std::mt19937 rng(seed());
     for (double with : {-inf, -3.4028234663852886e38, -2e38})
         for (auto [after, before] : {std::pair<std::int64_t, std::int64_t>{0, -1}, {-1, 3}, {0, 40}, {5, 0}})
-            for (auto [s, t] : {std::pair<std::int64_t, std::int64_t>{1, 700}, {3, 400}, {70, 70}, {200, 460}, {300, 300}})
+            for (auto [s, t] : {std::pair<std::int64_t, std::int64_t>{1, 290}, {3, 270}, {70, 70}, {40, 290}})
                 for (bool second : {false, true}) {
-                    Case c{1, 2, s, t, 32, 40};
+                    Case c{1, 1, s, t, 8, 12};
                     c.p.scale = 0.3f;
                     c.after = after, c.before = before, c.close_with = with;
                     c.p.mask[0] = {role(0, Factor::query), role(1, Factor::key)};
@@ -265,6 +265,67 @@ TEST(FusedAttention, DisagreeingSizesAreRefused) {
     EXPECT_THROW(book(narrow, v, mask), Error);
     EXPECT_THROW(book(k, few, mask), Error);
     EXPECT_THROW(book(k, v, wide), Error);
+}
+TEST(AppendToCache, CopiesAndTurns) {
+    std::mt19937 rng(seed());
+    const std::int64_t b = 2, h = 3, d = 10;
+    for (int form = 0; form < 3; ++form)
+        for (std::int64_t past : {0, 1, 700})
+            for (std::int64_t l : {0, 1, 9})
+                for (std::int64_t half : {0, 3, 5})
+                    for (bool interleaved : {false, true}) {
+                        if (past + l == 0) continue;
+                        Case c{b, h, 1, l, d, d};
+                        attention::AppendProblem p;
+                        p.interleaved = interleaved;
+                        p.x = form == 0 ? split(Factor::key) : form == 1 ? joined(Factor::key, c, d) : packed(Factor::key, c, d, 1);
+                        std::int64_t sizes[attention::roles] = {b, h, 1, 1, 1, 1, 0, 0, 1, l, d};
+                        const Dims dims = dims_of(p.x, sizes);
+                        auto old = random_values(rng, b * h * past * d, -2, 2), x = random_values(rng, count_of(dims), -2, 2), cosine = random_values(rng, b * l * half, -1, 1), sine = random_values(rng, b * l * half, -1, 1);
+                        Guarded go(DType::f32, {b, h, past, d}, old), gx(DType::f32, dims, x), gc(DType::f32, {b, l, half}, cosine), gs(DType::f32, {b, l, half}, sine), y(DType::f32, {b, h, past + l, d});
+                        attention::AppendKernel kernel(p);
+                        std::vector<View> in{go.view(), gx.view()};
+                        if (half) in.insert(in.end(), {gc.view(), gs.view()});
+                        run_kernel(kernel, in, y);
+                        for (std::int64_t i = 0; i < b * h; ++i)
+                            for (std::int64_t r = 0; r < past + l; ++r)
+                                for (std::int64_t e = 0; e < d; ++e) {
+                                    double want;
+                                    if (r < past) want = old[static_cast<std::size_t>((i * past + r) * d + e)];
+                                    else {
+                                        auto value = [&](std::int64_t k) {
+                                            std::int64_t at_[attention::roles] = {i / h, i % h, 0, 0, 0, 0, 0, 0, 0, r - past, k};
+                                            return x[static_cast<std::size_t>(at(p.x, at_, sizes))];
+                                        };
+                                        want = value(e);
+                                        if (e < 2 * half) {
+                                            const std::int64_t pair = interleaved ? e / 2 : e % half, first = interleaved ? 2 * pair : pair, second = interleaved ? first + 1 : pair + half;
+                                            const std::size_t t = static_cast<std::size_t>((i / h * l + r - past) * half + pair);
+                                            want = e == first ? cosine[t] * value(first) - sine[t] * value(second) : sine[t] * value(first) + cosine[t] * value(second);
+                                        }
+                                    }
+                                    ASSERT_NEAR(y.get(static_cast<std::size_t>((i * (past + l) + r) * d + e)), want, 5e-7) << form << " " << past << " " << l << " " << half;
+                                }
+                    }
+}
+TEST(AppendToCache, DisagreeingSizesAreRefused) {
+    attention::AppendProblem p{{lead(0, 0), role(1, Factor::key), lead(2, 1, 2), role(2, Factor::inner, 8)}, false};
+    attention::AppendKernel kernel(p);
+    Guarded past(DType::f32, {1, 2, 3, 8}), x(DType::f32, {1, 4, 16}), y(DType::f32, {1, 2, 7, 8}), three(DType::f32, {1, 3, 3, 8}), narrow(DType::f32, {1, 2, 3, 6}), small(DType::f32, {1, 2, 6, 8});
+    Guarded table(DType::f32, {1, 4, 4}), wide(DType::f32, {1, 4, 5}), few(DType::f32, {1, 3, 4});
+    auto book = [&](Guarded& o, Guarded& to, Guarded* c, Guarded* s) {
+        std::vector<View> in{o.view(), x.view(), c ? c->view() : View{}, s ? s->view() : View{}}, out{to.view()};
+        kernel.book(in, out, 1);
+    };
+    EXPECT_NO_THROW(book(past, y, nullptr, nullptr));
+    EXPECT_NO_THROW(book(past, y, &table, &table));
+    EXPECT_THROW(book(three, y, nullptr, nullptr), Error);
+    EXPECT_THROW(book(narrow, y, nullptr, nullptr), Error);
+    EXPECT_THROW(book(past, small, nullptr, nullptr), Error);
+    EXPECT_THROW(book(past, y, &table, nullptr), Error);
+    EXPECT_THROW(book(past, y, &wide, &wide), Error);
+    EXPECT_THROW(book(past, y, &few, &few), Error);
+    EXPECT_THROW(book(past, y, &table, &few), Error);
 }
 
 }  // namespace

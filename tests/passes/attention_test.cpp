@@ -114,6 +114,39 @@ TEST(PatternAttention, HeadsThatAreRepeated) {
         expect_fused(b, 1, 0, {{"q", wave({2, length, 48})}, {"past", wave({2, 2, 40, 8}, 0.4f)}, {"now", wave({2, 2, length, 8}, 0.2f)}});
     }
 }
+/// Decoders: one projection for all, rotated queries and keys, caches that grow; `form` 0: as it should be.
+ModelBuilder decoder(int form) {
+    ModelBuilder b(23);
+    b.input("x", DType::f32, {"N", "S", "80"}).input("pk", DType::f32, {"N", "2", "P", "8"}).input("pv", DType::f32, {"N", "2", "P", "8"}).input("c", DType::f32, {"N", "S", "4"}).input("s", DType::f32, {"N", "S", "4"});
+    b.constant("sizes", ints({3}, {48, 16, 16})).constant("six", ints({4}, {0, 0, 6, 8})).constant("two", ints({4}, {0, 0, 2, 8})).constant("join", ints({3}, {0, 0, 48}));
+    b.node("Split", {"x", "sizes"}, {"q", "k", "v"}, {attribute_i("axis", 2)});
+    b.node("Reshape", {"q", "six"}, {"q4"}).node("Transpose", {"q4"}, {"qh"}, {attribute_ints("perm", {0, 2, 1, 3})}).node("RotaryEmbedding", {"qh", "c", "s"}, {"qr"});
+    b.node("Reshape", {"k", "two"}, {"k4"}).node("Transpose", {"k4"}, {"kh"}, {attribute_ints("perm", {0, 2, 1, 3})}).node("RotaryEmbedding", {"kh", "c", "s"}, {"kr"});
+    b.node("Reshape", {"v", "two"}, {"v4"}).node("Transpose", {"v4"}, {"vh"}, {attribute_ints("perm", {0, 2, 1, 3})});
+    if (form == 1) b.output("kr");
+    b.node("Concat", {form == 2 ? "kr" : "pk", form == 2 ? "pk" : "kr"}, {"ka"}, {attribute_i("axis", 2)}).node("Concat", {"pv", "vh"}, {"va"}, {attribute_i("axis", form == 3 ? 0 : -2)}).output("ka").output("va");
+    if (form == 3) return b;
+    b.node("Attention", {"qr", "ka", "va"}, {"o"}).node("Transpose", {"o"}, {"ot"}, {attribute_ints("perm", {0, 2, 1, 3})}).node("Reshape", {"ot", "join"}, {"y"}).output("y");
+    return b;
+}
+TEST(PatternAttention, CachesTakeRowsFromTheProjection) {
+    for (int form = 0; form < 4; ++form) {
+        auto b = decoder(form);
+        std::string text = after(b, "attention");
+        EXPECT_EQ(count(text, "= quern::AppendToCache("), form == 0 || form == 1 ? 2 : 1) << form << text;
+        if (form == 0) {
+            EXPECT_EQ(count(text, "= RotaryEmbedding("), 1) << text;  // the queries' in their row
+            EXPECT_EQ(count(text, "= Transpose(") + count(text, "= Concat("), 0) << text;
+            EXPECT_EQ(count(text, "quern::FusedAttention("), 1) << text;
+        }
+        if (form == 1) { EXPECT_EQ(count(text, "= RotaryEmbedding("), 2) << text; }  // somebody reads the rotated keys
+        for (std::int64_t past : {0, 21})
+            for (std::int64_t length : {1, 5}) {
+                if (form == 3 && past != length) continue;
+                same_answer(b, {{"x", wave({2, length, 80})}, {"pk", wave({2, 2, past, 8}, 0.4f)}, {"pv", wave({2, 2, past, 8}, 0.3f)}, {"c", wave({2, length, 4}, 1.3f)}, {"s", wave({2, length, 4}, 0.9f)}});
+            }
+    }
+}
 TEST(PatternAttention, TheOperatorWithWhatMovesItsOperands) {
     for (bool truth : {false, true})
         for (std::int64_t length : {1, 12}) {

@@ -1,5 +1,7 @@
 // FusedAttention: what the attention pass makes of products, softmax and everything that only moves their operands.
+// AppendToCache: what it makes of a concatenation of old and new keys or values.
 #pragma once
+#include <quern/kernels/attention/append.hpp>
 #include <quern/kernels/attention/attention.hpp>
 #include <quern/kernels/attention/fused.hpp>
 
@@ -95,11 +97,35 @@ inline Lowered lower(const LowerCtx& c) {
     return Lowered(std::make_unique<attention::FusedKernel>(problem(c.attrs), vec::table(c.target.isa)));
 }
 
+inline void infer_append(InferCtx& c) {
+    for (int i = 0; i < 4; ++i)
+        if (i < 2 || c.has(i)) c.need_type(i, {DType::f32});
+    c.need_rank(0, 4, 4);
+    const attention::Layout l = layout_of(c.attrs, "x");
+    if (!c.ranked(0) || !c.ranked(1)) return c.set_unranked(0, DType::f32);
+    Dim rows(1);
+    for (auto& f : l) {
+        if (f.dim >= c.in(1).rank())
+            raise(ErrorCode::invalid_model, "a factor of dimension " + std::to_string(f.dim) + ", role " + std::to_string(f.role) + " for " + c.in(1).to_string());
+        if (f.role == attention::Factor::key) rows = size_of(l, f, c.in(1).dims);
+    }
+    const std::vector<Dim>& past = c.in(0).dims;
+    c.set(0, DType::f32, {past[0], past[1], past[2] + rows, past[3]});
+}
+inline Lowered lower_append(const LowerCtx& c) {
+    return Lowered(std::make_unique<attention::AppendKernel>(attention::AppendProblem{layout_of(c.attrs, "x"), c.attrs.i("interleaved", 0) != 0}));
+}
+
 }  // namespace ops_fused_attention
 
 QUERN_INLINE const OpDef& op_quern_FusedAttention() {
     static constexpr OpDef def{.domain = "quern", .name = "FusedAttention", .min_in = 3, .max_in = 5, .newest = 1, .infer = ops_fused_attention::infer,
                                .lower = ops_fused_attention::lower, .lower_device = ops_fused_attention::lower, .compute = Compute::f32};
+    return def;
+}
+QUERN_INLINE const OpDef& op_quern_AppendToCache() {
+    static constexpr OpDef def{.domain = "quern", .name = "AppendToCache", .min_in = 2, .max_in = 4, .newest = 1, .infer = ops_fused_attention::infer_append,
+                               .lower = ops_fused_attention::lower_append, .compute = Compute::f32};
     return def;
 }
 QUERN_END

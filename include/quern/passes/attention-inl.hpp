@@ -166,7 +166,54 @@ public:
         return finish(id, sq, sk, sv, axes(all, query_axis_, inner), inner);
     }
 
+    /// `id` puts new keys or values [B, H, L, D] behind old ones: what moves and turns the new ones is taken in.
+    bool match_cache(NodeId id) {
+        const Node& n = g_.nodes[id];
+        if (!is_op(&n, "Concat") || n.in.size() != 2 || g_.fact(n.out[0]).dtype != DType::f32) return false;
+        const std::int64_t axis = n.attrs.i("axis", 0);
+        if ((axis != 2 && axis != -2) || !ranked(n.in[0], 4) || !ranked(n.in[1], 4) || g_.fact(n.in[0]).rank() != 4 || g_.fact(n.in[1]).rank() != 4) return false;
+        const std::vector<Dim>&old = g_.fact(n.in[0]).dims, &now = g_.fact(n.in[1]).dims;
+        if (!(old[0] == now[0]) || !(old[1] == now[1]) || !(old[3] == now[3]) || !now[1].is_const() || !now[3].is_const()) return false;
+        const Atoms::Axis batch = atoms_.axis(now[0]), head = atoms_.axis(now[1]);
+        key_axis_ = atoms_.axis(now[2]);
+        depth_ = atoms_.axis(now[3]);
+        leading_ = {batch, head};
+        Source x{n.in[1], {batch, head, key_axis_, depth_}, 1};
+        if (!trace(x, depth_, false)) return false;
+        std::vector<ValueId> in{n.in[0], no_value};
+        Attrs a;
+        const Node* turned = m_.made_by(x.value, "RotaryEmbedding");
+        if (turned && turned->in.size() == 3 && m_.sole_reader(x.value) >= 0 && turns_rows(*turned, x, batch, head)) {
+            in.insert(in.end(), {turned->in[1], turned->in[2]});
+            a.set("interleaved", turned->attrs.i("interleaved", 0));
+            x.value = turned->in[0];
+            if (!trace(x, depth_, false)) return false;
+        }
+        Roles r;
+        std::vector<std::int64_t> where;
+        if (x.value == n.in[1] || !settle(r, depth_) || !layout(x, r, r.depth, &where)) return false;
+        for (int atom : r.lead)
+            if (!holds(x, atom)) return false;
+        in[1] = x.value;
+        a.set("x", std::move(where));
+        m_.replace(n.out[0], "quern::AppendToCache", std::move(in), std::move(a));
+        return true;
+    }
+
 private:
+    /// Whether RotaryEmbedding's rows are those of the cache: X is [B, H, L, D] or [B, L, H * D].
+    bool turns_rows(const Node& n, const Source& x, const Atoms::Axis& batch, const Atoms::Axis& head) const {
+        Atoms::Axis row = head;
+        row.insert(row.end(), depth_.begin(), depth_.end());
+        const bool four = x.axes.size() == 4;
+        const Atoms::Axes want = four ? Atoms::Axes{batch, head, key_axis_, depth_} : Atoms::Axes{batch, key_axis_, row};
+        if (x.axes.size() != want.size()) return false;
+        for (std::size_t i = 0; i < want.size(); ++i)
+            if (atoms_.leaves(x.axes[i]) != atoms_.leaves(want[i])) return false;
+        Dim heads(1);
+        for (int a : atoms_.leaves(head)) heads *= atoms_.all[static_cast<std::size_t>(a)].size;
+        return four || heads.is(n.attrs.i("num_heads", 0));
+    }
     bool operator_mask(ValueId mask, const std::vector<Dim>& full, const Atoms::Axes& axes, std::map<ValueId, ValueId>& closed) {
         const Fact f = g_.fact(mask);
         if (!f.ranked || f.rank() > 4 || f.rank() < 1 || (f.dtype != DType::f32 && f.dtype != DType::boolean)) return false;
@@ -513,8 +560,13 @@ private:
     bool closed_is_zero_ = false;
 };
 
-inline bool attention_blocks(Graph& g, const PassContext&) {
+inline bool attention_blocks(Graph& g, const PassContext& ctx) {
     bool changed = false;
+    if (ctx.target.device == Device::cpu) {
+        Matcher m(g);
+        for (NodeId id : g.order())
+            if (g.nodes[id].op && AttentionMatcher(m).match_cache(id)) changed = true;
+    }
     Matcher m(g);
     std::map<ValueId, ValueId> closed;
     for (NodeId id : g.order()) {
