@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <vector>
 
 #include <quern/kernels/conv/geometry.hpp>
 #include <quern/kernels/packs.hpp>
@@ -14,32 +15,45 @@ namespace conv {
 /// As conv::Problem in nhwc, but X is [N, C, H, W]. Views: in[0] = X, in[1] = W [M, C, kh, kw] (constant), in[2] = bias or absent,
 /// in[3] = residual of Y's shape and layout or absent; out[0] = Y [N, Ho, Wo, M], or with `pool` the largest values of its windows over that
 /// (MaxPool without dilation; no residual then). f32, 2 spatial dimensions, one group. Tolerance as conv::Problem.
+/// With `pixels` X is [N, H, W, C], too: a row of pixels is the row of one plane that is C times as wide, and so are a row of the kernel, its stride
+/// and its padding; the kernel's rows are dense then.
 class PlanarKernel final : public Kernel {
 public:
     static constexpr std::int64_t most_taps = 64;  ///< pixels of a pool's window
-    PlanarKernel(const Problem& p, const Target& target, std::optional<Window> pool = {}) : p_(p), pool_(std::move(pool)), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
+    PlanarKernel(const Problem& p, const Target& target, std::optional<Window> pool = {}, bool pixels = false)
+        : p_(p), pool_(std::move(pool)), pixels_(pixels), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         unread = 1u << 1;
         strided_out = !p_.has_residual;
         m_ = p_.w.shape()[0];
         std::int64_t k = p_.w.count() / m_;
-        packed_ = packed_weights(target, std::string("conv.planar ") + t_.name, {p_.w}, t_.packed_floats(m_, k) * sizeof(float), [&](std::byte* to) {
-            t_.pack_b_f32(m_, k, static_cast<const float*>(p_.w.raw()), k, true, 1.f, reinterpret_cast<float*>(to));
+        packed_ = packed_weights(target, std::string(pixels_ ? "conv.planar nhwc " : "conv.planar ") + t_.name, {p_.w}, t_.packed_floats(m_, k) * sizeof(float), [&](std::byte* to) {
+            const auto* w = static_cast<const float*>(p_.w.raw());
+            std::vector<float> last;
+            if (pixels_) {
+                const std::int64_t c = p_.w.shape()[1], taps = k / c;
+                for (std::int64_t m = 0; m < m_; ++m)
+                    for (std::int64_t i = 0; i < k; ++i) last.push_back(w[m * k + i % c * taps + i / c]);
+                w = last.data();
+            }
+            t_.pack_b_f32(m_, k, w, k, true, 1.f, reinterpret_cast<float*>(to));
         });
         p_.w = Tensor();
     }
-    const char* name() const noexcept override { return pool_ ? "conv.planar pooled" : "conv.planar"; }
+    const char* name() const noexcept override { return pool_ ? "conv.planar pooled" : pixels_ ? "conv.planar nhwc" : "conv.planar"; }
     std::size_t packed_bytes() const noexcept override { return packed_.bytes(); }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
         auto q = std::make_shared<Plan>();
         vec::ConvShape& s = q->s;
         for (int d = 0; d < 3; ++d) s.in[d] = s.out[d] = s.kernel[d] = s.stride[d] = s.dilation[d] = 1, s.pad[d] = 0;
         for (int d = 0; d < 2; ++d) {
-            s.in[d + 1] = in[0].dims[d + 2];
+            s.in[d + 1] = in[0].dims[d + (pixels_ ? 1 : 2)];
             s.kernel[d + 1] = p_.window.kernel[d], s.stride[d + 1] = p_.window.strides[d], s.dilation[d + 1] = p_.window.dilations[d];
             s.pad[d + 1] = p_.window.pad_begin(d, s.in[d + 1]);
             s.out[d + 1] = pool_ ? outputs(d, s.in[d + 1]) : out[0].dims[d + 1];
         }
-        s.channels = s.in_channels = in[0].dims[1];
+        const std::int64_t channels = in[0].dims[pixels_ ? 3 : 1];
+        s.channels = s.in_channels = pixels_ ? 1 : channels;
+        if (pixels_) s.in[2] *= channels, s.kernel[2] *= channels, s.stride[2] *= channels, s.pad[2] *= channels;
         s.out_channels = pool_ ? m_ : out[0].row();
         std::int64_t row = std::max<std::int64_t>(1, s.out[2] * m_ * s.channels * s.taps());
         q->rows = std::clamp<std::int64_t>((1 << 20) / row, 1, std::max<std::int64_t>(1, s.out[1]));
@@ -116,6 +130,7 @@ private:
     }
     Problem p_;
     std::optional<Window> pool_;
+    bool pixels_;
     const vec::Table& t_;
     const vec::ImageTable& images_;
     std::int64_t m_;
@@ -141,6 +156,19 @@ inline std::string refuse_planar(const Problem& p, const Target& t) {
     if (vec::table(t.isa).isa == Isa::baseline) return "instruction set baseline: no faster";
     return {};
 }
+/// The same for an image in nhwc.
+inline std::string refuse_planar_nhwc(const Problem& p, const Target& t) {
+    if (p.layout != Layout::nhwc) return "layout nchw; nhwc is accepted";
+    if (p.has_gate) return "a gate";
+    if (std::string why = refuse_planar(p, t); !why.empty()) return why;
+    if (std::int64_t c = p.w.shape()[1]; c != 1 && c != 3) return std::to_string(c) + " channels; 1 and 3 are accepted";
+    if (p.window.strides[1] > 2) return "a stride of " + std::to_string(p.window.strides[1]) + "; 1 and 2 are accepted";
+    if (p.window.dilations[1] != 1) return "dilation";
+    if (pointwise(p.window)) return "a product of pixels; conv.core reads them in place";
+    return {};
+}
+inline std::unique_ptr<Kernel> make_planar_nhwc(const Problem& p, const Target& t) { return std::make_unique<PlanarKernel>(p, t, std::nullopt, true); }
+inline constexpr Entry<Problem> conv_planar_nhwc{"conv.planar nhwc", refuse_planar_nhwc, make_planar_nhwc};
 
 }  // namespace conv
 QUERN_END

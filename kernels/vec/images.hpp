@@ -16,7 +16,7 @@ struct ImageTable {
     /// the same sum however rows are grouped.
     void (*depthwise_rows_f32)(const ConvShape&, std::int64_t n, const float* const* rows, const float* w, std::int64_t ldw, float* y, std::int64_t y_row,
                                const Epilogue&);
-    /// Output rows [r0, r1) of a convolution from an nchw image to nhwc; two spatial dimensions, stride[2] 1, 2 or 4, at most planar_taps
+    /// Output rows [r0, r1) of a convolution from an nchw image to nhwc; two spatial dimensions, stride[2] 1, 2, 3, 4 or 6, at most planar_taps
     /// weights for each output. `packed`: weights [channels, taps] x n packed as B; y at pixel 0; `work`: planar_work_floats.
     void (*conv_planar_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t r0, std::int64_t r1, std::int64_t n, float* y,
                             const Epilogue&, float* work);

@@ -81,9 +81,12 @@ QUERN_VEC_FN void planar_rows(const ConvShape& s, const float* x, const float* p
     }
 }
 QUERN_VEC_FN void conv_planar_f32(const ConvShape& s, const float* x, const float* packed, i64 r0, i64 r1, i64 n, float* y, const Epilogue& e, float* work) {
-    if (s.stride[2] == 1) planar_rows<1>(s, x, packed, r0, r1, n, y, e, work);
-    else if (s.stride[2] == 2) planar_rows<2>(s, x, packed, r0, r1, n, y, e, work);
-    else planar_rows<4>(s, x, packed, r0, r1, n, y, e, work);
+    auto* rows = &planar_rows<4>;
+    if (s.stride[2] == 1) rows = &planar_rows<1>;
+    else if (s.stride[2] == 2) rows = &planar_rows<2>;
+    else if (s.stride[2] == 3) rows = &planar_rows<3>;
+    else if (s.stride[2] == 6) rows = &planar_rows<6>;
+    rows(s, x, packed, r0, r1, n, y, e, work);
 }
 
 QUERN_VEC_END
