@@ -92,8 +92,8 @@ bool spin(std::chrono::steady_clock::time_point start, F&& ready, L&& limit) {
     }
 }
 inline constexpr std::chrono::steady_clock::duration shortest_spin = std::chrono::microseconds(50), longest_spin = std::chrono::milliseconds(1),
-    second_look = std::chrono::microseconds(600), later_looks = std::chrono::microseconds(250), short_stay = std::chrono::milliseconds(6), forever = std::chrono::steady_clock::duration::max();
-inline constexpr std::int64_t short_run = 4'000'000, shortest_rest = 16'000'000, longest_rest = 512'000'000, soon = 25'000'000, pause = 1'000'000;
+    first_look = std::chrono::microseconds(100), second_look = std::chrono::microseconds(600), later_looks = std::chrono::microseconds(250), stay = std::chrono::milliseconds(2), forever = std::chrono::steady_clock::duration::max();
+inline constexpr std::int64_t short_run = 4'000'000, shortest_rest = 4'000'000, longest_rest = 128'000'000, soon = 32'000'000, pause = 1'000'000;
 inline constexpr int fewest_skips = 4, most_skips = 64;
 inline std::int64_t nanoseconds(std::chrono::steady_clock::time_point t) { return std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count(); }
 
@@ -121,6 +121,28 @@ inline int this_cpu() noexcept {
     return sched_getcpu();
 #else
     return -1;
+#endif
+}
+/// The system's number of the calling thread; 0: not known.
+inline int thread_id() noexcept {
+#if defined(__linux__)
+    return static_cast<int>(syscall(SYS_gettid));
+#else
+    return 0;
+#endif
+}
+/// Moves a thread to processor `cpu`, or away from it, if it may run there. Where it may run stays as it was.
+inline void move_thread(int thread, int cpu, bool away) noexcept {
+#if defined(__linux__)
+    cpu_set_t all, some;
+    if (thread <= 0 || cpu < 0 || sched_getaffinity(thread, sizeof all, &all) != 0 || !CPU_ISSET(cpu, &all)) return;
+    if (away) some = all;
+    else CPU_ZERO(&some);
+    if (away) CPU_CLR(cpu, &some);
+    else CPU_SET(cpu, &some);
+    if (CPU_COUNT(&some) > 0 && sched_setaffinity(thread, sizeof some, &some) == 0) sched_setaffinity(thread, sizeof all, &all);
+#else
+    (void)thread, (void)cpu, (void)away;
 #endif
 }
 /// A clock of the processor time of `t`; 0: there is none.
@@ -191,7 +213,7 @@ QUERN_INLINE void ThreadPool::end_run(const Mark& begun) noexcept {
     if (epoch_.load(std::memory_order_relaxed) == begun.epoch) return;
     if (begun.asleep && begun.alone_until == Clock::time_point::min()) {
         const std::int64_t joined = joined_.load(std::memory_order_relaxed), asked = asked_.load(std::memory_order_relaxed);
-        const int skips = joined != 0 && 2 * (joined - asked) < end - asked ? 0 : std::clamp(2 * skips_.load(std::memory_order_relaxed), detail::fewest_skips, detail::most_skips);
+        const int skips = joined != 0 && 4 * (joined - asked) < end - asked ? 0 : std::clamp(2 * skips_.load(std::memory_order_relaxed), detail::fewest_skips, detail::most_skips);
         skips_.store(skips, std::memory_order_relaxed);
         missed_.store(took, std::memory_order_relaxed);
         skip_.store(skips, std::memory_order_relaxed);
@@ -203,8 +225,7 @@ QUERN_INLINE void ThreadPool::crowded() noexcept {
     int a = active();
     if (usual_run_.load(std::memory_order_relaxed) > detail::short_run || a <= 1) return;
     const std::int64_t now = detail::nanoseconds(Clock::now()), rest = rest_.load(std::memory_order_relaxed);
-    const bool again = rest > 0 && now - rest_end_.load(std::memory_order_relaxed) < detail::soon;
-    const std::int64_t next = again ? std::min(2 * rest, detail::longest_rest) : detail::shortest_rest;
+    const std::int64_t next = rest > 0 && now - rest_end_.load(std::memory_order_relaxed) < detail::soon + 2 * rest ? std::min(4 * rest, detail::longest_rest) : detail::shortest_rest;
     rest_.store(next, std::memory_order_relaxed);
     rest_end_.store(now + next, std::memory_order_relaxed);
     active_.compare_exchange_strong(a, a - 1);
@@ -228,9 +249,10 @@ QUERN_INLINE void ThreadPool::rest(int worker) {
 }
 QUERN_INLINE void ThreadPool::work(int worker) {
     Part& mine = parts_[static_cast<std::size_t>(worker)];
+    mine.id.store(detail::thread_id(), std::memory_order_relaxed);
     std::uint32_t seen = 0;
     Clock::duration usual{};
-    Clock::time_point together = Clock::time_point::max();  // since then on the caller's processor
+    Clock::time_point moved{};
     for (;;) {
         const Clock::time_point start = Clock::now();
         const Clock::duration in_run = std::clamp(2 * usual, detail::shortest_spin, detail::longest_spin);
@@ -247,28 +269,23 @@ QUERN_INLINE void ThreadPool::work(int worker) {
             while (epoch_.load() == seen) detail::sleep_while(epoch_, seen, detail::forever);
             sleepers_.fetch_sub(1);
         }
-        const Clock::duration gap = Clock::now() - start;
-        if (gap <= detail::longest_spin) usual = std::max(gap, usual - usual / 64);
-        if (gap > 2 * detail::short_stay) together = Clock::time_point::max();
+        const Clock::time_point woken = Clock::now();
+        if (const auto gap = woken - start; gap <= detail::longest_spin) usual = std::max(gap, usual - usual / 64);
         seen = epoch_.load();
         if (stop_.load()) return;
         // A worker counts itself in before it looks whether a job is open; the caller closes the job before it
         // looks whether anybody is in. So a job's fields are never rewritten under a worker.
-        const int cpu = detail::this_cpu();
+        int cpu = detail::this_cpu();
+        if (!news && cpu >= 0 && cpu == home_.load(std::memory_order_relaxed) && woken - moved > detail::stay) {
+            detail::move_thread(mine.id.load(std::memory_order_relaxed), cpu, true);
+            cpu = detail::this_cpu();
+            moved = woken;
+        }
         mine.cpu.store(cpu, std::memory_order_relaxed);
         inside_.fetch_add(1);
         if (open_.load()) {
-            // Woken where the caller runs: no other processor was idle. The system has some time to find a place.
-            if (cpu < 0 || cpu != home_.load(std::memory_order_relaxed)) {
-                together = Clock::time_point::max();
-                if (!news && joined_.load(std::memory_order_relaxed) == 0) joined_.store(detail::nanoseconds(Clock::now()), std::memory_order_relaxed);
-            } else if (!news) {
-                const Clock::time_point now = Clock::now();
-                if (together = std::min(together, now); now - together > detail::short_stay) {
-                    crowded();
-                    together = Clock::time_point::max();
-                }
-            }
+            if (!news && (cpu < 0 || cpu != home_.load(std::memory_order_relaxed)) && joined_.load(std::memory_order_relaxed) == 0)
+                joined_.store(detail::nanoseconds(Clock::now()), std::memory_order_relaxed);
             drain(worker);
         }
         mine.cpu.store(-1, std::memory_order_relaxed);
@@ -278,20 +295,24 @@ QUERN_INLINE void ThreadPool::work(int worker) {
 QUERN_INLINE void ThreadPool::await() {
     auto gone = [&] { return inside_.load() == 0; };
     const int here = home_.load(std::memory_order_relaxed);
-    bool ours = false, lost = false;  // somebody needs this processor; somebody has none
+    bool ours = false;  // somebody needs this processor
     for (const Part& p : parts_) ours |= here >= 0 && p.cpu.load(std::memory_order_relaxed) == here;
-    if (detail::spin(Clock::now(), gone, [&] { return ours ? Clock::duration::zero() : detail::shortest_spin; })) return;
+    if (!ours && detail::spin(Clock::now(), gone, [] { return detail::shortest_spin; })) return;
     const Clock::time_point start = Clock::now();
     for (Part& p : parts_) p.ran = p.cpu.load(std::memory_order_relaxed) < 0 ? -1 : detail::processor_time(p.clock);
+    if (!ours && detail::spin(start, gone, [] { return detail::first_look; })) return;
     waiting_.store(1);
-    auto limit = detail::second_look;
-    for (std::uint32_t v = inside_.load(); v; v = inside_.load(), limit = detail::later_looks) {
-        detail::sleep_while(inside_, v, limit);
+    bool off = false;
+    for (std::uint32_t v = inside_.load(); v; v = inside_.load()) {
         const Clock::duration waited = Clock::now() - start;
-        if (lost || waited < detail::second_look || gone()) continue;
-        for (Part& p : parts_)
-            if (p.ran >= 0 && p.cpu.load(std::memory_order_relaxed) >= 0) lost |= std::chrono::nanoseconds(2 * (detail::processor_time(p.clock) - p.ran)) < waited;
-        if (lost) crowded();
+        if (waited >= detail::first_look)
+            for (const Part& p : parts_) {
+                if (p.ran < 0 || p.cpu.load(std::memory_order_relaxed) < 0 || std::chrono::nanoseconds(2 * (detail::processor_time(p.clock) - p.ran)) >= waited) continue;
+                detail::move_thread(p.id.load(std::memory_order_relaxed), here, false);
+                off |= waited >= detail::second_look;
+            }
+        if (off) crowded(), off = false;
+        detail::sleep_while(inside_, v, waited < detail::second_look ? detail::second_look : detail::later_looks);
     }
     waiting_.store(0);
 }

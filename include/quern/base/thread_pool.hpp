@@ -29,15 +29,18 @@ QUERN_API double cgroup_quota(std::string_view membership, const std::string& mo
 /// Each worker begins with its own part of the tiles, the same part in each job, and helps the others when that is done: what
 /// one step leaves in a core's cache the next step finds there.
 ///
-/// Beside a neighbour's threads. Who loses its processor within a tile holds up the others for a slice of the scheduler (3 to 4 ms). A
-/// scheduler moves it to a processor that falls idle, but not before it has been off for some time (Linux: 0.5 ms), and looks for such threads
-/// only at the moment of falling idle: so whoever waits goes to sleep a second time after `second_look`. And in runs that are shorter
-/// than a slice (`short_run`) each such loss takes one worker off, at first for `shortest_rest`, longer each time when it happens again at once:
-/// fewer threads than processors are seldom interrupted.
+/// Beside a neighbour's threads. Who loses its processor within a tile holds up the others for a slice of the scheduler (3 to 4 ms). So the
+/// caller looks after `first_look` whether the worker that it waits for runs at all, moves it to its own processor if not (for a moment its affinity is
+/// narrower), and sleeps. The caller's thread is not the pool's to move: a system does that when a processor falls idle, Linux for threads
+/// that have been off for 0.5 ms; so a worker that finds no work while a run is on goes to sleep a second time after `second_look`.
+/// Where that does not help by the second look, in runs that are shorter than a slice (`short_run`), one worker is taken off, at first for
+/// `shortest_rest`, four times as long when it happens again within `soon` and twice that rest: fewer threads than processors are seldom
+/// interrupted. A worker that is woken on the caller's processor moves to another one: the two would change places at each step, and asleep most
+/// of the time it would be moved by nobody.
 ///
 /// After a pause. Workers are asleep, and a halted processor may take longer to wake up than a small model to run (virtual machines: 3 ms seen),
-/// or the system wakes them where the caller runs. Where no worker came to another processor in the first half of the time in which there was work for it, the next few
-/// runs after pauses are the caller's alone, as far as they take no longer; the more, the more often that happens.
+/// or the system wakes them where the caller runs. Where no worker came to another processor in the first quarter of the time in which there
+/// was work for it, the next few runs after pauses are the caller's alone, as far as they take no longer; the more, the more often that happens.
 class QUERN_API ThreadPool {
 public:
     using Clock = std::chrono::steady_clock;
@@ -72,6 +75,7 @@ private:
         std::atomic<std::int64_t> next{0};
         std::int64_t end = 0;
         std::atomic<int> cpu{-1};  ///< that its worker does tiles on; -1: none
+        std::atomic<int> id{0};    ///< of its worker's thread, as the system counts
         std::int64_t ran = 0;      ///< the caller's note: the worker's processor time when the caller began to wait
         int clock = 0;             ///< of the worker's processor time
     };
