@@ -8,9 +8,9 @@ namespace cuda {
 
 /// WM x WN: what a warp computes, in pieces of 16 x 8. Parts: 1: operands rounded to TF32 (10 bits); 3: each is the sum
 /// of two, and three products are taken: about as exact as f32.
-template <int BM_, int BN_, int WM_, int WN_, int Parts_>
+template <int BM_, int BN_, int WM_, int WN_, int Parts_, int Stages_ = 3>
 struct TensorShape {
-    static constexpr int BM = BM_, BN = BN_, BK = 16, WM = WM_, WN = WN_, Parts = Parts_, stages = 3;
+    static constexpr int BM = BM_, BN = BN_, BK = 16, WM = WM_, WN = WN_, Parts = Parts_, stages = Stages_;
     static constexpr int warps_n = BN / WN, threads = 32 * (BM / WM) * warps_n;
     static constexpr int MT = WM / 16, NT = WN / 8;
     static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 8 == 0);
@@ -51,13 +51,19 @@ template <class S, class Side>
 __device__ __forceinline__ float staged(const float* s, int x, int k) {
     return s[Side::Along ? x * (S::BK + 4) + k : k * (Side::BX + 8) + x];
 }
+// v = big + small but for a unit in its last place; infinities and NaN give a small part that is NaN. Tensor cores ignore the low bits of
+// `small`. (cvt.rna.tf32 would be four instructions.)
 template <int Parts, int N>
 __device__ __forceinline__ void split(const float (&v)[N], unsigned (&big)[N],
                                       unsigned (&small)[N]) {  // 1: no small part
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-        big[i] = simt::to_tf32(v[i]);
-        if constexpr (Parts == 3) small[i] = simt::to_tf32(v[i] - __uint_as_float(big[i]));
+        if constexpr (Parts == 3) {
+            big[i] = (__float_as_uint(v[i]) + 0x1000u) & ~0x1fffu;
+            small[i] = __float_as_uint(v[i] - __uint_as_float(big[i]));
+        } else {
+            big[i] = simt::to_tf32(v[i]);
+        }
     }
 }
 // The four rows and columns of A that a lane has of piece i, the two of B.

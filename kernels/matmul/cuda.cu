@@ -79,40 +79,9 @@ __device__ __forceinline__ void tensor_tile(const Gemm& g, unsigned batch, unsig
     CopiedSide<S, S::BN, TransB, W> b(g.b + ob, g.ldb, n0, g.n, k0, k1);
     float acc[S::MT][S::NT][4] = {};
     quern::cuda::multiply_tensor_tile<S>(a, b, (k1 - k0 + S::BK - 1) / S::BK, acc);
-    float* c = g.partial ? g.partial + (std::int64_t(split) * g.batches + batch) * g.m * g.n : g.finish.c + oc;
-    const std::int64_t ldc = g.partial ? g.n : g.finish.ldc;
-    const bool pairs = ldc % 2 == 0 && reinterpret_cast<std::uintptr_t>(c) % 8 == 0;
-#pragma unroll
-    for (int i = 0; i < S::MT; ++i)
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int row = m0 + S::row(i) + 8 * h;
-            if (row >= g.m) continue;
-#pragma unroll
-            for (int j = 0; j < S::NT; ++j) {
-                const int column = n0 + S::column(j);
-                if (column >= g.n) continue;
-                const bool two = column + 1 < g.n;
-                float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
-                if constexpr (S::Parts == 3) {
-#pragma unroll
-                    for (int w = 0; w < 2; ++w)
-                        if (v[w] != v[w] && column + w < g.n)
-                            v[w] = exact<TransA, TransB>(g, g.a + oa, g.b + ob, row, column + w, k0, k1);
-                }
-                if (!g.partial) {
-                    v[0] = g.finish.value(v[0], oc, row, column);
-                    if (two) v[1] = g.finish.value(v[1], oc, row, column + 1);
-                }
-                float* to = c + row * ldc + column;
-                if (two && pairs) {
-                    simt::store_pack(to, v);
-                } else {
-                    to[0] = v[0];
-                    if (two) to[1] = v[1];
-                }
-            }
-        }
+    if constexpr (S::Parts == 3)
+        store_tile<S>(g, batch, split, oc, m0, n0, acc, [&](int row, int column) { return exact<TransA, TransB>(g, g.a + oa, g.b + ob, row, column, k0, k1); });
+    else store_tile<S>(g, batch, split, oc, m0, n0, acc, nullptr);
 }
 template <class S, bool TransA, bool TransB, int W>
 __global__ void __launch_bounds__(S::threads) tensor_tiles(const Gemm g) {
@@ -224,6 +193,7 @@ template <class S, bool TransA, bool TransB>
 cudaError_t launch_tensor(const Gemm& g, bool vector, cudaStream_t stream) {
     constexpr std::size_t bytes =
         quern::cuda::tensor_tile_bytes<S, CopiedSide<S, S::BM, !TransA, 1>, CopiedSide<S, S::BN, TransB, 1>>();
+    static_assert(bytes >= store_bytes<S>());
     return simt::launch(vector ? tensor_tiles<S, TransA, TransB, 4> : tensor_tiles<S, TransA, TransB, 1>,
                         tile_grid<S>(g), dim3(S::threads), bytes, stream, g);
 }

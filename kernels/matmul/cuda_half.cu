@@ -1,117 +1,46 @@
-// Products of f16 and bf16: tiles of 128 x 128 and 64 x 64 by tensor cores from three stages of shared memory, and
-// few-row products that read B once.
+// Products of f16 and bf16: tiles of 128 x 128 and 64 x 64 by tensor cores, and few-row products that read B once.
+#include <quern/kernels/cuda/half_tile.hpp>
 #include <quern/kernels/matmul/cuda_plan.hpp>
 
 QUERN_BEGIN
 namespace matmul::cuda {
 
-/// WM x WN: what a warp computes in pieces of 16 x 8.
-template <int BM_, int BN_, int WM_, int WN_>
-struct HalfShape {
-    static constexpr int BM = BM_, BN = BN_, BK = 32, WM = WM_, WN = WN_, stages = 3;
-    static constexpr int warps_n = BN / WN, threads = 32 * (BM / WM) * warps_n, MT = WM / 16, NT = WN / 8;
-    static constexpr int row_a = BK + 8;  // elements; 8 rows of a fragment are in 32 banks
-    static constexpr int size_a = BM * row_a;
-    template <bool TransB>
-    struct B {
-        static constexpr int row = TransB ? BK + 8 : BN + 8, size = TransB ? BN * row : BK * row;
-    };
-    template <bool TransB>
-    static constexpr std::size_t bytes = 2 * stages*(size_a + B<TransB>::size);
-};
+using quern::cuda::HalfShape;
+using quern::cuda::HalfSide;
 
-// Rows [0, rows) of `width` elements, 16 bytes at a time; what is beyond `count` rows or `end` columns is zero.
-template <class T, int Threads, int Rows, int Width, int Pitch>
-__device__ __forceinline__ void stage(T* to, const T* from, std::int64_t ld, int count, int end) {
-#pragma unroll
-    for (int i = threadIdx.x; i < Rows * (Width / 8); i += Threads) {
-        const int r = i / (Width / 8), c = i % (Width / 8) * 8;
-        simt::cp_async<16>(to + r * Pitch + c, from + r * ld + c, r < count && c < end);
-    }
+/// Tile number `t` of rows x columns: eight rows of tiles are walked together, so that blocks that run at a time share what they read.
+__device__ __forceinline__ void tile_place(unsigned t, unsigned rows, unsigned columns, unsigned& row, unsigned& column) {
+    constexpr unsigned together = 8;
+    const unsigned group = t / (together * columns), rest = t - group * together * columns, first = group * together;
+    const unsigned n = rows - first < together ? rows - first : together;
+    column = rest / n;
+    row = first + rest - column * n;
 }
-
 template <class T, class S, bool TransB>
 __device__ __forceinline__ void half_tile(const BasicGemm<T>& g, unsigned batch, unsigned split) {
-    using SB = typename S::template B<TransB>;
-    T* sa = simt::dynamic_smem<T>();
-    T* sb = sa + S::stages * S::size_a;
     std::int64_t oa, ob, oc;
     g.offsets(batch, oa, ob, oc);
-    const int m0 = blockIdx.y * S::BM, n0 = blockIdx.x * S::BN;
+    unsigned tm, tn;
+    tile_place(blockIdx.x, (g.m + S::BM - 1) / S::BM, (g.n + S::BN - 1) / S::BN, tm, tn);
+    const int m0 = tm * S::BM, n0 = tn * S::BN;
     const int k0 = split * g.k_split, k1 = k0 + g.k_split < g.k ? k0 + g.k_split : g.k;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int wm = warp / S::warps_n * S::WM, wn = warp % S::warps_n * S::WN;
-    const T* a = g.a + oa + m0 * g.lda;
-    const T* b = g.b + ob + (TransB ? n0 * g.ldb : n0);
-    const auto copy = [&](int s, int k) {
-        stage<T, S::threads, S::BM, S::BK, S::row_a>(sa + s * S::size_a, a + k, g.lda, g.m - m0, k1 - k);
-        if constexpr (TransB)
-            stage<T, S::threads, S::BN, S::BK, SB::row>(sb + s * SB::size, b + k, g.ldb, g.n - n0, k1 - k);
-        else stage<T, S::threads, S::BK, S::BN, SB::row>(sb + s * SB::size, b + k * g.ldb, g.ldb, k1 - k, g.n - n0);
-    };
-    const int steps = (k1 - k0 + S::BK - 1) / S::BK;
     float acc[S::MT][S::NT][4] = {};
-    __syncthreads();  // a tile before has been read
-#pragma unroll
-    for (int s = 0; s < S::stages - 1; ++s) {
-        if (s < steps) copy(s, k0 + s * S::BK);
-        simt::cp_async_commit();
-    }
-    for (int s = 0; s < steps; ++s) {
-        simt::cp_async_wait<S::stages - 2>();
-        __syncthreads();  // piece s is there for all, and all have read what the next copy replaces
-        if (const int next = s + S::stages - 1; next < steps) copy(next % S::stages, k0 + next * S::BK);
-        simt::cp_async_commit();
-        const T* pa = sa + s % S::stages * S::size_a;
-        const T* pb = sb + s % S::stages * SB::size;
-#pragma unroll
-        for (int k = 0; k < S::BK; k += 16) {
-            unsigned fa[S::MT][4];
-#pragma unroll
-            for (int i = 0; i < S::MT; ++i)
-                simt::ldmatrix_x4<false>(fa[i], pa + (wm + i * 16 + lane % 16) * S::row_a + k + lane / 16 * 8);
-#pragma unroll
-            for (int j = 0; j < S::NT; j += 2) {
-                unsigned fb[4];
-                if constexpr (TransB)
-                    simt::ldmatrix_x4<false>(fb, pb + (wn + j * 8 + lane % 16) * SB::row + k + lane / 16 * 8);
-                else simt::ldmatrix_x4<true>(fb, pb + (k + lane % 16) * SB::row + wn + j * 8 + lane / 16 * 8);
-                // Transposed rows come as (first 8 columns, second 8) of the first half of k, then of the second.
-                const int second = TransB ? 2 : 1;
-#pragma unroll
-                for (int i = 0; i < S::MT; ++i) {
-                    simt::mma_m16n8k16<T>(acc[i][j], fa[i], fb[0], fb[second]);
-                    simt::mma_m16n8k16<T>(acc[i][j + 1], fa[i], fb[3 - second], fb[3]);
-                }
-            }
-        }
-    }
-    simt::cp_async_wait<0>();
-#pragma unroll
-    for (int i = 0; i < S::MT; ++i)
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int row = m0 + wm + i * 16 + lane / 4 + 8 * h;
-            if (row >= g.m) continue;
-#pragma unroll
-            for (int j = 0; j < S::NT; ++j) {
-                const int column = n0 + wn + j * 8 + lane % 4 * 2;  // n is even: both or none
-                if (column >= g.n) continue;
-                const float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
-                if (g.partial) {
-                    simt::store_pack(g.partial + ((std::int64_t(split) * g.batches + batch) * g.m + row) * g.n + column,
-                                     v);
-                } else {
-                    const T t[2] = {quern::cuda::from_float<T>(g.finish.value(v[0], oc, row, column)),
-                                    quern::cuda::from_float<T>(g.finish.value(v[1], oc, row, column + 1))};
-                    simt::store_pack(g.finish.c + oc + row * g.finish.ldc + column, t);
-                }
-            }
-        }
+    HalfSide<T, S::threads, S::BM, S::BK, true> a(g.a + oa + m0 * g.lda + k0, g.lda, g.m - m0);
+    HalfSide<T, S::threads, TransB ? S::BN : S::BK, TransB ? S::BK : S::BN, TransB> b(g.b + ob + (TransB ? n0 * g.ldb + k0 : k0 * g.ldb + n0), g.ldb, g.n - n0);
+    quern::cuda::multiply_half_tile<T, S, TransB>(a, b, k1 - k0, acc);
+    store_tile<S>(g, batch, split, oc, m0, n0, acc, nullptr);
 }
 template <class T, class S, bool TransB>
-__global__ void __launch_bounds__(S::threads) half_tiles(const BasicGemm<T> g) {
+__global__ void __launch_bounds__(S::threads, S::blocks) half_tiles(const BasicGemm<T> g) {
     for (unsigned z = blockIdx.z; z < g.depth; z += gridDim.z) half_tile<T, S, TransB>(g, z / g.splits, z % g.splits);
+}
+template <class T, class S>
+cudaError_t launch_half(const BasicGemm<T>& g, bool trans_b, cudaStream_t stream) {
+    static_assert(S::bytes >= store_bytes<S>());
+    const std::int64_t tiles = up(g.m, S::BM) * up(g.n, S::BN);
+    if (tiles > kMost) return cudaErrorInvalidValue;
+    const dim3 grid(static_cast<unsigned>(tiles), 1, depth(g));
+    return simt::launch(trans_b ? half_tiles<T, S, true> : half_tiles<T, S, false>, grid, dim3(S::threads), S::bytes, stream, g);
 }
 
 // 8 warps take every eighth k of their part, 256 columns a block.
@@ -187,12 +116,6 @@ __global__ void __launch_bounds__(256) half_rows_transposed(const BasicGemm<T> g
     }
 }
 
-template <class T, class S>
-cudaError_t launch_half(const BasicGemm<T>& g, bool trans_b, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(up(g.n, S::BN)), static_cast<unsigned>(up(g.m, S::BM)), depth(g));
-    return trans_b ? simt::launch(half_tiles<T, S, true>, grid, dim3(S::threads), S::template bytes<true>, stream, g)
-                   : simt::launch(half_tiles<T, S, false>, grid, dim3(S::threads), S::template bytes<false>, stream, g);
-}
 template <class T>
 cudaError_t run_type(const CudaGemm& c, const Plan& p, float* scratch, cudaStream_t stream) {
     const BasicGemm<T> g = arguments<T>(c, p, scratch);
@@ -205,9 +128,9 @@ cudaError_t run_type(const CudaGemm& c, const Plan& p, float* scratch, cudaStrea
         const dim3 grid(static_cast<unsigned>(up(c.n, 256)), 1, depth(g));
         e = simt::launch(c.m == 1 ? half_rows<T, 1> : half_rows<T, kFewRows>, grid, dim3(256), 0, stream, g);
     } else if (p.kind == Plan::tiles128) {
-        e = launch_half<T, HalfShape<128, 128, 64, 32>>(g, c.trans_b, stream);
+        e = launch_half<T, HalfShape<128, 128, 64, 64, 64, 3, 2>>(g, c.trans_b, stream);
     } else {
-        e = launch_half<T, HalfShape<64, 64, 32, 32>>(g, c.trans_b, stream);
+        e = launch_half<T, HalfShape<64, 64, 64, 32, 32, 4, 3>>(g, c.trans_b, stream);
     }
     if (e != cudaSuccess || !g.partial) return e;
     return simt::launch(add_parts<T>, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,
