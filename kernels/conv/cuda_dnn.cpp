@@ -27,6 +27,8 @@ struct DnnState {
     bool bias = false, residual = false;  ///< what `finish` adds
     std::int64_t dims[3] = {};            ///< of y for `finish`, innermost first: pixels, channels, images
     Booking own;
+    /// Where a plan of half types turned out not to run: what our own kernel needs, which was not booked.
+    std::unique_ptr<std::byte, void (*)(std::byte*)> room{nullptr, [](std::byte* p) { (void)cudaFree(p); }};
 };
 
 /// Adds what the plan left out and applies the activation; the bits of functions are those of the element-wise family.
@@ -59,7 +61,7 @@ inline ew::Program finishing(const Problem& p, bool residual, bool bias, bool ac
 
 class DnnKernel final : public Kernel {
 public:
-    DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd) {
+    DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd), log_(t.log) {
         Problem wide = p_;
         if (p.dtype != DType::f32) wide.dtype = DType::f32, wide.w = Tensor();
         own_ = conv_cuda.make(wide, t);
@@ -73,21 +75,49 @@ public:
         const Geometry g = conv::resolve(p_, in, out[0]);
         const bool bias = in.size() > 2 && in[2].present();
         if (worth(g)) find(g, bias, *s);
-        if (!s->plan || p_.dtype == DType::f32) s->own = own_->book(in, out, workers);
-        b.scratch = s->own.scratch;
-        if (s->plan) {
-            b.scratch = std::max(b.scratch, static_cast<std::size_t>(s->plan->workspace));
-        } else if (p_.dtype != DType::f32) {  // our own kernel's operands as f32
-            b.scratch = up(b.scratch);
-            for (std::size_t i = 0; i < in.size(); ++i) b.scratch += wide_bytes(in[i]);
-            b.scratch += wide_bytes(out[0]);
-        }
+        s->own = own_->book(in, out, workers);
+        if (!s->plan || p_.dtype == DType::f32) b.scratch = own_scratch(*s, in, out);
+        if (s->plan) b.scratch = std::max(b.scratch, static_cast<std::size_t>(s->plan->workspace));
         b.state = std::move(s);
         return b;
     }
     void run(const Call& c) const override {
-        const auto& s = *static_cast<const DnnState*>(c.state);
-        if (!s.plan) return p_.dtype == DType::f32 ? with_state(c, s.own.state.get()) : widened(c, s);
+        // The state belongs to this session's shape, which one thread runs at a time.
+        auto& s = *const_cast<DnnState*>(static_cast<const DnnState*>(c.state));
+        if (s.plan && p_.dtype == DType::f32 && !aligned(c)) return with_state(c, s.own.state.get());
+        if (s.plan)
+            if (std::string why = run_plan(c, s); !why.empty()) {
+                if (log_) log_(LogLevel::warning, "conv.cudnn: " + why + "; conv.cuda computes this shape");
+                s.plan.reset();
+                if (p_.dtype != DType::f32) {
+                    void* p = nullptr;
+                    cuda::check(cudaMalloc(&p, own_scratch(s, c.in, c.out)), name());
+                    s.room.reset(static_cast<std::byte*>(p));
+                }
+            }
+        if (s.plan) return;
+        if (p_.dtype == DType::f32) with_state(c, s.own.state.get());
+        else widened(c, s, s.room ? s.room.get() : c.scratch);
+    }
+
+private:
+    static constexpr std::uintptr_t kAlignment = 16;
+    static std::size_t up(std::size_t n) { return (n + 255) / 256 * 256; }
+    static std::size_t wide_bytes(const View& v) { return v.present() ? up(static_cast<std::size_t>(v.count()) * sizeof(float)) : 0; }
+    static bool aligned(const Call& c) {
+        auto bits = reinterpret_cast<std::uintptr_t>(c.out[0].data);
+        for (const View& v : c.in) bits |= v.present() ? reinterpret_cast<std::uintptr_t>(v.data) : 0;
+        return bits % kAlignment == 0;
+    }
+    /// Of our own kernel, with its operands as f32.
+    std::size_t own_scratch(const DnnState& s, std::span<const View> in, std::span<const View> out) const {
+        if (p_.dtype == DType::f32) return s.own.scratch;
+        std::size_t bytes = up(s.own.scratch) + wide_bytes(out[0]);
+        for (const View& v : in) bytes += wide_bytes(v);
+        return bytes;
+    }
+    /// Why the plan could not be run; empty: it was enqueued.
+    std::string run_plan(const Call& c, const DnnState& s) const {
         const auto stream = static_cast<cudaStream_t>(c.stream);
         const void* bias = c.in.size() > 2 && c.in[2].present() ? c.in[2].data : nullptr;
         const void* residual = p_.has_residual ? c.in[3].data : nullptr;
@@ -96,32 +126,23 @@ public:
         std::size_t n = 3;
         if (bias && !s.bias) uids[n] = cuda::DnnPlan::bias, data[n++] = const_cast<void*>(bias);
         if (residual && !s.residual) uids[n] = cuda::DnnPlan::residual, data[n++] = const_cast<void*>(residual);
-        std::uintptr_t bits = 0;
-        for (std::size_t i = 0; i < n; ++i) bits |= reinterpret_cast<std::uintptr_t>(data[i]);
-        if (bits % kAlignment) {
-            if (p_.dtype == DType::f32) return with_state(c, s.own.state.get());
-            raise(ErrorCode::device, "an operand of a convolution of half types is not on a boundary of 16 bytes, which cuDNN needs");
-        }
+        if (!aligned(c)) return "an operand is not on a boundary of 16 bytes";
         const cuda::Cudnn& dnn = cuda::cudnn();
         {
             cuda::Cudnn::Handle& h = dnn.handle();
             std::lock_guard<std::mutex> l(h.lock);
-            if (dnn.SetStream(h.handle, stream) != CUDNN_STATUS_SUCCESS) raise(ErrorCode::device, "cudnnSetStream failed: " + dnn.last_error());
-            cuda::execute(dnn, h.handle, *s.plan, std::span(uids, n), std::span<void* const>(data, n), c.scratch);
+            if (dnn.SetStream(h.handle, stream) != CUDNN_STATUS_SUCCESS) return "cudnnSetStream failed: " + dnn.last_error();
+            if (std::string why = cuda::execute(dnn, h.handle, *s.plan, std::span(uids, n), std::span<void* const>(data, n), c.scratch); !why.empty()) return why;
         }
-        if (!s.finish.steps) return;
+        if (!s.finish.steps) return {};
         ew::ProgramOperand operands[3];
         operands[0] = {c.out[0].data, p_.dtype, {1, s.dims[0], s.dims[0] * s.dims[1]}};
         int k = 1;
         if (s.residual) operands[k++] = {residual, p_.dtype, {1, s.dims[0], s.dims[0] * s.dims[1]}};
         if (s.bias) operands[k++] = {bias, p_.dtype, {0, 1, 0}};
         cuda::check(ew::cuda_run_program(s.finish, operands, c.out[0].data, p_.dtype, 3, s.dims, stream), name());
+        return {};
     }
-
-private:
-    static constexpr std::uintptr_t kAlignment = 16;
-    static std::size_t up(std::size_t n) { return (n + 255) / 256 * 256; }
-    static std::size_t wide_bytes(const View& v) { return v.present() ? up(static_cast<std::size_t>(v.count()) * sizeof(float)) : 0; }
     bool worth(const Geometry& g) const {
         const double products = static_cast<double>(g.images) * static_cast<double>(g.s.out_channels) * static_cast<double>(g.s.pixels_out()) * static_cast<double>(g.k());
         if (products == 0) return false;
@@ -147,6 +168,10 @@ private:
         const bool relu = p_.post == vec::Post::relu, more = bias || p_.has_residual || relu;
         std::string why;
         cudnnHandle_t handle = dnn.handle().handle;
+        if (!handle) {
+            if (log_) log_(LogLevel::warning, "conv.cudnn: cudnnCreate failed: " + dnn.last_error() + "; conv.cuda computes this shape");
+            return;
+        }
         if (more) {
             c.bias = bias, c.residual = p_.has_residual, c.relu = relu;
             s.plan = cuda::plan_convolution(dnn, handle, nullptr, c, rules, why);
@@ -172,9 +197,9 @@ private:
         const ew::ProgramOperand o{from, a, {1}};
         cuda::check(ew::cuda_run_program(p, &o, to, b, 1, &n, stream), "conv.cudnn");
     }
-    void widened(const Call& c, const DnnState& s) const {
+    void widened(const Call& c, const DnnState& s, std::byte* scratch) const {
         const auto stream = static_cast<cudaStream_t>(c.stream);
-        std::byte* at = c.scratch + up(s.own.scratch);
+        std::byte* at = scratch + up(s.own.scratch);
         View in[4] = {}, out = c.out[0];
         for (std::size_t i = 0; i < c.in.size() && i < 4; ++i) {
             in[i] = c.in[i];
@@ -184,13 +209,14 @@ private:
             at += wide_bytes(in[i]);
         }
         out.dtype = DType::f32, out.data = at;
-        Call own{std::span<const View>(in, c.in.size()), std::span<const View>(&out, 1), c.scratch, s.own.state.get(), c.workers, c.stream, {}};
+        Call own{std::span<const View>(in, c.in.size()), std::span<const View>(&out, 1), scratch, s.own.state.get(), c.workers, c.stream, {}};
         own_->run(own);
         convert(at, DType::f32, c.out[0].data, p_.dtype, out.count(), stream);
     }
 
     Problem p_;
     bool tf32_, winograd_;
+    LogCallback log_;
     std::unique_ptr<Kernel> own_;
 };
 

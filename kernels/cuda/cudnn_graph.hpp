@@ -247,14 +247,15 @@ inline std::optional<DnnPlan> plan_convolution(const Cudnn& dnn, cudnnHandle_t h
     return std::nullopt;
 }
 
-/// Enqueues the plan; operands that the graph does not have are not read. Raises device.
-inline void execute(const Cudnn& dnn, cudnnHandle_t handle, const DnnPlan& p, std::span<const std::int64_t> uids, std::span<void* const> data, void* workspace) {
+/// Enqueues the plan; operands that the graph does not have are not read. Why that could not be done; empty: it was.
+inline std::string execute(const Cudnn& dnn, cudnnHandle_t handle, const DnnPlan& p, std::span<const std::int64_t> uids, std::span<void* const> data, void* workspace) {
     DnnDescriptor pack(dnn, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
     pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, data).ints(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, uids);
     pack.one(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace).finish("the operands");
-    if (!pack.good()) raise(ErrorCode::device, "cuDNN: " + pack.why);
+    if (!pack.good()) return pack.why;
     if (cudnnStatus_t s = dnn.BackendExecute(handle, p.plan().get(), pack.get()); s != CUDNN_STATUS_SUCCESS)
-        raise(ErrorCode::device, "cuDNN: running a plan failed (status " + std::to_string(static_cast<int>(s)) + "): " + dnn.last_error());
+        return "running a plan failed (status " + std::to_string(static_cast<int>(s)) + "): " + dnn.last_error();
+    return {};
 }
 
 }  // namespace cuda

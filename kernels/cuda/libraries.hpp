@@ -28,7 +28,7 @@ struct CublasLt {
 #define QUERN_CUBLASLT(f) decltype(&::cublasLt##f) f = nullptr;
 #include "cublaslt.inc"
 #undef QUERN_CUBLASLT
-    /// The calling thread's device's handle, made once and kept for the life of the process.
+    /// The calling thread's device's handle, made once and kept for the life of the process; null where that fails.
     cublasLtHandle_t handle() const;
 };
 /// As find_libraries() last found it.
@@ -48,7 +48,7 @@ struct Cudnn {
         std::mutex lock;
         cudnnHandle_t handle = nullptr;
     };
-    /// The calling thread's device's, made once and kept for the life of the process. Raises device.
+    /// The calling thread's device's, made once and kept for the life of the process; its `handle` is null where that fails.
     Handle& handle() const;
     /// What went wrong in the calling thread's last call.
     std::string last_error() const;

@@ -1,4 +1,5 @@
-// Convolutions by cuDNN in engines: by its twin on the emulated device (QUERN_DNN_TWIN is its folder), by the real library on a GPU.
+// Convolutions by cuDNN and products by cuBLASLt in engines: by their twins on the emulated device (QUERN_DNN_TWIN is their folder), by the
+// real libraries on a GPU.
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
@@ -46,37 +47,39 @@ Tensor widened(const Tensor& from) {
     return to;
 }
 
-class Dnn : public ::testing::Test {
+template <class Control>
+class ByLibrary : public ::testing::Test {
 protected:
+    ByLibrary(const char* library, const char* panel, const char* kernel) : kernel_(std::string("by ") + kernel) {
+        const std::string path = folder.empty() ? library : folder + "/" + library;
+        library_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (library_ && !folder.empty()) control_ = reinterpret_cast<Control* (*)()>(dlsym(library_, panel))();
+    }
     void SetUp() override {
         int n = 0;
         if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no CUDA device";
-#if defined(QUERN_DNN_TWIN)
-        library_ = dlopen((folder + "/libcudnn.so.9").c_str(), RTLD_NOW | RTLD_LOCAL);
-        ASSERT_NE(library_, nullptr) << dlerror();
-        control_ = reinterpret_cast<twin::Control* (*)()>(dlsym(library_, "quern_twin_control"))();
-        *control_ = {};
-#else
-        library_ = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-        if (!library_) GTEST_SKIP() << "no cuDNN";
-#endif
+        ASSERT_TRUE(library_ || folder.empty()) << dlerror();
+        if (!library_) GTEST_SKIP() << "no such library";
+        if (control_) *control_ = {};
     }
     void TearDown() override {
-        if (control_) { EXPECT_EQ(control_->descriptors, 0) << "descriptors were not given back"; }
         if (library_) dlclose(library_);
     }
-    Options options() const {
+    Options options() {
         Options o;
         o.threads = 1;
         o.device = "cuda";
         o.strict_device = true;
         o.library_dirs = {folder};
+        o.log = [this](LogLevel l, std::string_view line) {
+            if (l == LogLevel::warning) warnings_.emplace_back(line);
+        };
         return o;
     }
-    /// Runs on the device, twice (the second time as recorded), and compares with the CPU.
+    /// Runs on the device three times (the later ones as recorded) and compares with the CPU.
     void expect_cpu(ModelBuilder& b, const Options& o, std::vector<std::pair<std::string, Tensor>> in, double relative, double absolute) {
         Engine engine = b.model().compile(o);
-        ASSERT_NE(engine.describe().find("by conv.cudnn"), std::string::npos) << engine.describe();
+        ASSERT_NE(engine.describe().find(kernel_), std::string::npos) << engine.describe();
         Options cpu;
         cpu.threads = 1;
         Session want(b.model().compile(cpu)), got(engine);
@@ -87,10 +90,21 @@ protected:
             expect_near(widened(got.output("y")), widened(want.output("y")), relative, absolute);
         }
     }
-    twin::Control* control_ = nullptr;
+    Control* control_ = nullptr;
+    std::vector<std::string> warnings_;
 
 private:
+    std::string kernel_;
     void* library_ = nullptr;
+};
+
+class Dnn : public ByLibrary<twin::Control> {
+protected:
+    Dnn() : ByLibrary("libcudnn.so.9", "quern_twin_control", "conv.cudnn") {}
+    void TearDown() override {
+        if (control_) { EXPECT_EQ(control_->descriptors, 0) << "descriptors were not given back"; }
+        ByLibrary::TearDown();
+    }
 };
 
 std::vector<onnx::Attribute> window(std::int64_t pad, std::int64_t stride, std::int64_t group = 1) {
@@ -173,6 +187,74 @@ TEST_F(Dnn, LargeOnesOfF32GoThereWithoutTf32AndSmallOnesDoNot) {
     s.run();
     EXPECT_EQ(control_->runs, 0);
 }
+TEST_F(Dnn, APlanThatDoesNotRunIsAWarningAndOurOwnKernel) {
+    if (!control_) GTEST_SKIP() << "the twin can be told to refuse";
+    for (DType t : {DType::f32, DType::f16}) {
+        *control_ = {};
+        control_->refuse = twin::Refuse::running;
+        warnings_.clear();
+        ModelBuilder b;
+        b.input("x", t, {"N", "6", "9", "7"}).constant("w", converted(noise({8, 6, 3, 3}, 2), t)).constant("c", converted(noise({8}, 3), t));
+        b.node("Conv", {"x", "w", "c"}, {"z"}, window(1, 1)).node("Relu", {"z"}, {"y"}).output("y");
+        auto o = options();
+        o.tf32 = t == DType::f32;
+        expect_cpu(b, o, {{"x", converted(noise({2, 6, 9, 7}), t)}}, 2e-2, 2e-2);
+        EXPECT_EQ(control_->runs, 1) << "refused once, then left alone";
+        ASSERT_EQ(warnings_.size(), 1u);
+        EXPECT_NE(warnings_[0].find("conv.cudnn: running a plan failed"), std::string::npos) << warnings_[0];
+        EXPECT_NE(warnings_[0].find("told to refuse"), std::string::npos) << warnings_[0];
+    }
+}
+
+class Lt : public ByLibrary<twin::LtControl> {
+protected:
+    Lt() : ByLibrary(("libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR)).c_str(), "quern_lt_twin_control", "matmul.cublaslt") {}
+    void TearDown() override {
+        if (control_) { EXPECT_EQ(control_->objects, 0) << "descriptors were not given back"; }
+        ByLibrary::TearDown();
+    }
+    /// y = relu?(x w + bias? + residual?) with m rows.
+    void expect_product(std::int64_t m, DType t, bool bias, bool residual, bool relu) {
+        SCOPED_TRACE(testing::Message() << m << " rows " << dtype_name(t) << (bias ? " bias" : "") << (residual ? " residual" : "") << (relu ? " relu" : ""));
+        ModelBuilder b;
+        b.input("x", t, {"N", "24"}).constant("w", converted(noise({24, 40}, 2), t)).node("MatMul", {"x", "w"}, {"p"});
+        std::string last = "p";
+        if (bias) b.constant("c", converted(noise({40}, 3), t)).node("Add", {last, "c"}, {"b"}), last = "b";
+        if (residual) b.input("r", t, {"N", "40"}).node("Add", {last, "r"}, {"s"}), last = "s";
+        if (relu) b.node("Relu", {last}, {"t"}), last = "t";
+        b.node("Identity", {last}, {"y"}).output("y");
+        std::vector<std::pair<std::string, Tensor>> in{{"x", converted(noise({m, 24}), t)}};
+        if (residual) in.emplace_back("r", converted(noise({m, 40}, 4), t));
+        const double close = t == DType::f32 ? 1e-5 : 2e-2;
+        expect_cpu(b, options(), in, close, close);
+    }
+};
+TEST_F(Lt, BiasResidualAndReluAreInItsEpilogue) {
+    for (std::int64_t m : {1, 2, 33})
+        for (DType t : {DType::f32, DType::f16, DType::bf16})
+            for (int what = 0; what < 8; ++what) expect_product(m, t, what & 1, what & 2, what & 4);
+    EXPECT_TRUE(warnings_.empty()) << warnings_[0];
+    if (control_) {
+        EXPECT_EQ(control_->refused, 0);
+        EXPECT_GT(control_->runs, 0);
+    }
+}
+TEST_F(Lt, WhatItHasNoAlgorithmForOurOwnKernelComputes) {
+    if (!control_) GTEST_SKIP() << "the twin can be told to refuse";
+    control_->refuse = twin::Refuse::everything;
+    expect_product(5, DType::f32, true, false, true);
+    EXPECT_EQ(control_->runs, 0);
+    EXPECT_TRUE(warnings_.empty());
+}
+TEST_F(Lt, ACallThatIsRefusedIsAWarningAndOurOwnKernel) {
+    if (!control_) GTEST_SKIP() << "the twin can be told to refuse";
+    control_->refuse = twin::Refuse::running;
+    expect_product(5, DType::f32, true, true, true);
+    EXPECT_EQ(control_->refused, 1) << "refused once, then left alone";
+    ASSERT_EQ(warnings_.size(), 1u);
+    EXPECT_EQ(warnings_[0], "matmul.cublaslt: cublasLtMatmul failed (status 7); matmul.cuda computes 5 x 24 x 40");
+}
+
 TEST(DnnLibrary, WhatIsNotThereOrDoesNotFitIsAReason) {
 #if defined(QUERN_HAVE_CUDNN_HEADER)
     EXPECT_EQ(cuda::load_cudnn("/nowhere/libcudnn.so.9").refusal, "not found: /nowhere/libcudnn.so.9");

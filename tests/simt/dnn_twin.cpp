@@ -302,8 +302,9 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor_t plan
         if (t && !r->at.count(t->one<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID))) return fail(CUDNN_STATUS_BAD_PARAM, "an operand is missing");
     r->workspace = v.one<void*>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
     if (!r->workspace) return fail(CUDNN_STATUS_BAD_PARAM, "no workspace");
-    control.executed = config->engine;
     ++control.runs;
+    if (control.refuse == twin::Refuse::running) return fail(CUDNN_STATUS_EXECUTION_FAILED, "told to refuse");
+    control.executed = config->engine;
     control.fused += r->g.bias || r->g.residual || r->g.relu;
     return cudaLaunchHostFunc(h->stream, [](void* x) { compute(*static_cast<Run*>(x)); }, r) == cudaSuccess ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED;
 }
