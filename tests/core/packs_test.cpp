@@ -134,6 +134,33 @@ TEST(Packs, SmallWeightsFillWhatLargeOnesLeft) {
     EXPECT_EQ(at(4) - at(2), wide);                         // which have no room for one more
     EXPECT_EQ(store.take().size(), 5u);
 }
+#if defined(MADV_POPULATE_WRITE)
+TEST(Packs, LargeOnesComeInSteps) {
+    constexpr std::size_t mb = std::size_t{1} << 20, bytes = 40 * mb;
+    const std::string path = testing::TempDir() + "quern_steps.bin";
+    std::ofstream(path, std::ios::binary) << std::string(bytes, 'x');
+    auto file = MappedFile::shared(MappedFile(path));
+    for (std::size_t expected : {bytes, std::size_t{200} * mb}) {  // the second does not wait for huge pages
+        SCOPED_TRACE(expected);
+        auto registry = PackRegistry::of(file);
+        PackStore store(registry, expected);
+        NodePacks packs(store, "n");
+        Tensor source = Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, file->bytes().data(), file);
+        std::size_t most = 0;
+        Tensor got = packs.get("l" + std::to_string(expected), std::span<const Tensor>(&source, 1), bytes, [&](std::byte* to) {
+            std::vector<unsigned char> in(bytes / 4096);
+            for (std::size_t at = 0; at < bytes; at += 4 * mb) {
+                if (::mincore(to, bytes, in.data()) == 0) most = std::max(most, static_cast<std::size_t>(std::count_if(in.begin(), in.end(), [](auto c) { return c & 1; })) * 4096 - at);
+                std::memcpy(to + at, file->bytes().data() + at, 4 * mb);
+                packs.consumed(file->bytes().data() + at, 4 * mb);
+            }
+        });
+        EXPECT_LE(most, 12 * mb);
+        EXPECT_EQ(0, std::memcmp(got.raw(), file->bytes().data(), bytes));
+    }
+    std::remove(path.c_str());
+}
+#endif
 TEST(Packs, ForgottenPagesComeBack) {
     std::string path = testing::TempDir() + "quern_forget.bin";
     std::string text(50000, 'x');

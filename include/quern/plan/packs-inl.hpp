@@ -195,12 +195,18 @@ QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tens
         if (!p.data.defined()) {
             filling_ = store_.memory(bytes);
             p.data = Tensor::share(DType::u8, Shape{static_cast<std::int64_t>(bytes)}, filling_.pages->data() + filling_.at, filling_.pages);
-            for (const Tensor& source : sources)  // largest weights come first: what is read whole is no more than what will have been packed
-                if (store_.registry_ && source.dtype() != DType::string) store_.registry_->expected(source.raw(), source.bytes());
+            for (const Tensor& source : sources) {
+                if (!store_.registry_ || source.dtype() == DType::string) continue;
+                // Of what is large only a part is there at a time, beside what was packed of it.
+                const bool large = source.bytes() > 2 * ahead;
+                if (large) reading_ = {static_cast<const std::byte*>(source.raw()), source.bytes()};
+                store_.registry_->expected(source.raw(), large ? ahead : source.bytes());
+            }
             touched_ = filling_.at, until_ = filling_.at + bytes;
             touch_more(ahead);
             fill(static_cast<std::byte*>(p.data.raw()));
             filling_ = {};
+            reading_ = {};
             ++made_;
             if (store_.registry_) {
                 Tensor kept = key.empty() ? store_.registry_->merge(p.layout, p.data) : store_.registry_->add(key, p.data);
@@ -243,8 +249,13 @@ QUERN_INLINE bool NodePacks::copied(const Tensor& t) const noexcept {
 QUERN_INLINE void NodePacks::consumed(const void* from, std::size_t bytes) noexcept {
     if (store_.registry_) store_.registry_->consumed(from, bytes);
     if (filling_.pages) touch_more(bytes);
+    // What was read is gone: as much comes.
+    const auto* p = static_cast<const std::byte*>(from);
+    if (reading_.empty() || p < reading_.data() || p >= reading_.data() + reading_.size()) return;
+    const auto at = static_cast<std::size_t>(p - reading_.data()) + ahead;
+    if (at < reading_.size()) store_.registry_->expected(reading_.data() + at, std::min(bytes, reading_.size() - at));
 }
-/// As much of what is packed comes into memory as leaves the source: never both whole.
+/// As much of what is packed comes into memory as leaves the source.
 QUERN_INLINE void NodePacks::touch_more(std::size_t bytes) noexcept {
     const std::size_t to = touched_ + std::min(bytes, until_ - touched_);
     if (to > touched_) store_.touch(*filling_.pages, touched_, to);

@@ -121,6 +121,7 @@ private:
     std::vector<Copy> copies_;
     PackStore::Room filling_{};                ///< what fill() writes now,
     std::size_t touched_ = 0, until_ = 0;      ///< how far its pages are there, and go
+    std::span<const std::byte> reading_;       ///< the source that comes into memory as it is packed
     static constexpr std::size_t ahead = std::size_t{8} << 20;
     int count_ = 0, made_ = 0;
 };
