@@ -169,7 +169,8 @@ public:
                     for (const std::int64_t end = std::min(e, (b / tuples + 1) * tuples); b < end; ++b) {
                         std::int64_t off = base;
                         for (int k = 0; k < t; ++k) off += checked_index(ix[b * t + k], x.dims[batch_ + k]) * sx[batch_ + k];
-                        copy_run(d + b * inner, s + off, inner);
+                        if (inner == 4) std::copy_n(s + off, 4, d + b * 4);  // boxes
+                        else copy_run(d + b * inner, s + off, inner);
                     }
                 }
             });

@@ -142,8 +142,7 @@ private:
             if (n <= most_ranked) {
                 auto* r = reinterpret_cast<std::uint64_t*>(at);
                 for (std::int64_t i = 0; i < n; ++i) r[i] = ranked(largest_ ? ~rank_of(x[i * step]) : rank_of(x[i * step]), i);
-                if (k < n) std::nth_element(r, r + k, r + n);
-                if (sorted_) std::sort(r, r + k);
+                least_first(r, n, k, sorted_);
                 for (std::int64_t i = 0; i < k; ++i) at[i] = position_of(r[i]);
                 if (!sorted_) std::sort(at, at + k);
                 return;

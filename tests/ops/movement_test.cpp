@@ -193,14 +193,14 @@ TEST(Select, TopKIsTheBeginningOfAStableSort) {
     for (bool integers : {false, true})
         for (std::int64_t largest : {0, 1})
             for (std::int64_t sorted : {0, 1})
-                for (std::int64_t n : {1, 7, 300}) {
+                for (std::int64_t n : {1, 7, 300, 512, 5000}) {
                     Tensor x(integers ? DType::i32 : DType::f32, {n, 2});
                     auto value = [&](std::int64_t i, std::int64_t c) { return some[static_cast<std::size_t>((i * 31 + c * 7 + i * i) % 12)]; };
                     auto whole = [&](std::int64_t i, std::int64_t c) { return static_cast<std::int32_t>((i * 2654435761u + static_cast<unsigned>(c)) >> 3) * (i % 3 ? 1 : -1) % 97; };
                     for (std::int64_t i = 0; i < 2 * n; ++i)
                         if (integers) x.data<std::int32_t>()[i] = whole(i / 2, i % 2);
                         else x.data<float>()[i] = value(i / 2, i % 2);
-                    for (std::int64_t k : {std::int64_t{1}, n / 2, n}) {
+                    for (std::int64_t k : {std::int64_t{1}, n / 10, n / 4, n / 2, n}) {
                         auto y = run_op("TopK", {x, ints({1}, {k})}, {attribute_i("axis", 0), attribute_i("largest", largest), attribute_i("sorted", sorted)}, 20, 2);
                         for (std::int64_t c = 0; c < 2; ++c) {
                             std::vector<std::int64_t> at(static_cast<std::size_t>(n));
