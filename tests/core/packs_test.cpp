@@ -155,7 +155,7 @@ TEST(Packs, LargeOnesComeInSteps) {
                 packs.consumed(file->bytes().data() + at, 4 * mb);
             }
         });
-        EXPECT_LE(most, 12 * mb);
+        EXPECT_LE(most, 8 * mb);
         EXPECT_EQ(0, std::memcmp(got.raw(), file->bytes().data(), bytes));
     }
     std::remove(path.c_str());

@@ -122,7 +122,7 @@ private:
     PackStore::Room filling_{};                ///< what fill() writes now,
     std::size_t touched_ = 0, until_ = 0;      ///< how far its pages are there, and go
     std::span<const std::byte> reading_;       ///< the source that comes into memory as it is packed
-    static constexpr std::size_t ahead = std::size_t{8} << 20;
+    static constexpr std::size_t ahead = std::size_t{4} << 20;  ///< kernels consume as much at a time, at most
     int count_ = 0, made_ = 0;
 };
 
