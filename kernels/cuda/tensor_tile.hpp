@@ -7,10 +7,10 @@ QUERN_BEGIN
 namespace cuda {
 
 /// WM x WN: what a warp computes, in pieces of 16 x 8. Parts: 1: operands rounded to TF32 (10 bits); 3: each is the sum
-/// of two, and three products are taken: about as exact as f32.
-template <int BM_, int BN_, int WM_, int WN_, int Parts_, int Stages_ = 3>
+/// of two, and three products are taken: about as exact as f32. Blocks: how many share a processor, which limits registers.
+template <int BM_, int BN_, int WM_, int WN_, int Parts_, int Stages_ = 3, int Blocks_ = 1>
 struct TensorShape {
-    static constexpr int BM = BM_, BN = BN_, BK = 16, WM = WM_, WN = WN_, Parts = Parts_, stages = Stages_;
+    static constexpr int BM = BM_, BN = BN_, BK = 16, WM = WM_, WN = WN_, Parts = Parts_, stages = Stages_, blocks = Blocks_;
     static constexpr int warps_n = BN / WN, threads = 32 * (BM / WM) * warps_n;
     static constexpr int MT = WM / 16, NT = WN / 8;
     static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 8 == 0);

@@ -1,4 +1,4 @@
-// f32 products: tiles of 128 x 128 down to 32 x 128 by tensor cores (TF32, once or in three parts) or f32 units, the
+// f32 products: tiles of 128 x 64 down to 32 x 128 by tensor cores (TF32, once or in three parts) or f32 units, the
 // sum over k split where tiles are few, and few-row products that read B once at the speed of memory.
 #include <quern/kernels/cuda/post.hpp>
 #include <quern/kernels/cuda/tensor_tile.hpp>
@@ -84,7 +84,7 @@ __device__ __forceinline__ void tensor_tile(const Gemm& g, unsigned batch, unsig
     else store_tile<S>(g, batch, split, oc, m0, n0, acc, nullptr);
 }
 template <class S, bool TransA, bool TransB, int W>
-__global__ void __launch_bounds__(S::threads) tensor_tiles(const Gemm g) {
+__global__ void __launch_bounds__(S::threads, S::blocks) tensor_tiles(const Gemm g) {
     for (unsigned z = blockIdx.z; z < g.depth; z += gridDim.z)
         tensor_tile<S, TransA, TransB, W>(g, z / g.splits, z % g.splits);
 }
@@ -215,10 +215,10 @@ template <int Parts>
 cudaError_t launch_kind(const Gemm& g, const CudaGemm& c, Plan::Kind kind, cudaStream_t stream) {
     constexpr int P = Parts ? Parts : 1;
     switch (kind) {
-        case Plan::tiles128:
-            return launch_shape<TileShape<128, 128, 8, 8, 8>, TensorShape<128, 128, 64, 32, P>, Parts>(g, c, stream);
-        case Plan::tiles64:
-            return launch_shape<TileShape<64, 64, 16, 4, 4>, TensorShape<64, 64, 32, 32, P>, Parts>(g, c, stream);
+        case Plan::large:
+            return launch_shape<TileShape<128, 128, 8, 8, 8>, TensorShape<128, 64, 64, 32, P, 3, 2>, Parts>(g, c, stream);
+        case Plan::medium:
+            return launch_shape<TileShape<64, 64, 16, 4, 4>, TensorShape<64, 64, 32, 32, P, 4, 3>, Parts>(g, c, stream);
         default:
             return launch_shape<TileShape<32, 128, 16, 4, 4>, TensorShape<32, 128, 32, 32, P>, Parts>(g, c, stream);
     }

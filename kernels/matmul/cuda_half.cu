@@ -127,8 +127,8 @@ cudaError_t run_type(const CudaGemm& c, const Plan& p, float* scratch, cudaStrea
     } else if (p.kind == Plan::few) {
         const dim3 grid(static_cast<unsigned>(up(c.n, 256)), 1, depth(g));
         e = simt::launch(c.m == 1 ? half_rows<T, 1> : half_rows<T, kFewRows>, grid, dim3(256), 0, stream, g);
-    } else if (p.kind == Plan::tiles128) {
-        e = launch_half<T, HalfShape<128, 128, 64, 64, 64, 3, 2>>(g, c.trans_b, stream);
+    } else if (p.kind == Plan::large) {
+        e = launch_half<T, HalfShape<128, 128, 32, 64, 64, 4, 2>>(g, c.trans_b, stream);
     } else {
         e = launch_half<T, HalfShape<64, 64, 64, 32, 32, 4, 3>>(g, c.trans_b, stream);
     }

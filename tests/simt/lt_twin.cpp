@@ -1,7 +1,7 @@
 // A twin of cuBLASLt for the emulated device: the functions that quern calls, built as a library of the real one's name. Column-major
-// products of one type with an epilogue, computed in double on the stream. It refuses with the real one's status what the real one
-// refuses of what quern may do wrong: sizes that do not fit each other, addresses below the alignment that was told, a workspace that is
-// too small, a bias that was not there when the algorithm was chosen.
+// products of one type with an epilogue, computed in double on the stream. It refuses with the real one's status what a caller may do wrong:
+// sizes that do not fit each other, addresses below the alignment that was told, a workspace that is too small and, where the real one has
+// not been seen to, one row with a bias that was not there when the algorithm was chosen.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
