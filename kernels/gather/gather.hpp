@@ -165,19 +165,26 @@ public:
             T* d = y.out<T>();
             call.workers.ranges(batches * tuples, std::max<std::int64_t>(1, tile_elements / inner), [&](std::int64_t b, std::int64_t e) {
                 while (b < e) {  // the tuples of one batch
-                    const std::int64_t base = b / tuples * per_batch;
-                    for (const std::int64_t end = std::min(e, (b / tuples + 1) * tuples); b < end; ++b) {
-                        std::int64_t off = base;
-                        for (int k = 0; k < t; ++k) off += checked_index(ix[b * t + k], x.dims[batch_ + k]) * sx[batch_ + k];
-                        if (inner == 4) std::copy_n(s + off, 4, d + b * 4);  // boxes
-                        else copy_run(d + b * inner, s + off, inner);
-                    }
+                    const std::int64_t base = b / tuples * per_batch, end = std::min(e, (b / tuples + 1) * tuples);
+                    if (t == 1 && inner == 1) block<1>(x.dims[batch_], ix, s + base, b, end, d);
+                    else if (t == 1 && inner == 4) block<4>(x.dims[batch_], ix, s + base, b, end, d);  // boxes
+                    else
+                        for (std::int64_t i = b; i < end; ++i) {
+                            std::int64_t off = base;
+                            for (int k = 0; k < t; ++k) off += checked_index(ix[i * t + k], x.dims[batch_ + k]) * sx[batch_ + k];
+                            copy_run(d + i * inner, s + off, inner);
+                        }
+                    b = end;
                 }
             });
         });
     }
 
 private:
+    /// Rows [b, end) of N elements, by one index each of n rows.
+    template <int N, class T> static void block(std::int64_t n, const std::int64_t* ix, const T* s, std::int64_t b, std::int64_t end, T* d) {
+        for (; b < end; ++b) std::copy_n(s + checked_index(ix[b], n) * N, N, d + b * N);
+    }
     int batch_;
 };
 

@@ -218,6 +218,23 @@ TEST(Select, TopKIsTheBeginningOfAStableSort) {
                     }
                 }
 }
+TEST(Gather, RowsByOneIndexEach) {
+    for (std::int64_t batch : {0, 1})
+        for (std::int64_t inner : {1, 3, 4}) {
+            const std::int64_t b = 2, n = 5, k = 7;
+            std::vector<std::int64_t> ix, dims = batch ? std::vector<std::int64_t>{b, n, inner} : std::vector<std::int64_t>{n, inner};
+            for (std::int64_t i = 0; i < (batch ? b : 1) * k; ++i) ix.push_back(i * 3 % (2 * n) - n);  // negative ones count from the end
+            Tensor x = counting(quern::Shape(std::span<const std::int64_t>(dims)));
+            auto y = run_op("GatherND", {x, batch ? ints({b, k, 1}, ix) : ints({k, 1}, ix)}, {attribute_i("batch_dims", batch)});
+            for (std::size_t i = 0; i < ix.size(); ++i)
+                for (std::int64_t j = 0; j < inner; ++j) {
+                    const std::int64_t row = static_cast<std::int64_t>(i) / k * n + (ix[i] + n) % n;
+                    ASSERT_EQ(y[0].data<float>()[static_cast<std::size_t>(static_cast<std::int64_t>(i) * inner + j)], static_cast<float>(row * inner + j)) << batch << inner;
+                }
+            ix[0] = n;
+            EXPECT_THROW(run_op("GatherND", {x, batch ? ints({b, k, 1}, ix) : ints({k, 1}, ix)}, {attribute_i("batch_dims", batch)}), quern::Error);
+        }
+}
 TEST(Select, NonZeroOfSeveralDimensions) {
     for (std::vector<std::int64_t> dims : {std::vector<std::int64_t>{17}, {3, 5}, {2, 1, 9}, {3, 4, 1}, {2, 3, 2, 5}}) {
         std::int64_t n = 1;
