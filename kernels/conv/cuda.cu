@@ -225,8 +225,11 @@ __device__ __forceinline__ float exact(const Conv& c, const float* w, const floa
     }
     return s;
 }
+/// How many blocks of tensor tiles share a processor.
+template <class S>
+constexpr int tensor_blocks = S::threads == 128 && S::WM == 32 ? 3 : 2;
 template <class S, Order O, int W, int V>
-__global__ void __launch_bounds__(S::threads) conv_tensor_tiles(const Conv c) {
+__global__ void __launch_bounds__(S::threads, tensor_blocks<S>) conv_tensor_tiles(const Conv c) {
     const int group = blockIdx.z / c.splits, split = blockIdx.z - group * c.splits;
     const int n0 = blockIdx.x * S::BN, m0 = blockIdx.y * S::BM;
     const int k0 = split * c.k_split, k1 = k0 + c.k_split < c.k ? k0 + c.k_split : c.k;
@@ -236,47 +239,11 @@ __global__ void __launch_bounds__(S::threads) conv_tensor_tiles(const Conv c) {
     CopiedPatches<S, O, V> b(c, x, n0, k0, k1);
     float acc[S::MT][S::NT][4] = {};
     quern::cuda::multiply_tensor_tile<S>(a, b, (k1 - k0 + S::BK - 1) / S::BK, acc);
-    // Two neighbours are in one image, on an 8-byte boundary of it, where planes are even.
-    const bool pairs =
-        c.partial ? c.n % 2 == 0 : c.y_plane % 2 == 0 && reinterpret_cast<std::uintptr_t>(c.finish.y) % 8 == 0;
-#pragma unroll
-    for (int j = 0; j < S::NT; ++j) {
-        const int column = n0 + S::column(j);
-        if (column >= c.n) continue;
-        const bool two = column + 1 < c.n;
-        const unsigned image = c.pixels.divide(column), next = c.pixels.divide(column + 1);
-        const std::int64_t here = image * c.y_image + (column - image * c.pixels.divisor);
-        const std::int64_t there = next * c.y_image + (column + 1 - next * c.pixels.divisor);
-#pragma unroll
-        for (int i = 0; i < S::MT; ++i)
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const int row = m0 + S::row(i) + 8 * h;
-                if (row >= c.m) continue;
-                float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
-                if constexpr (S::Parts == 3) {
-                    if (v[0] != v[0]) v[0] = exact<O>(c, weights, x, row, column, k0, k1);
-                    if (two && v[1] != v[1]) v[1] = exact<O>(c, weights, x, row, column + 1, k0, k1);
-                }
-                const int channel = group * c.m + row;
-                float* to[2];
-                if (c.partial) {
-                    to[0] = c.partial + ((std::int64_t(split) * c.group + group) * c.m + row) * c.n + column;
-                    to[1] = to[0] + 1;
-                } else {
-                    const std::int64_t first = here + channel * c.y_plane, second = there + channel * c.y_plane;
-                    v[0] = c.finish.value(v[0], channel, first);
-                    if (two) v[1] = c.finish.value(v[1], channel, second);
-                    to[0] = c.finish.y + first;
-                    to[1] = c.finish.y + second;
-                }
-                if (two && pairs) {
-                    simt::store_pack(to[0], v);
-                } else {
-                    *to[0] = v[0];
-                    if (two) *to[1] = v[1];
-                }
-            }
+    if constexpr (S::Parts == 3) {
+        store_tile<S>(c, group, split, m0, n0, acc,
+                      [&](int row, int column) { return exact<O>(c, weights, x, row, column, k0, k1); });
+    } else {
+        store_tile<S>(c, group, split, m0, n0, acc, nullptr);
     }
 }
 
@@ -370,6 +337,34 @@ __global__ void __launch_bounds__(256) depthwise(const Conv c, simt::Divisor cha
     c.finish.y[i] = c.finish.value(s, channel, i);
 }
 
+// Tiles and splits: the fastest of those that an H100 ran for the layers of resnet50 at 1, 8 and 32 images
+// (bench/results). Two or three blocks share a processor; a tile of 128 x 128, which one has to itself, never won in f32.
+inline std::int64_t tiles_of(const Plan& p, std::int64_t group, Plan::Kind k) {
+    const std::int64_t m = k == Plan::tiles128 || k == Plan::tiles128x64 ? 128 : k == Plan::tiles32 ? 32 : 64;
+    const std::int64_t n = k == Plan::tiles128x64 || k == Plan::tiles64 ? 64 : 128;
+    return up(p.m, m) * up(p.n, n) * group;
+}
+inline Plan::Kind choose_half(const Plan& p) {
+    if (p.m > 64 && p.k >= 512 && tiles_of(p, 1, Plan::tiles128) >= 190) return Plan::tiles128;
+    return tiles_of(p, 1, Plan::tiles64x128) >= 98 ? Plan::tiles64x128 : Plan::tiles64;
+}
+inline Plan::Kind choose_f32(const Plan& p, std::int64_t group) {
+    if (p.m <= 32) return Plan::tiles32;
+    if (p.parts == 3 && p.m > 64 && tiles_of(p, group, Plan::tiles128x64) >= 256) return Plan::tiles128x64;
+    return tiles_of(p, group, Plan::tiles64x128) >= 200 ? Plan::tiles64x128 : Plan::tiles64;
+}
+inline int choose_parts(const Plan& p, const CudaConv& c) {
+    // Where each element's place is computed for itself, or weights come one by one, tensor cores wait.
+    if (p.order == Order::onnx || p.k % 4) return 0;
+    if (c.precision != Precision::split) return c.precision == Precision::tf32 ? 1 : 0;
+    const double products = static_cast<double>(p.m * c.group) * static_cast<double>(p.n) * static_cast<double>(p.k);
+    return c.split_small || (p.k >= 256 && products >= 4e8) ? 3 : 0;
+}
+inline Plan::Kind asked_for(const CudaConv& c, Plan::Kind chosen) {
+    if (c.tile_m == 128) return c.tile_n == 64 ? Plan::tiles128x64 : Plan::tiles128;
+    if (c.tile_m == 64) return c.tile_n == 64 ? Plan::tiles64 : Plan::tiles64x128;
+    return c.tile_m == 32 ? Plan::tiles32 : chosen;
+}
 Plan plan(const CudaConv& c) {
     Plan p{};
     const vec::ConvShape& s = c.shape;
@@ -387,22 +382,11 @@ Plan plan(const CudaConv& c) {
     p.row = direct && !half ? 0 : cuda_conv_row(c.type, s.channels, s.taps());
     p.order = direct ? Order::pointwise : p.row ? Order::taps : Order::onnx;
     if (p.row) p.k = s.taps() * p.row;
-    const std::int64_t large = up(p.m, 128) * up(p.n, 128) * c.group;
-    std::int64_t tiles;
-    if (p.m > 64 && large >= 80) {
-        p.kind = Plan::tiles128;
-        tiles = large;
-    } else if (p.m > 32 && up(p.m, 64) * up(p.n, 128) * c.group >= 80) {
-        p.kind = Plan::tiles64x128;
-        tiles = up(p.m, 64) * up(p.n, 128) * c.group;
-    } else if (p.m > 32 || half) {
-        p.kind = Plan::tiles64;
-        tiles = up(p.m, 64) * up(p.n, 64) * c.group;
-    } else {
-        p.kind = Plan::tiles32;
-        tiles = up(p.n, 128) * c.group;
-    }
-    p.splits = quern::cuda::split_count(tiles, p.k, 128, p.kind == Plan::tiles128 ? 160 : 320);
+    p.parts = half ? 1 : choose_parts(p, c);
+    p.kind = asked_for(c, half ? choose_half(p) : choose_f32(p, c.group));
+    const std::int64_t tiles = tiles_of(p, c.group, p.kind);
+    p.splits = half ? quern::cuda::split_count(tiles, p.k, 192, 200) : quern::cuda::split_count(tiles, p.k, 64, 400);
+    if (p.splits > 16) p.splits = 16;
     p.k_split = up(up(p.k, p.splits), 32) * 32;
     if (p.k > 0) p.splits = static_cast<int>(up(p.k, p.k_split));
     const std::size_t each = half ? 2 : 4;
@@ -412,60 +396,61 @@ Plan plan(const CudaConv& c) {
     return p;
 }
 
-template <class F, class T, int Parts, Order O, int W, int V>
-cudaError_t launch_shape(const Conv& c, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(up(c.n, F::BN)), static_cast<unsigned>(up(c.m, F::BM)),
-                    static_cast<unsigned>(c.group * c.splits));
-    if constexpr (Parts == 0) {
-        return simt::launch(conv_tiles<F, O, W, V>, grid, dim3(F::threads), 0, stream, c);
-    } else {
-        static_assert(F::BM == T::BM && F::BN == T::BN);
-        constexpr std::size_t bytes =
-            quern::cuda::tensor_tile_bytes<T, CopiedSide<T, T::BM, true, 1>, CopiedPatches<T, O, V>>();
-        return simt::launch(conv_tensor_tiles<T, O, W, V>, grid, dim3(T::threads), bytes, stream, c);
+template <class S>
+dim3 tile_grid(const Conv& c) {
+    return dim3(static_cast<unsigned>(up(c.n, S::BN)), static_cast<unsigned>(up(c.m, S::BM)),
+                static_cast<unsigned>(c.group * c.splits));
+}
+template <class S, Order O, int W, int V>
+cudaError_t launch_units(const Conv& c, cudaStream_t stream) {
+    return simt::launch(conv_tiles<S, O, W, V>, tile_grid<S>(c), dim3(S::threads), 0, stream, c);
+}
+template <class S, Order O, int W, int V>
+cudaError_t launch_tensor(const Conv& c, cudaStream_t stream) {
+    constexpr std::size_t bytes =
+        quern::cuda::tensor_tile_bytes<S, CopiedSide<S, S::BM, true, W>, CopiedPatches<S, O, V>>();
+    static_assert(bytes >= quern::cuda::each_four_bytes<S>());
+    return simt::launch(conv_tensor_tiles<S, O, W, V>, tile_grid<S>(c), dim3(S::threads), bytes, stream, c);
+}
+template <Order O, int W, int V>
+cudaError_t launch_units_kind(const Conv& c, Plan::Kind kind, cudaStream_t stream) {
+    switch (kind) {
+        case Plan::tiles64: return launch_units<TileShape<64, 64, 16, 4, 4>, O, W, V>(c, stream);
+        case Plan::tiles32: return launch_units<TileShape<32, 128, 16, 4, 4>, O, W, V>(c, stream);
+        default: return launch_units<TileShape<64, 128, 16, 4, 8>, O, W, V>(c, stream);
     }
 }
 template <int Parts, Order O, int W, int V>
-cudaError_t launch_kind(const Conv& c, Plan::Kind kind, cudaStream_t stream) {
-    constexpr int P = Parts ? Parts : 1;
+cudaError_t launch_tensor_kind(const Conv& c, Plan::Kind kind, cudaStream_t stream) {
     switch (kind) {
-        case Plan::tiles128:
-            return launch_shape<TileShape<128, 128, 8, 8, 8>, TensorShape<128, 128, 64, 32, P>, Parts, O, W, V>(c,
-                                                                                                               stream);
-        case Plan::tiles64x128:
-            return launch_shape<TileShape<64, 128, 16, 4, 8>, TensorShape<64, 128, 32, 32, P>, Parts, O, W, V>(c,
-                                                                                                              stream);
-        case Plan::tiles64:
-            return launch_shape<TileShape<64, 64, 16, 4, 4>, TensorShape<64, 64, 32, 32, P>, Parts, O, W, V>(c, stream);
-        default:
-            return launch_shape<TileShape<32, 128, 16, 4, 4>, TensorShape<32, 128, 32, 32, P>, Parts, O, W, V>(c,
-                                                                                                              stream);
+        case Plan::tiles64: return launch_tensor<TensorShape<64, 64, 32, 32, Parts>, O, W, V>(c, stream);
+        case Plan::tiles32: return launch_tensor<TensorShape<32, 128, 32, 32, Parts>, O, W, V>(c, stream);
+        case Plan::tiles128x64:
+            if constexpr (Parts == 3) return launch_tensor<TensorShape<128, 64, 64, 32, Parts>, O, W, V>(c, stream);
+            [[fallthrough]];
+        default: return launch_tensor<TensorShape<64, 128, 32, 32, Parts>, O, W, V>(c, stream);
     }
 }
 template <Order O, int W, int V>
-cudaError_t launch_precision(const Conv& c, Plan::Kind kind, Precision precision, cudaStream_t stream) {
-    if (precision == Precision::tf32) return launch_kind<1, O, W, V>(c, kind, stream);
-    // Where each element's place is computed for itself, tensor cores wait.
-    if constexpr (O != Order::onnx)
-        if (precision == Precision::split && c.n >= 4096 && c.k >= 64)
-            return launch_kind<3, O, W, V>(c, kind, stream);
-    return launch_kind<0, O, W, V>(c, kind, stream);
+cudaError_t launch_parts(const Conv& c, const Plan& p, cudaStream_t stream) {
+    if constexpr (O != Order::onnx && W == 4) {
+        if (p.parts == 3) return launch_tensor_kind<3, O, W, V>(c, p.kind, stream);
+        if (p.parts == 1) return launch_tensor_kind<1, O, W, V>(c, p.kind, stream);
+    }
+    return launch_units_kind<O, W, V>(c, p.kind, stream);
 }
 inline cudaError_t run_tiles(const CudaConv& f, const Plan& p, void* scratch, cudaStream_t stream) {
     Conv c = arguments<float>(f, p, scratch);
     cudaError_t e = take_weights(c, f, p, static_cast<char*>(scratch) + p.partial, stream);
     if (e != cudaSuccess) return e;
-    if (p.order == Order::onnx) {
-        e = launch_precision<Order::onnx, 1, 1>(c, p.kind, f.precision, stream);
-    } else if (p.order == Order::taps) {
-        e = launch_precision<Order::taps, 4, 1>(c, p.kind, f.precision, stream);
-    } else {
-        const bool weights = c.k % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.w) % 16 == 0;
-        const bool pixels = c.x_plane % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.x) % 16 == 0;
-        if (weights && pixels) e = launch_precision<Order::pointwise, 4, 4>(c, p.kind, f.precision, stream);
-        else if (weights) e = launch_precision<Order::pointwise, 4, 1>(c, p.kind, f.precision, stream);
-        else e = launch_precision<Order::pointwise, 1, 1>(c, p.kind, f.precision, stream);
-    }
+    const bool weights = c.k % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.w) % 16 == 0;
+    const bool pixels = c.x_plane % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.x) % 16 == 0;
+    if (p.order == Order::onnx) e = launch_parts<Order::onnx, 1, 1>(c, p, stream);
+    else if (p.order == Order::taps && weights) e = launch_parts<Order::taps, 4, 1>(c, p, stream);
+    else if (p.order == Order::taps) e = launch_parts<Order::taps, 1, 1>(c, p, stream);
+    else if (weights && pixels) e = launch_parts<Order::pointwise, 4, 4>(c, p, stream);
+    else if (weights) e = launch_parts<Order::pointwise, 4, 1>(c, p, stream);
+    else e = launch_parts<Order::pointwise, 1, 1>(c, p, stream);
     return e == cudaSuccess ? finish_parts(c, stream) : e;
 }
 template <int Stride>

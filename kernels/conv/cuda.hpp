@@ -27,12 +27,14 @@ struct CudaConv {
     const void* packed = nullptr;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
-    /// split: where it pays, else f32; depthwise convolutions are computed in f32 whatever it says.
+    /// split: where it pays, else f32; depthwise convolutions and those of few channels are computed in f32 whatever it says.
     matmul::Precision precision = matmul::Precision::split;
+    bool split_small = false;    ///< split also where f32 units are faster
+    int tile_m = 0, tile_n = 0;  ///< the tile of a block, where there is one of this size; 0: chosen by the sizes
 };
 /// Channels of one tap in packed weights, or 0: they are taken in ONNX's order.
 std::int64_t cuda_conv_row(DType, std::int64_t channels, std::int64_t taps) noexcept;
-/// Bytes of device memory that cuda_conv() needs; depends on the sizes, the type and whether there is `packed` only.
+/// Bytes of device memory that cuda_conv() needs; looks at no pointer but whether `packed` is null.
 std::size_t cuda_conv_scratch(const CudaConv&) noexcept;
 /// Enqueues up to four kernels. cudaErrorInvalidValue for sizes beyond the limits.
 cudaError_t cuda_conv(const CudaConv&, void* scratch, cudaStream_t);

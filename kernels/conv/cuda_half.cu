@@ -2,62 +2,39 @@
 // copy of the image with channels last, or, of one tap, as rows of pixels from the image itself; results are written
 // channels first.
 #include <quern/kernels/conv/cuda_plan.hpp>
+#include <quern/kernels/cuda/half_tile.hpp>
 
 QUERN_BEGIN
 namespace conv::cuda {
 
-/// WM x WN: what a warp computes in pieces of 16 x 8. Rows in shared memory are 8 elements longer than their content,
-/// so that the eight rows of a fragment are in 32 banks.
-template <int BM_, int BN_, int WM_, int WN_, int Stages>
-struct HalfShape {
-    static constexpr int BM = BM_, BN = BN_, BK = 32, WM = WM_, WN = WN_, stages = Stages;
-    static constexpr int warps_n = BN / WN, threads = 32 * (BM / WM) * warps_n, MT = WM / 16, NT = WN / 8;
-    static constexpr int row = BK + 8, size_a = BM * row;
-    static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 16 == 0);
-    __device__ __forceinline__ static int warp_row() { return threadIdx.x / 32 / warps_n * WM; }
-    __device__ __forceinline__ static int warp_column() { return threadIdx.x / 32 % warps_n * WN; }
-};
-/// How the threads of a block share `Rows` rows of `Width` elements: `each` chunks of eight a thread, `rows` rows apart.
+using quern::cuda::HalfShape;
+using quern::cuda::HalfSide;
+
+/// How the threads of a block share `Rows` rows of `Width` elements in shared memory: `each` chunks of eight a thread, `rows` rows
+/// apart.
 template <class S, int Rows, int Width>
 struct Chunks {
     static constexpr int per = Width / 8, rows = S::threads / per, each = Rows / rows;
-    static_assert(S::threads % per == 0 && Rows % rows == 0);
+    static_assert(S::threads % per == 0 && Rows % rows == 0 && rows % 8 == 0);
     __device__ __forceinline__ static int column() { return threadIdx.x % per * 8; }
     __device__ __forceinline__ static int row(int j) { return threadIdx.x / per + j * rows; }
+    __device__ __forceinline__ static int place(int j) {
+        return quern::cuda::place<Width>(threadIdx.x / per, threadIdx.x % per) + j * rows * Width;
+    }
 };
 
-template <class T, class S>
-struct WeightSide {
-    using C = Chunks<S, S::BM, S::BK>;
-    const T* at;
-    std::int64_t step;
-    int rows, k, k_end;
-    __device__ __forceinline__ WeightSide(const BasicConv<T>& c, int m0, int k0, int k1)
-        : step(std::int64_t(C::rows) * c.k), rows(c.m - m0 - C::row(0)), k(k0 + C::column()), k_end(k1) {
-        at = c.w + std::int64_t(m0 + C::row(0)) * c.k + k;
-    }
-    __device__ __forceinline__ void copy(T* to) {
-#pragma unroll
-        for (int j = 0; j < C::each; ++j)
-            simt::cp_async<16>(to + C::row(j) * S::row + C::column(), at + j * step, j * C::rows < rows && k < k_end);
-        at += S::BK;
-        k += S::BK;
-    }
-};
 /// [pixel][k] from the image with channels last.
 template <class T, class S>
 struct WindowSide {
     using C = Chunks<S, S::BN, S::BK>;
     static constexpr bool Along = true;
-    static constexpr int row = S::row, size = S::BN * row;
     const BasicConv<T>& c;
-    int tap, channel, k, k_end;
+    int tap, channel;
     int origin[C::each], at[C::each];  // pixels before the image; elements before the tap's pixel, -1: in the padding
     int start[C::each][3];
-    __device__ __forceinline__ WindowSide(const BasicConv<T>& conv, int n0, int k0, int k1)
-        : c(conv), k(k0 + C::column()), k_end(k1) {
-        tap = static_cast<int>(c.packed.divide(k));
-        channel = k - tap * c.row;
+    __device__ __forceinline__ WindowSide(const BasicConv<T>& conv, int n0, int k0) : c(conv) {
+        tap = static_cast<int>(c.packed.divide(k0 + C::column()));
+        channel = k0 + C::column() - tap * c.row;
 #pragma unroll
         for (int j = 0; j < C::each; ++j) {
             const int n = n0 + C::row(j);
@@ -72,19 +49,18 @@ struct WindowSide {
         const Tap t(c, tap);
 #pragma unroll
         for (int j = 0; j < C::each; ++j) {
-            const int p = place(c, start[j], t);
+            const int p = conv::cuda::place(c, start[j], t);
             at[j] = origin[j] < 0 || p < 0 ? -1 : (origin[j] + p) * c.row;
         }
     }
-    __device__ __forceinline__ void copy(T* to) {
+    __device__ __forceinline__ void copy(T* to, int left) {
 #pragma unroll
         for (int j = 0; j < C::each; ++j) {
-            const bool valid = at[j] >= 0 && k < k_end;
-            simt::cp_async<16>(to + C::row(j) * row + C::column(), c.x + (valid ? at[j] + channel : 0), valid);
+            const bool valid = at[j] >= 0 && C::column() < left;
+            simt::cp_async<16>(to + C::place(j), c.x + (valid ? at[j] + channel : 0), valid);
         }
-        k += S::BK;
         channel += S::BK;
-        if (channel < c.row || k >= k_end) return;
+        if (channel < c.row || left <= S::BK) return;
         for (; channel >= c.row; channel -= c.row) ++tap;
         locate();
     }
@@ -94,27 +70,26 @@ template <class T, class S>
 struct PixelSide {
     using C = Chunks<S, S::BK, S::BN>;
     static constexpr bool Along = false;
-    static constexpr int row = S::BN + 8, size = S::BK * row;
     const T* at[2];  // of columns 0 and 4 of the chunk
     std::int64_t plane;
-    int k, k_end;
+    int channels;  // that are left from row(0) on
     bool wide, inside[2];
-    __device__ __forceinline__ PixelSide(const BasicConv<T>& c, int n0, int k0, int k1)
-        : plane(c.x_plane), k(k0 + C::row(0)), k_end(k1 < c.channels ? k1 : c.channels), wide(c.vector) {
+    __device__ __forceinline__ PixelSide(const BasicConv<T>& c, int n0, int k0)
+        : plane(c.x_plane), channels(c.channels - k0 - C::row(0)), wide(c.vector) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             unsigned n = n0 + C::column() + 4 * i;
             inside[i] = n < static_cast<unsigned>(c.n);
             if (!inside[i]) n = 0;
             const unsigned image = c.pixels.split(n);
-            at[i] = c.x + image * c.x_image + n + k * plane;
+            at[i] = c.x + image * c.x_image + n + (k0 + C::row(0)) * plane;
         }
     }
-    __device__ __forceinline__ void copy(T* to) {
+    __device__ __forceinline__ void copy(T* to, int left) {
 #pragma unroll
         for (int j = 0; j < C::each; ++j) {
-            T* s = to + C::row(j) * row + C::column();
-            const bool there = k + j * C::rows < k_end;
+            T* s = to + C::place(j);
+            const bool there = j * C::rows < channels && C::row(j) < left;
             const std::int64_t step = j * C::rows * plane;
             if (wide) {
                 simt::cp_async<16>(s, at[0] + step, there && inside[0]);
@@ -125,113 +100,21 @@ struct PixelSide {
         }
         at[0] += S::BK * plane;
         at[1] += S::BK * plane;
-        k += S::BK;
+        channels -= S::BK;
     }
 };
 
-template <class T, class S, class B>
-__device__ __forceinline__ void multiply_piece(const T* pa, const T* pb, float (&acc)[S::MT][S::NT][4]) {
-    const int lane = threadIdx.x % 32, wm = S::warp_row(), wn = S::warp_column();
-#pragma unroll
-    for (int k = 0; k < S::BK; k += 16) {
-        unsigned fa[S::MT][4];
-#pragma unroll
-        for (int i = 0; i < S::MT; ++i)
-            simt::ldmatrix_x4<false>(fa[i], pa + (wm + i * 16 + lane % 16) * S::row + k + lane / 16 * 8);
-#pragma unroll
-        for (int j = 0; j < S::NT; j += 2) {
-            unsigned fb[4];
-            if constexpr (B::Along)
-                simt::ldmatrix_x4<false>(fb, pb + (wn + j * 8 + lane % 16) * B::row + k + lane / 16 * 8);
-            else simt::ldmatrix_x4<true>(fb, pb + (k + lane % 16) * B::row + wn + j * 8 + lane / 16 * 8);
-            // Along: (first 8 columns, second 8) of the first half of k, then of the second.
-            constexpr int second = B::Along ? 2 : 1;
-#pragma unroll
-            for (int i = 0; i < S::MT; ++i) {
-                simt::mma_m16n8k16<T>(acc[i][j], fa[i], fb[0], fb[second]);
-                simt::mma_m16n8k16<T>(acc[i][j + 1], fa[i], fb[3 - second], fb[3]);
-            }
-        }
-    }
-}
-template <class T, class S>
-__device__ __forceinline__ void write_tile(const BasicConv<T>& c, int m0, int n0, unsigned split,
-                                           const float (&acc)[S::MT][S::NT][4]) {
-    const int lane = threadIdx.x % 32;
-    // Two neighbours are in one image, on a boundary of two of it, where planes are even.
-    const bool pairs =
-        c.partial ? c.n % 2 == 0
-                  : c.y_plane % 2 == 0 && reinterpret_cast<std::uintptr_t>(c.finish.y) % (2 * sizeof(T)) == 0;
-#pragma unroll
-    for (int j = 0; j < S::NT; ++j) {
-        const int column = n0 + S::warp_column() + j * 8 + lane % 4 * 2;
-        if (column >= c.n) continue;
-        const bool two = column + 1 < c.n;
-        const unsigned image = c.pixels.divide(column), next = c.pixels.divide(column + 1);
-        const std::int64_t here = image * c.y_image + (column - image * c.pixels.divisor);
-        const std::int64_t there = next * c.y_image + (column + 1 - next * c.pixels.divisor);
-#pragma unroll
-        for (int i = 0; i < S::MT; ++i)
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const int channel = m0 + S::warp_row() + i * 16 + lane / 4 + 8 * h;
-                if (channel >= c.m) continue;
-                const float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
-                if (c.partial) {
-                    float* to = c.partial + (std::int64_t(split) * c.m + channel) * c.n + column;
-                    if (two && pairs) {
-                        simt::store_pack(to, v);
-                    } else {
-                        to[0] = v[0];
-                        if (two) to[1] = v[1];
-                    }
-                    continue;
-                }
-                const std::int64_t first = here + channel * c.y_plane, second = there + channel * c.y_plane;
-                T t[2];
-                t[0] = t[1] = quern::cuda::from_float<T>(c.finish.value(v[0], channel, first));
-                if (two) t[1] = quern::cuda::from_float<T>(c.finish.value(v[1], channel, second));
-                if (two && pairs) {
-                    simt::store_pack(c.finish.y + first, t);
-                } else {
-                    c.finish.y[first] = t[0];
-                    if (two) c.finish.y[second] = t[1];
-                }
-            }
-    }
-}
 template <class T, class S, template <class, class> class Side>
-__global__ void __launch_bounds__(S::threads, 2) half_tiles(const BasicConv<T> c) {
+__global__ void __launch_bounds__(S::threads, S::blocks) half_tiles(const BasicConv<T> c) {
     using B = Side<T, S>;
-    T* sa = simt::dynamic_smem<T>();
-    T* sb = sa + S::stages * S::size_a;
     const unsigned split = blockIdx.z;
     const int n0 = blockIdx.x * S::BN, m0 = blockIdx.y * S::BM;
     const int k0 = split * c.k_split, k1 = k0 + c.k_split < c.k ? k0 + c.k_split : c.k;
-    WeightSide<T, S> a(c, m0, k0, k1);
-    B b(c, n0, k0, k1);
-    const int steps = (k1 - k0 + S::BK - 1) / S::BK;
+    HalfSide<T, S::threads, S::BM, S::BK, true> a(c.w + std::int64_t(m0) * c.k + k0, c.k, c.m - m0);
+    B b(c, n0, k0);
     float acc[S::MT][S::NT][4] = {};
-#pragma unroll
-    for (int s = 0; s < S::stages - 1; ++s) {
-        if (s < steps) {
-            a.copy(sa + s * S::size_a);
-            b.copy(sb + s * B::size);
-        }
-        simt::cp_async_commit();
-    }
-    for (int s = 0; s < steps; ++s) {
-        simt::cp_async_wait<S::stages - 2>();
-        __syncthreads();  // piece s is there for all, and all have read what the next copy replaces
-        if (const int next = s + S::stages - 1; next < steps) {
-            a.copy(sa + next % S::stages * S::size_a);
-            b.copy(sb + next % S::stages * B::size);
-        }
-        simt::cp_async_commit();
-        multiply_piece<T, S, B>(sa + s % S::stages * S::size_a, sb + s % S::stages * B::size, acc);
-    }
-    simt::cp_async_wait<0>();
-    write_tile<T, S>(c, m0, n0, split, acc);
+    quern::cuda::multiply_half_tile<T, S, B::Along>(a, b, k1 - k0, acc);
+    store_tile<S>(c, 0, split, m0, n0, acc, nullptr);
 }
 
 constexpr int kTurnPitch = 66;
@@ -291,13 +174,11 @@ cudaError_t put_channels_last(const CudaConv& f, const Plan& p, T* to, cudaStrea
 
 template <class T, class S>
 cudaError_t launch_shape(const BasicConv<T>& c, Order order, cudaStream_t stream) {
+    static_assert(S::bytes >= quern::cuda::each_four_bytes<S>());
     const dim3 grid(static_cast<unsigned>(up(c.n, S::BN)), static_cast<unsigned>(up(c.m, S::BM)),
                     static_cast<unsigned>(c.splits));
-    const auto bytes = [](int b) { return sizeof(T) * S::stages * static_cast<std::size_t>(S::size_a + b); };
-    if (order == Order::pointwise)
-        return simt::launch(half_tiles<T, S, PixelSide>, grid, dim3(S::threads), bytes(PixelSide<T, S>::size), stream,
-                            c);
-    return simt::launch(half_tiles<T, S, WindowSide>, grid, dim3(S::threads), bytes(WindowSide<T, S>::size), stream, c);
+    return simt::launch(order == Order::pointwise ? half_tiles<T, S, PixelSide> : half_tiles<T, S, WindowSide>, grid,
+                        dim3(S::threads), S::bytes, stream, c);
 }
 template <class T>
 cudaError_t run_type(const CudaConv& f, const Plan& p, void* scratch, cudaStream_t stream) {
@@ -317,9 +198,9 @@ cudaError_t run_type(const CudaConv& f, const Plan& p, void* scratch, cudaStream
     }
     if (at(c.w) % 16) return cudaErrorInvalidValue;
     switch (p.kind) {
-        case Plan::tiles128: e = launch_shape<T, HalfShape<128, 128, 64, 32, 4>>(c, p.order, stream); break;
-        case Plan::tiles64x128: e = launch_shape<T, HalfShape<64, 128, 32, 32, 4>>(c, p.order, stream); break;
-        default: e = launch_shape<T, HalfShape<64, 64, 32, 32, 4>>(c, p.order, stream); break;
+        case Plan::tiles128: e = launch_shape<T, HalfShape<128, 128, 32, 64, 64, 4, 2>>(c, p.order, stream); break;
+        case Plan::tiles64x128: e = launch_shape<T, HalfShape<64, 128, 64, 32, 32, 4, 2>>(c, p.order, stream); break;
+        default: e = launch_shape<T, HalfShape<64, 64, 64, 32, 32, 4, 3>>(c, p.order, stream); break;
     }
     return e == cudaSuccess ? finish_parts(c, stream) : e;
 }

@@ -4,6 +4,7 @@
 #include <quern/kernels/cuda/half.hpp>
 #include <quern/kernels/cuda/post.hpp>
 #include <quern/kernels/cuda/tile.hpp>
+#include <quern/kernels/cuda/tile_store.hpp>
 
 QUERN_BEGIN
 namespace conv::cuda {
@@ -74,6 +75,47 @@ __device__ __forceinline__ int place(const C& c, const int (&start)[3], const Ta
     return inside ? (d * c.in[1] + h) * c.in[2] + v : -1;
 }
 
+/// Finishes and stores the tile from (m0, n0) on. mend(row, column) stands for a sum that is NaN; null: NaN stays.
+template <class S, class T, class Mend>
+__device__ __forceinline__ void store_tile(const BasicConv<T>& c, int group, int split, int m0, int n0,
+                                           const float (&acc)[S::MT][S::NT][4], Mend mend) {
+    const int column = n0 + quern::cuda::column_of_four<S>(), left = c.n - column;
+    unsigned pixel = left > 0 ? column : 0;
+    const unsigned image = c.pixels.split(pixel);
+    const std::int64_t base = image * c.y_image + pixel;
+    const bool together = c.y_plane % 4 == 0;  // four are in one image
+    quern::cuda::each_four<S>(acc, [&](int of_tile, float(&v)[4]) {
+        const int row = m0 + of_tile;
+        if (row >= c.m || left <= 0) return;
+        if constexpr (!std::is_same_v<Mend, std::nullptr_t>) {
+#pragma unroll
+            for (int w = 0; w < 4; ++w)
+                if (v[w] != v[w] && w < left) v[w] = mend(row, column + w);
+        }
+        if (c.partial) {
+            float* to = c.partial + ((std::int64_t(split) * c.group + group) * c.m + row) * c.n + column;
+            quern::cuda::store_four(to, v, left);
+            return;
+        }
+        const int channel = group * c.m + row;
+        const std::int64_t at = base + channel * c.y_plane;
+        if (together) {
+            T t[4];
+#pragma unroll
+            for (int w = 0; w < 4; ++w) t[w] = quern::cuda::from_float<T>(c.finish.value(v[w], channel, at + w));
+            quern::cuda::store_four(c.finish.y + at, t, 4);
+            return;
+        }
+#pragma unroll
+        for (int w = 0; w < 4; ++w) {
+            if (w >= left) break;
+            const unsigned i = c.pixels.divide(column + w);
+            const std::int64_t to = i * c.y_image + channel * c.y_plane + (column + w - i * c.pixels.divisor);
+            c.finish.y[to] = quern::cuda::from_float<T>(c.finish.value(v[w], channel, to));
+        }
+    });
+}
+
 template <class T>
 __global__ void __launch_bounds__(256) add_parts(const BasicConv<T> c) {
     const std::int64_t all = std::int64_t(c.group) * c.m * c.n;
@@ -105,8 +147,9 @@ enum class Order : std::uint8_t {
     pointwise,  // one tap, stride 1, no padding
 };
 struct Plan {
-    enum Kind { tiles128, tiles64, tiles64x128, tiles32, depthwise } kind;
+    enum Kind { tiles128, tiles128x64, tiles64x128, tiles64, tiles32, depthwise } kind;
     Order order;
+    int parts;  // f32: products of TF32 a product is made of, 0: f32 units
     int splits;
     std::int64_t m, n, k, k_split;
     std::int64_t row;                   // of packed weights, 0: ONNX's order

@@ -20,6 +20,7 @@ struct Case {
     std::vector<std::int64_t> in, kernel, stride, pad, dilation;
     bool bias = false, residual = false;
     Post post = Post::none;
+    int tile_m = 0, tile_n = 0;  // of a block; 0: as it is chosen
 };
 
 class Conv : public DeviceTest {};
@@ -38,6 +39,8 @@ CudaConv described(const Case& c) {
         s.out[d] = (s.in[d] + 2 * s.pad[d] - (s.kernel[d] - 1) * s.dilation[d] - 1) / s.stride[d] + 1;
     }
     f.post = c.post;
+    f.tile_m = c.tile_m, f.tile_n = c.tile_n;
+    f.split_small = true;
     return f;
 }
 std::string told(const Case& c) {
@@ -115,10 +118,10 @@ void check(const Case& c) {
     const auto dx = on_device(o.x), dw = on_device(o.w), db = on_device(o.bias), dr = on_device(o.residual);
     f.x = dx.data(), f.w = dw.data(), f.bias = c.bias ? db.data() : nullptr,
     f.residual = c.residual ? dr.data() : nullptr;
-    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
     for (Precision p : {Precision::f32, Precision::split, Precision::tf32}) {
         SCOPED_TRACE(testing::Message() << "precision " << static_cast<int>(p));
         f.precision = p;
+        DeviceBuffer<char> scratch(cuda_conv_scratch(f));
         std::vector<double> tolerance = scale;
         if (p == Precision::tf32)  // 1e-3 of the magnitudes
             for (double& t : tolerance) t *= 1e-3 / 2e-6 / std::sqrt(static_cast<double>(s.channels * s.taps()));
@@ -182,11 +185,12 @@ TEST_F(Conv, HalfWindows) {
     check_halves({1, 10, 6, 1, {5, 6, 7}, {3, 2, 3}, {1, 2, 1}, {1, 0, 1}, {1, 1, 1}, true});
     check_halves({1, 16, 24, 1, {6, 6}, {1, 1}, {2, 2}, {0, 0}, {1, 1}, true});
 }
-TEST_F(Conv, HalfLargeTiles) {
-    if (slow()) GTEST_SKIP() << "too much work for a checked build";
-    check_half<__half>({1, 8, 72, 1, {102, 102}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true}, true);    // 128 x 128
-    check_half<__half>({1, 8, 72, 1, {103, 101}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true}, true);
-    check_half<__half>({1, 8, 40, 1, {104, 100}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true}, false);   // 64 x 128
+TEST_F(Conv, HalfTiles) {
+    for (auto [m, n] : {std::pair{128, 128}, {64, 128}, {64, 64}}) {
+        check_half<__half>({1, 40, 150, 1, {12, 14}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu, m, n}, true);
+        check_half<__nv_bfloat16>({2, 40, 150, 1, {13, 11}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu, m, n}, true);
+        check_half<__half>({1, 136, 70, 1, {9, 16}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, false, Post::none, m, n}, false);
+    }
 }
 TEST_F(Conv, HalfLimits) {
     CudaConv f = described({1, 4, 4, 2, {4, 4}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
@@ -212,10 +216,14 @@ TEST_F(Conv, TapByTap) {
     check({1, 48, 33, 1, {7, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::hard_swish});  // split sums
     check({1, 16, 6, 1, {4, 5, 4}, {3, 2, 3}, {1, 2, 1}, {1, 0, 1}, {1, 1, 1}, true});
 }
-TEST_F(Conv, TapByTapWithManyPixels) {
-    if (slow()) GTEST_SKIP() << "too much work for a checked build";
-    check({1, 30, 24, 1, {66, 64}, {3, 2}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu});
-    check({1, 16, 72, 1, {102, 102}, {1, 2}, {1, 1}, {0, 1}, {1, 1}});  // 128 x 128
+TEST_F(Conv, Tiles) {
+    for (auto [m, n] : {std::pair{128, 64}, {64, 128}, {64, 64}, {32, 128}}) {
+        if (slow() && m != 128) break;
+        check({1, 40, 150, 1, {12, 14}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu, m, n});
+        check({2, 33, 70, 1, {7, 15}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, false, Post::none, m, n});
+        check({2, 30, 150, 1, {13, 11}, {2, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu, m, n});
+        check({1, 3, 70, 1, {13, 12}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu, m, n});
+    }
 }
 TEST_F(Conv, OneAndThreeDimensions) {
     check({2, 8, 12, 1, {19}, {3}, {2}, {1}, {1}, true});
@@ -241,14 +249,12 @@ TEST_F(Conv, Depthwise) {
     check({1, 2, 4, 2, {3, 4, 5}, {2, 2, 2}, {1, 1, 1}, {1, 0, 1}, {1, 1, 1}, true});
     check({1, 4, 4, 4, {15}, {3}, {1}, {1}, {1}});
 }
-TEST_F(Conv, PointwiseWithManyPixels) {
+// The tiles that are chosen for many pixels.
+TEST_F(Conv, ManyPixels) {
     if (slow()) GTEST_SKIP() << "too much work for a checked build";
-    check({1, 64, 24, 1, {66, 64}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu});
-}
-TEST_F(Conv, LargeTiles) {
-    if (slow()) GTEST_SKIP() << "too much work for a checked build";
-    check({1, 4, 72, 1, {102, 102}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});  // 82 tiles of 128 x 128
-    check({1, 2, 40, 1, {104, 100}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true});  // 64 x 128
+    check({1, 16, 72, 1, {130, 128}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu});
+    check({1, 16, 40, 1, {200, 128}, {1, 2}, {1, 1}, {0, 1}, {1, 1}, true});
+    check_half<__half>({1, 8, 40, 1, {104, 121}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true}, false);
 }
 // What is split into parts must not turn infinities into NaN.
 TEST_F(Conv, InfinitiesOfManyPixelsStay) {
@@ -261,6 +267,7 @@ TEST_F(Conv, InfinitiesOfManyPixelsStay) {
     f.images = 1;
     f.shape = {{1, 64, 72}, {1, 64, 72}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, 64, 64, 8};
     f.x = dx.data(), f.w = dw.data();
+    f.split_small = true;
     DeviceBuffer<char> scratch(cuda_conv_scratch(f));
     run_each<float>(
         8 * n,
@@ -286,6 +293,7 @@ TEST_F(Conv, InfinitiesOfManyWindowsStay) {
     f.images = 1;
     f.shape = {{1, 64, 72}, {1, 64, 72}, {1, 1, 2}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}, 32, 32, 8};  // outputs i: inputs i - 1, i
     f.x = dx.data(), f.w = dw.data();
+    f.split_small = true;
     DeviceBuffer<char> scratch(cuda_conv_scratch(f));
     run_each<float>(
         8 * n,
