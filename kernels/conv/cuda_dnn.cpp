@@ -61,10 +61,10 @@ inline ew::Program finishing(const Problem& p, bool residual, bool bias, bool ac
 
 class DnnKernel final : public Kernel {
 public:
-    DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd), log_(t.log) {
-        Problem wide = p_;
-        if (p.dtype != DType::f32) wide.dtype = DType::f32, wide.w = Tensor();
-        own_ = conv_cuda.make(wide, t);
+    DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd), same_(conv_cuda.refuse(p, t).empty()), log_(t.log) {
+        Problem own = p_;
+        if (!same_) own.dtype = DType::f32, own.w = Tensor();
+        own_ = conv_cuda.make(own, t);
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.cudnn"; }
@@ -76,7 +76,7 @@ public:
         const bool bias = in.size() > 2 && in[2].present();
         if (worth(g)) find(g, bias, *s);
         s->own = own_->book(in, out, workers);
-        if (!s->plan || p_.dtype == DType::f32) b.scratch = own_scratch(*s, in, out);
+        if (!s->plan || same_) b.scratch = own_scratch(*s, in, out);
         if (s->plan) b.scratch = std::max(b.scratch, static_cast<std::size_t>(s->plan->workspace));
         b.state = std::move(s);
         return b;
@@ -84,19 +84,19 @@ public:
     void run(const Call& c) const override {
         // The state belongs to this session's shape, which one thread runs at a time.
         auto& s = *const_cast<DnnState*>(static_cast<const DnnState*>(c.state));
-        if (s.plan && p_.dtype == DType::f32 && !aligned(c)) return with_state(c, s.own.state.get());
+        if (s.plan && same_ && !aligned(c)) return with_state(c, s.own.state.get());
         if (s.plan)
             if (std::string why = run_plan(c, s); !why.empty()) {
                 if (log_) log_(LogLevel::warning, "conv.cudnn: " + why + "; conv.cuda computes this shape");
                 s.plan.reset();
-                if (p_.dtype != DType::f32) {
+                if (!same_) {
                     void* p = nullptr;
                     cuda::check(cudaMalloc(&p, own_scratch(s, c.in, c.out)), name());
                     s.room.reset(static_cast<std::byte*>(p));
                 }
             }
         if (s.plan) return;
-        if (p_.dtype == DType::f32) with_state(c, s.own.state.get());
+        if (same_) with_state(c, s.own.state.get());
         else widened(c, s, s.room ? s.room.get() : c.scratch);
     }
 
@@ -109,9 +109,9 @@ private:
         for (const View& v : c.in) bits |= v.present() ? reinterpret_cast<std::uintptr_t>(v.data) : 0;
         return bits % kAlignment == 0;
     }
-    /// Of our own kernel, with its operands as f32.
+    /// Of our own kernel, with its operands as f32 where it does not take this type.
     std::size_t own_scratch(const DnnState& s, std::span<const View> in, std::span<const View> out) const {
-        if (p_.dtype == DType::f32) return s.own.scratch;
+        if (same_) return s.own.scratch;
         std::size_t bytes = up(s.own.scratch) + wide_bytes(out[0]);
         for (const View& v : in) bytes += wide_bytes(v);
         return bytes;
@@ -215,7 +215,7 @@ private:
     }
 
     Problem p_;
-    bool tf32_, winograd_;
+    bool tf32_, winograd_, same_;  ///< same_: our own kernel takes this type
     LogCallback log_;
     std::unique_ptr<Kernel> own_;
 };
