@@ -2,9 +2,10 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <vector>
 
-#include <quern/kernels/kernel.hpp>
+#include <quern/kernels/attention/rotary.hpp>
 #include <quern/kernels/vec/vec.hpp>
 
 QUERN_BEGIN
@@ -27,11 +28,13 @@ constexpr int max_lead = 6, roles = 11;
 /// a mask has none, and its `key` factor is innermost if there is one. Sizes that disagree raise shape_mismatch.
 /// Keys that a mask closes for all queries of a tile, by -inf or by the lowest floats where others are open, are not looked at.
 /// No keys give zeros, as does a query whose scores are all -inf if `closed_is_zero`; else that gives NaN.
+/// Where `table` is there, in[5], in[6] = cosines and sines of the rotation of the first R values of Q's rows (ONNX's RotaryEmbedding), of that
+/// layout: leading roles and `query` as Q's, or absent; `inner`, R / 2 of them, innermost.
 /// Tolerance against double: 4e-6 * max |v| for scores of magnitude up to 10.
 struct FusedProblem {
     float scale = 1;
-    bool closed_is_zero = false;
-    Layout q, k, v, y, mask[2];
+    bool closed_is_zero = false, interleaved = false;
+    Layout q, k, v, y, mask[2], table;
 };
 
 /// A layout over the concrete dims of a view.
@@ -95,23 +98,32 @@ public:
             t.k = c.in[1].in<float>() + place(p.k, at);
             t.v = c.in[2].in<float>() + place(p.v, at);
             t.y = c.out[0].out<float>() + place(p.y, at) + from * t.y_row;
+            std::byte* mine = c.scratch + static_cast<std::size_t>(worker) * p.work;
+            if (!p_.table.empty()) {
+                auto* turned = reinterpret_cast<float*>(mine + p.inner_work);
+                for (std::int64_t r = 0; r < t.queries; ++r) {
+                    const std::int64_t row = place(p.table, at) + (from + r) * p.table.stride[Factor::query];
+                    turn(t.q + r * t.q_row, c.in[5].in<float>() + row, c.in[6].in<float>() + row, p.table.size[Factor::inner], p.d, p_.interleaved, turned + r * p.d);
+                }
+                t.q = turned, t.q_row = p.d;
+            }
             for (std::size_t m = 0; m < 2; ++m) {
                 if (!p.masked[m]) continue;
                 t.mask[m].query = p.mask[m].stride[Factor::query];
                 t.mask[m].key = p.mask[m].stride[Factor::key];
                 t.mask[m].data = c.in[3 + m].in<float>() + place(p.mask[m], at) + from * t.mask[m].query;
             }
-            t_.attention_f32(t, c.scratch + static_cast<std::size_t>(worker) * p.work);
+            t_.attention_f32(t, mine);
         });
     }
 
 private:
     struct Plan {
-        Strides q, k, v, y, mask[2];
+        Strides q, k, v, y, mask[2], table;
         bool masked[2] = {false, false};
         std::array<std::int64_t, max_lead> lead;
         std::int64_t s, t, d, dv, lead_count = 1, tiles, queries;
-        std::size_t work;
+        std::size_t work, inner_work;  ///< of a worker; what of it the loops of vec take
     };
     static std::int64_t place(const Strides& s, const std::array<std::int64_t, max_lead>& at) {
         std::int64_t o = s.offset;
@@ -162,8 +174,23 @@ private:
         p.tiles = std::max<std::int64_t>(1, (p.s + t_.attention_queries - 1) / t_.attention_queries);
         p.queries = t_.attention_queries;  // whole panels; the last tile takes the rest
         if (p.s == 0 || p.dv == 0) p.lead_count = 0;
-        p.work = (t_.attention_work_bytes(p.d, p.dv) + 63) / 64 * 64;
+        p.work = p.inner_work = (t_.attention_work_bytes(p.d, p.dv) + 63) / 64 * 64;
+        if (!p_.table.empty()) resolve_table(in, p);
         return p;
+    }
+    void resolve_table(std::span<const View> in, Plan& p) const {
+        if (in.size() < 7 || !in[5].present() || !in[6].present()) raise(ErrorCode::shape_mismatch, "queries to be turned without cosines and sines");
+        p.table = Strides(p_.table, in[5], "the cosines");
+        const Strides sines(p_.table, in[6], "the sines");
+        if (sines.size != p.table.size || sines.stride != p.table.stride || sines.offset != p.table.offset) raise(ErrorCode::shape_mismatch, "sines of other dimensions than the cosines");
+        for (const Strides* s : {&std::as_const(p.table), &sines}) {
+            for (std::size_t d = 0; d < max_lead; ++d) agree(*s, static_cast<std::int64_t>(d), p.lead[d], true, "the table");
+            agree(*s, Factor::query, p.s, true, "the table");
+            agree(*s, Factor::key, 1, false, "the table");
+            if (s->size[Factor::inner] > p.d / 2 || (s->size[Factor::inner] > 1 && s->stride[Factor::inner] != 1))
+                raise(ErrorCode::shape_mismatch, "a table of " + std::to_string(s->size[Factor::inner]) + " angles for rows of " + std::to_string(p.d) + "; accepted: up to half as many, innermost");
+        }
+        p.work += (static_cast<std::size_t>(std::min(p.s, t_.attention_queries) * p.d) * sizeof(float) + 63) / 64 * 64;
     }
     FusedProblem p_;
     const vec::Table& t_;

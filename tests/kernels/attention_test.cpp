@@ -37,6 +37,7 @@ struct Case {
     double closed = 0;  ///< part of the masks' elements that are -inf
     bool close_first_query = false;
     double close_with = -INFINITY;
+    std::int64_t half = 0;                 ///< pairs of a query's values that turn
     std::int64_t after = -1, before = -1;  ///< >= 0: keys farther than that from a query's own are closed in the first mask
 };
 constexpr double inf = INFINITY;
@@ -66,7 +67,27 @@ void check(Case c, std::mt19937& rng) {
             std::int64_t own = i + c.t - c.s, r[attention::roles] = {0, 0, 0, 0, 0, 0, 0, 0, i, t, 0};
             if ((c.after >= 0 && t > own + c.after) || (c.before >= 0 && t < own - c.before)) mask[0][static_cast<std::size_t>(at(c.p.mask[0], r, sizes))] = c.close_with;
         }
-    Guarded gq(DType::f32, dims_of(c.p.q, sizes), q), gk(DType::f32, dims_of(c.p.k, sizes), k), gv(DType::f32, dims_of(c.p.v, sizes_v), v);
+    Guarded asked(DType::f32, dims_of(c.p.q, sizes), q);
+    std::int64_t sizes_t[attention::roles];
+    std::copy(sizes, sizes + attention::roles, sizes_t);
+    sizes_t[Factor::inner] = c.half;
+    if (c.half) c.p.table = {lead(0, 0), role(1, Factor::query), role(2, Factor::inner)};
+    auto cosine = c.half ? values(c.p.table, sizes_t) : std::vector<double>{}, sine = c.half ? values(c.p.table, sizes_t) : std::vector<double>{};
+    for (std::int64_t b = 0; b < c.b; ++b)
+        for (std::int64_t h = 0; h < c.h; ++h)
+            for (std::int64_t s = 0; s < c.s; ++s)
+                for (std::int64_t j = 0; j < c.half; ++j) {
+                    auto place = [&](std::int64_t e) {
+                        std::int64_t i[attention::roles] = {b, h, 0, 0, 0, 0, 0, 0, s, 0, e};
+                        return static_cast<std::size_t>(at(c.p.q, i, sizes));
+                    };
+                    std::size_t t = static_cast<std::size_t>((b * c.s + s) * c.half + j), first = place(c.p.interleaved ? 2 * j : j), second = place(c.p.interleaved ? 2 * j + 1 : j + c.half);
+                    double u = q[first], w = q[second];
+                    q[first] = cosine[t] * u - sine[t] * w;
+                    q[second] = sine[t] * u + cosine[t] * w;
+                }
+    Guarded gc(DType::f32, c.half ? dims_of(c.p.table, sizes_t) : Dims{0}, cosine), gs(DType::f32, c.half ? dims_of(c.p.table, sizes_t) : Dims{0}, sine);
+    Guarded gk(DType::f32, dims_of(c.p.k, sizes), k), gv(DType::f32, dims_of(c.p.v, sizes_v), v);
     Guarded m0(DType::f32, dims_of(c.p.mask[0], sizes), mask[0]), m1(DType::f32, dims_of(c.p.mask[1], sizes), mask[1]), y(DType::f32, dims_of(c.p.y, sizes_v));
     std::vector<double> want(static_cast<std::size_t>(count_of(y.dims)));
     for (std::int64_t b = 0; b < c.b; ++b)
@@ -103,7 +124,8 @@ void check(Case c, std::mt19937& rng) {
         SCOPED_TRACE(testing::Message() << isa_name(isa) << " s " << c.s << " t " << c.t << " d " << c.d << " dv " << c.dv);
         attention::FusedKernel kernel(c.p, vec::table(isa));
         View absent;
-        std::vector<View> in{gq.view(), gk.view(), gv.view(), c.p.mask[0].empty() ? absent : m0.view(), c.p.mask[1].empty() ? absent : m1.view()};
+        std::vector<View> in{asked.view(), gk.view(), gv.view(), c.p.mask[0].empty() ? absent : m0.view(), c.p.mask[1].empty() ? absent : m1.view()};
+        if (c.half) in.insert(in.end(), {gc.view(), gs.view()});
         run_kernel(kernel, in, y);
         for (std::size_t i = 0; i < want.size(); ++i) {
             if (std::isnan(want[i])) ASSERT_TRUE(std::isnan(y.get(i))) << i;
@@ -249,6 +271,38 @@ TEST(FusedAttention, SharedHeads) {
         c.p.k = c.p.v = {lead(0, 0), role(1, Factor::key), role(2, Factor::inner)};  // no head of their own
         check(c, rng);
     }
+}
+TEST(FusedAttention, QueriesThatTurn) {
+    std::mt19937 rng(seed());
+    for (int form = 0; form < 3; ++form)
+        for (std::int64_t s : {1, 3, 20, 70})
+            for (bool interleaved : {false, true})
+                for (std::int64_t half : {1, 12, 16}) {
+                    Case c{2, 3, s, 140, 32, 32};
+                    c.p.scale = 0.1f, c.p.interleaved = interleaved, c.half = half;
+                    shapes(c, form);
+                    if (form == 1) c.p.mask[0] = {lead(0, 0), role(1, Factor::key)};
+                    check(c, rng);
+                }
+}
+TEST(FusedAttention, TablesThatDoNotFitAreRefused) {
+    attention::FusedProblem p;
+    p.q = p.y = {lead(0, 0), role(1, Factor::query), role(2, Factor::inner)};
+    p.k = p.v = {role(0, Factor::key), role(1, Factor::inner)};
+    p.table = {lead(0, 0), role(1, Factor::query), role(2, Factor::inner)};
+    attention::FusedKernel kernel(p, vec::table(Isa::baseline));
+    Guarded q(DType::f32, {2, 4, 8}), k(DType::f32, {6, 8}), fits(DType::f32, {2, 4, 4}), wide(DType::f32, {2, 4, 5}), few(DType::f32, {2, 3, 4}), one(DType::f32, {1, 4, 4}), narrow(DType::f32, {2, 4, 3});
+    auto book = [&](Guarded* c, Guarded* s) {
+        View absent;
+        std::vector<View> in{q.view(), k.view(), k.view(), absent, absent, c ? c->view() : absent, s ? s->view() : absent}, out{q.view()};
+        kernel.book(in, out, 1);
+    };
+    EXPECT_NO_THROW(book(&fits, &fits));
+    EXPECT_NO_THROW(book(&one, &one));  // one batch for all
+    for (Guarded* bad : {&wide, &few}) EXPECT_THROW(book(bad, bad), Error);
+    for (Guarded* bad : {&narrow, &one}) EXPECT_THROW(book(&fits, bad), Error);
+    EXPECT_THROW(book(&fits, nullptr), Error);
+    EXPECT_THROW(book(nullptr, nullptr), Error);
 }
 TEST(FusedAttention, DisagreeingSizesAreRefused) {
     attention::FusedProblem p;

@@ -10,7 +10,7 @@
 QUERN_BEGIN
 namespace ops_fused_attention {
 
-/// Layouts as attributes "q", "k", "v", "y", "mask", "mask2": dim, role, size, index of each factor, one after the other.
+/// Layouts as attributes "q", "k", "v", "y", "mask", "mask2", "table": dim, role, size, index of each factor, one after the other.
 inline attention::Layout layout_of(const Attrs& a, const char* name) {
     std::vector<std::int64_t> v = a.ints(name);
     if (v.size() % 4) raise(ErrorCode::invalid_model, std::string(name) + " has " + std::to_string(v.size()) + " numbers; accepted are four for each factor");
@@ -36,6 +36,8 @@ inline attention::FusedProblem problem(const Attrs& a) {
     p.y = layout_of(a, "y");
     p.mask[0] = layout_of(a, "mask");
     p.mask[1] = layout_of(a, "mask2");
+    p.table = layout_of(a, "table");
+    p.interleaved = a.i("interleaved", 0) != 0;
     return p;
 }
 /// The size of a factor in the dims of its operand.
@@ -48,7 +50,7 @@ inline Dim size_of(const attention::Layout& l, const attention::Factor& f, const
 }
 inline void infer(InferCtx& c) {
     const DType t = c.in(0).dtype;  // half types: on a device
-    for (int i = 0; i < 5; ++i)
+    for (int i = 0; i < 7; ++i)
         if (c.has(i)) c.need_type(i, {DType::f32, DType::f16, DType::bf16});
     c.need_same_type(0, 1);
     c.need_same_type(0, 2);
@@ -82,6 +84,7 @@ inline Lowered lower(const LowerCtx& c) {
         attention::Problem p;
         p.dtype = c.in(0).dtype;
         auto fused = std::make_shared<attention::FusedProblem>(problem(c.attrs));
+        if (!fused->table.empty()) raise(ErrorCode::unsupported, "queries that the kernel is to turn");
         const attention::Layout* layouts[] = {&fused->q, &fused->v};
         for (int i : {0, 2})
             for (auto& f : *layouts[i / 2]) {
@@ -119,7 +122,7 @@ inline Lowered lower_append(const LowerCtx& c) {
 }  // namespace ops_fused_attention
 
 QUERN_INLINE const OpDef& op_quern_FusedAttention() {
-    static constexpr OpDef def{.domain = "quern", .name = "FusedAttention", .min_in = 3, .max_in = 5, .newest = 1, .infer = ops_fused_attention::infer,
+    static constexpr OpDef def{.domain = "quern", .name = "FusedAttention", .min_in = 3, .max_in = 7, .newest = 1, .infer = ops_fused_attention::infer,
                                .lower = ops_fused_attention::lower, .lower_device = ops_fused_attention::lower, .compute = Compute::f32};
     return def;
 }

@@ -99,7 +99,8 @@ struct Source {
 
 class AttentionMatcher {
 public:
-    explicit AttentionMatcher(Matcher& m) : m_(m), g_(m.g) {}
+    /// `turns`: the kernel can turn queries.
+    AttentionMatcher(Matcher& m, bool turns) : m_(m), g_(m.g), turns_(turns) {}
 
     /// `id` is the product of probabilities and V.
     bool match(NodeId id) {
@@ -490,6 +491,30 @@ private:
         if (index < 0) index += parts;
         return {atoms_.add(Dim(parts), index)};
     }
+    /// Where Q is rotated in its rows [B, S, H * D], the rotation is taken in. The tables' layout; empty where there is none.
+    std::vector<std::int64_t> take_rotation(Source& q, ValueId (&tables)[2], bool& interleaved) {
+        const Node* n = turns_ ? m_.made_by(q.value, "RotaryEmbedding") : nullptr;
+        if (!n || n->in.size() != 3 || m_.sole_reader(q.value) < 0 || q.axes.size() != 3 || atoms_.leaves(q.axes[1]) != atoms_.leaves(query_axis_)) return {};
+        const Fact &c = g_.fact(n->in[1]), &x = g_.fact(n->in[0]);
+        Atoms::Axis row = atoms_.leaves(q.axes[2]), depth = atoms_.leaves(depth_);
+        if (!c.ranked || c.rank() != 3 || !c.dims[2].is_const() || depth.size() != 1 || row.empty() || row.back() != depth[0]) return {};
+        Dim heads(1);
+        for (std::size_t i = 0; i + 1 < row.size(); ++i) heads *= atoms_.all[static_cast<std::size_t>(row[i])].size;
+        if (!heads.is(n->attrs.i("num_heads", 0)) || !(c.dims[0] == x.dims[0]) || !(c.dims[1] == x.dims[1])) return {};
+        Atoms::Axis half = atoms_.axis(c.dims[2]);
+        Source t{n->in[1], {q.axes[0], q.axes[1], half}, 1};
+        Roles r;
+        std::vector<std::int64_t> where;
+        int inner = -1;
+        if (!settle(r, depth_) || !one(atoms_, half, inner) || !layout(t, r, inner, &where)) return {};
+        Source before{n->in[0], q.axes, q.scale};
+        if (!usable(before, depth_)) return {};
+        tables[0] = n->in[1], tables[1] = n->in[2];
+        interleaved = n->attrs.i("interleaved", 0) != 0;
+        q = before;
+        trace(q, depth_, true);
+        return where;
+    }
     bool finish(NodeId id, Source& q, Source& k, Source& v, const Atoms::Axes& y_axes, const Atoms::Axis& inner) {
         Source y{g_.nodes[id].out[0], y_axes, 1};
         double scale = scale_ * q.scale * k.scale;
@@ -501,6 +526,14 @@ private:
             if (describe(q, k, v, to, inner, further)) y = to, layouts = std::move(further);
         }
         Attrs a;
+        ValueId tables[2] = {no_value, no_value};
+        bool interleaved = false;
+        if (auto where = take_rotation(q, tables, interleaved); !where.empty()) {
+            scale = scale_ * q.scale * k.scale;
+            if (!std::isfinite(scale) || !describe(q, k, v, y, inner, layouts)) return false;
+            a.set("table", std::move(where));
+            a.set("interleaved", std::int64_t{interleaved});
+        }
         a.set("scale", static_cast<float>(scale));
         if (closed_is_zero_) a.set("closed_is_zero", std::int64_t{1});
         const char* names[] = {"q", "k", "v", "y", "mask", "mask2"};
@@ -508,6 +541,10 @@ private:
         a.set("rank", static_cast<std::int64_t>(g_.fact(y.value).rank()));
         std::vector<ValueId> in{q.value, k.value, v.value};
         for (const Source& mask : masks_) in.push_back(mask.value);
+        if (tables[0] != no_value) {
+            in.resize(5, no_value);
+            in.insert(in.end(), {tables[0], tables[1]});
+        }
         m_.replace(y.value, "quern::FusedAttention", std::move(in), std::move(a));
         return true;
     }
@@ -550,6 +587,7 @@ private:
 
     Matcher& m_;
     Graph& g_;
+    bool turns_;
     Atoms atoms_;
     std::vector<NodeId> inside_;
     std::vector<Source> masks_;
@@ -561,17 +599,18 @@ private:
 };
 
 inline bool attention_blocks(Graph& g, const PassContext& ctx) {
+    const bool turns = ctx.target.device == Device::cpu;
     bool changed = false;
-    if (ctx.target.device == Device::cpu) {
+    if (turns) {
         Matcher m(g);
         for (NodeId id : g.order())
-            if (g.nodes[id].op && AttentionMatcher(m).match_cache(id)) changed = true;
+            if (g.nodes[id].op && AttentionMatcher(m, true).match_cache(id)) changed = true;
     }
     Matcher m(g);
     std::map<ValueId, ValueId> closed;
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op) continue;
-        if (AttentionMatcher(m).match(id) || AttentionMatcher(m).match_operator(id, closed)) changed = true;
+        if (AttentionMatcher(m, turns).match(id) || AttentionMatcher(m, turns).match_operator(id, closed)) changed = true;
     }
     return changed;
 }
