@@ -340,13 +340,12 @@ __global__ void __launch_bounds__(256) depthwise(const Conv c, simt::Divisor cha
 // Tiles and splits: the fastest of those that an H100 ran for the layers of resnet50 at 1, 8 and 32 images
 // (bench/results). Two or three blocks share a processor; a tile of 128 x 128, which one has to itself, never won in f32.
 inline std::int64_t tiles_of(const Plan& p, std::int64_t group, Plan::Kind k) {
-    const std::int64_t m = k == Plan::tiles128 || k == Plan::tiles128x64 ? 128 : k == Plan::tiles32 ? 32 : 64;
+    const std::int64_t m = k == Plan::tiles128x64 ? 128 : k == Plan::tiles32 ? 32 : 64;
     const std::int64_t n = k == Plan::tiles128x64 || k == Plan::tiles64 ? 64 : 128;
     return up(p.m, m) * up(p.n, n) * group;
 }
 inline Plan::Kind choose_half(const Plan& p) {
-    if (p.m > 64 && p.k >= 512 && tiles_of(p, 1, Plan::tiles128) >= 190) return Plan::tiles128;
-    return tiles_of(p, 1, Plan::tiles64x128) >= 98 ? Plan::tiles64x128 : Plan::tiles64;
+    return tiles_of(p, 1, Plan::tiles64x128) >= 390 ? Plan::tiles64x128 : Plan::tiles64;
 }
 inline Plan::Kind choose_f32(const Plan& p, std::int64_t group) {
     if (p.m <= 32) return Plan::tiles32;
@@ -361,9 +360,15 @@ inline int choose_parts(const Plan& p, const CudaConv& c) {
     return c.split_small || (p.k >= 256 && products >= 4e8) ? 3 : 0;
 }
 inline Plan::Kind asked_for(const CudaConv& c, Plan::Kind chosen) {
-    if (c.tile_m == 128) return c.tile_n == 64 ? Plan::tiles128x64 : Plan::tiles128;
+    if (c.tile_m == 128 && c.type == DType::f32) return Plan::tiles128x64;
     if (c.tile_m == 64) return c.tile_n == 64 ? Plan::tiles64 : Plan::tiles64x128;
-    return c.tile_m == 32 ? Plan::tiles32 : chosen;
+    return c.tile_m == 32 && c.type == DType::f32 ? Plan::tiles32 : chosen;
+}
+// Parts of a sum. A second kernel that adds them costs some 2 us: half types, which are through with a short sum before, do without.
+inline int choose_splits(const Plan& p, std::int64_t tiles, bool half) {
+    if (half && p.k < 768) return 1;
+    const int parts = half ? quern::cuda::split_count(tiles, p.k, 160, 190) : quern::cuda::split_count(tiles, p.k, 64, 400);
+    return parts < 16 ? parts : 16;
 }
 Plan plan(const CudaConv& c) {
     Plan p{};
@@ -384,9 +389,7 @@ Plan plan(const CudaConv& c) {
     if (p.row) p.k = s.taps() * p.row;
     p.parts = half ? 1 : choose_parts(p, c);
     p.kind = asked_for(c, half ? choose_half(p) : choose_f32(p, c.group));
-    const std::int64_t tiles = tiles_of(p, c.group, p.kind);
-    p.splits = half ? quern::cuda::split_count(tiles, p.k, 192, 200) : quern::cuda::split_count(tiles, p.k, 64, 400);
-    if (p.splits > 16) p.splits = 16;
+    p.splits = choose_splits(p, tiles_of(p, c.group, p.kind), half);
     p.k_split = up(up(p.k, p.splits), 32) * 32;
     if (p.k > 0) p.splits = static_cast<int>(up(p.k, p.k_split));
     const std::size_t each = half ? 2 : 4;

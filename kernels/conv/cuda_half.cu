@@ -197,11 +197,8 @@ cudaError_t run_type(const CudaConv& f, const Plan& p, void* scratch, cudaStream
         c.vector = c.x_plane % 8 == 0 && at(c.x) % 16 == 0;
     }
     if (at(c.w) % 16) return cudaErrorInvalidValue;
-    switch (p.kind) {
-        case Plan::tiles128: e = launch_shape<T, HalfShape<128, 128, 32, 64, 64, 4, 2>>(c, p.order, stream); break;
-        case Plan::tiles64x128: e = launch_shape<T, HalfShape<64, 128, 64, 32, 32, 4, 2>>(c, p.order, stream); break;
-        default: e = launch_shape<T, HalfShape<64, 64, 64, 32, 32, 4, 3>>(c, p.order, stream); break;
-    }
+    e = p.kind == Plan::tiles64x128 ? launch_shape<T, HalfShape<64, 128, 64, 32, 32, 3, 2>>(c, p.order, stream)
+                                    : launch_shape<T, HalfShape<64, 64, 64, 32, 32, 3, 3>>(c, p.order, stream);
     return e == cudaSuccess ? finish_parts(c, stream) : e;
 }
 cudaError_t run_half(const CudaConv& f, const Plan& p, void* scratch, cudaStream_t stream) {

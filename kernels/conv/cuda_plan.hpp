@@ -147,7 +147,7 @@ enum class Order : std::uint8_t {
     pointwise,  // one tap, stride 1, no padding
 };
 struct Plan {
-    enum Kind { tiles128, tiles128x64, tiles64x128, tiles64, tiles32, depthwise } kind;
+    enum Kind { tiles128x64, tiles64x128, tiles64, tiles32, depthwise } kind;
     Order order;
     int parts;  // f32: products of TF32 a product is made of, 0: f32 units
     int splits;

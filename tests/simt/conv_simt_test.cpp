@@ -174,7 +174,7 @@ TEST_F(Conv, HalfPointwise) {
     check_halves({3, 16, 20, 1, {6, 6}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});   // planes of 36: by 8 bytes
     check_halves({2, 9, 20, 1, {5, 5}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});    // planes of 25: channels last
     check_halves({1, 13, 70, 1, {8, 9}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});
-    check_halves({1, 300, 33, 1, {7, 4}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::hard_swish});  // split sums
+    check_halves({1, 800, 33, 1, {7, 4}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::hard_swish});  // split sums
 }
 TEST_F(Conv, HalfWindows) {
     check_halves({1, 3, 32, 1, {14, 14}, {3, 3}, {2, 2}, {1, 1}, {1, 1}, true, false, Post::relu});
@@ -186,7 +186,7 @@ TEST_F(Conv, HalfWindows) {
     check_halves({1, 16, 24, 1, {6, 6}, {1, 1}, {2, 2}, {0, 0}, {1, 1}, true});
 }
 TEST_F(Conv, HalfTiles) {
-    for (auto [m, n] : {std::pair{128, 128}, {64, 128}, {64, 64}}) {
+    for (auto [m, n] : {std::pair{64, 128}, {64, 64}}) {
         check_half<__half>({1, 40, 150, 1, {12, 14}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu, m, n}, true);
         check_half<__nv_bfloat16>({2, 40, 150, 1, {13, 11}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu, m, n}, true);
         check_half<__half>({1, 136, 70, 1, {9, 16}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, false, Post::none, m, n}, false);
@@ -254,7 +254,7 @@ TEST_F(Conv, ManyPixels) {
     if (slow()) GTEST_SKIP() << "too much work for a checked build";
     check({1, 16, 72, 1, {130, 128}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true, Post::relu});
     check({1, 16, 40, 1, {200, 128}, {1, 2}, {1, 1}, {0, 1}, {1, 1}, true});
-    check_half<__half>({1, 8, 40, 1, {104, 121}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true}, false);
+    check_half<__half>({1, 8, 40, 1, {208, 241}, {1, 2}, {1, 1}, {0, 0}, {1, 1}, true}, false);
 }
 // What is split into parts must not turn infinities into NaN.
 TEST_F(Conv, InfinitiesOfManyPixelsStay) {
