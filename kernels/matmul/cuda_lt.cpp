@@ -13,7 +13,7 @@ namespace matmul {
 extern const Entry<Problem> matmul_cuda, matmul_cublaslt;
 
 constexpr std::size_t kLtAlignment = 16;
-constexpr std::size_t kLtWorkspace = std::size_t{32} << 20;
+constexpr std::size_t kLtWorkspace = std::size_t{32} << 20, kLtWorkspaceAlignment = 256;  // cublasLtMatmul refuses an address off this boundary
 
 /// One shape: descriptors and the algorithm. Column-major, so that D' = B' A'.
 struct LtPlan {
@@ -95,8 +95,8 @@ public:
         auto plan = std::make_shared<LtPlan>();
         const CudaGemm g = cuda_geometry(p_, in);
         plan->make(g, has_bias(in), tf32_);
-        if (plan->refusal.empty()) b.scratch = std::max(b.scratch, plan->chosen.workspaceSize);
-        else tell(LogLevel::debug, g, *plan);
+        if (!plan->refusal.empty()) tell(LogLevel::debug, g, *plan);
+        else if (plan->chosen.workspaceSize) b.scratch = std::max(b.scratch, plan->chosen.workspaceSize + kLtWorkspaceAlignment - 1);
         b.state = std::move(plan);
         return b;
     }
@@ -109,10 +109,12 @@ public:
                           reinterpret_cast<std::uintptr_t>(residual) | reinterpret_cast<std::uintptr_t>(d);
         if (!plan.refusal.empty() || bits % kLtAlignment) return own_->run(c);
         if (bias) plan.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+        const auto scratch = (reinterpret_cast<std::uintptr_t>(c.scratch) + kLtWorkspaceAlignment - 1) / kLtWorkspaceAlignment * kLtWorkspaceAlignment;
+        void* workspace = plan.chosen.workspaceSize ? reinterpret_cast<void*>(scratch) : nullptr;
         const float alpha = p_.alpha, beta = residual ? 1.0f : 0.0f;
         if (plan.refusal.empty())
             plan.check(plan.lt.Matmul(plan.lt.handle(), plan.desc, &alpha, b, plan.b, a, plan.a, &beta, residual ? residual : d, plan.d, d, plan.d, &plan.chosen.algo,
-                                      c.scratch, plan.chosen.workspaceSize, static_cast<cudaStream_t>(c.stream)),
+                                      workspace, plan.chosen.workspaceSize, static_cast<cudaStream_t>(c.stream)),
                        "cublasLtMatmul");
         if (plan.refusal.empty()) return;
         tell(LogLevel::warning, cuda_geometry(p_, c.in), plan);

@@ -1,7 +1,7 @@
 // A twin of cuBLASLt for the emulated device: the functions that quern calls, built as a library of the real one's name. Column-major
 // products of one type with an epilogue, computed in double on the stream. It refuses with the real one's status what a caller may do wrong:
-// sizes that do not fit each other, addresses below the alignment that was told, a workspace that is too small and, where the real one has
-// not been seen to, one row with a bias that was not there when the algorithm was chosen.
+// sizes that do not fit each other, addresses below the alignment that was told, a workspace that is too small or not on a boundary of 256
+// bytes.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -85,7 +85,6 @@ struct Chosen {
     std::uint64_t workspace;
     std::uint32_t alignment;
     int epilogue;
-    bool bias_known;
 };
 bool with_bias(int epilogue) { return epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_RELU_BIAS; }
 
@@ -156,7 +155,6 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (control.refuse == twin::Refuse::everything) return CUBLAS_STATUS_NOT_SUPPORTED;
     Chosen c{};
     c.epilogue = o.get<int>(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
-    c.bias_known = o.get<const void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER) != nullptr;
     c.alignment = of(preference).get<std::uint32_t>(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 256);
     c.workspace = std::min<std::uint64_t>(twin::workspace, of(preference).get<std::uint64_t>(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES));
     results[0] = {};
@@ -178,8 +176,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     auto bits = reinterpret_cast<std::uintptr_t>(A) | reinterpret_cast<std::uintptr_t>(B) | reinterpret_cast<std::uintptr_t>(D);
     if (r->beta != 0) bits |= reinterpret_cast<std::uintptr_t>(C);
     const bool good = A && B && C && D && bits % c.alignment == 0 && fits(r->a, r->b, r->d, r->ta, r->tb) && c.epilogue == r->epilogue && workspace_bytes >= c.workspace &&
-                      (c.workspace == 0 || (workspace && reinterpret_cast<std::uintptr_t>(workspace) % 16 == 0)) &&
-                      (!with_bias(r->epilogue) || (r->bias && (c.bias_known || r->d.cols > 1)));
+                      (c.workspace == 0 || workspace) && reinterpret_cast<std::uintptr_t>(workspace) % 256 == 0 && (!with_bias(r->epilogue) || r->bias);
     if (!good) return CUBLAS_STATUS_INVALID_VALUE;
     --control.refused;
     ++control.runs;
