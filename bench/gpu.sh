@@ -111,7 +111,7 @@ fi
 wants models && run models "${GPU_MODELS_SECONDS:-150}" "$python" -u "$dir/gpu_models.py" models --bin "$dir/bin/quern" --zoo "$dir/zoo" --work "$work" --out "$out" $library ${GPU_MODELS:+--only "$GPU_MODELS"}
 wants conformance && run conformance 60 bash -c conformance
 wants sanitizer && run sanitizer 45 bash -c sanitizer
-wants kernels && run kernels 40 "$python" -u "$dir/gpu_models.py" kernels --bin "$dir/bin/quern" --work "$work" --out "$out" $library
+wants kernels && run kernels "${GPU_KERNELS_SECONDS:-60}" "$python" -u "$dir/gpu_models.py" kernels --bin "$dir/bin/quern" --work "$work" --out "$out" $library
 if wants ptxas; then
     mkdir -p "$work/sources" && tar xzf "$dir/sources.tar.gz" -C "$work/sources" && run ptxas 120 "$python" -u "$dir/ptxas.py" --root "$work/sources" --out "$out/ptxas.md"
 fi

@@ -238,7 +238,9 @@ TEST(ThreadPool, KeepsItsWorkersInLongRuns) {
     pool.crowded();
     EXPECT_EQ(pool.active(), 2);
 }
-TEST(ThreadPool, AfterAPauseRunsAreTheCallersWhereWorkersCameTooLate) {
+/// Whether the runs after a pause in which no worker came in time were the caller's alone, and the ones after those not. A busy machine may
+/// stop the caller anywhere, and a run of the caller that takes longer than the missed one asks workers again: then false.
+bool callers_alone_after_a_miss() {
     ThreadPool pool(2);
     RunWorkers workers(&pool, nullptr);
     auto begun = [&] {  // with the worker asleep, which takes it 50 us
@@ -246,30 +248,36 @@ TEST(ThreadPool, AfterAPauseRunsAreTheCallersWhereWorkersCameTooLate) {
         return pool.begin_run();
     };
     auto alone = [](const ThreadPool::Mark& m) { return m.alone_until > m.start; };
-    int attempts = 0;
-    for (bool missed = false; !missed; ++attempts) {
-        ASSERT_LT(attempts, 1000);
+    for (int attempt = 0;; ++attempt) {
+        if (attempt == 100) return false;
         make_short(pool);
         const ThreadPool::Mark m = begun();
-        ASSERT_FALSE(alone(m));
+        const bool early = alone(m);
         pool.run(2, [](void*, std::int64_t, int) {}, nullptr);  // over before anybody wakes, nearly always
         pool.end_run(m);
+        if (early) return false;
         const ThreadPool::Mark next = begun();
-        missed = alone(next);
         pool.end_run(next);
+        if (alone(next)) break;
     }
+    bool only = true;
     for (int i = 1; i < 4; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
         RunWorkers::Busy busy(workers);
-        workers.for_each(3, [&](std::int64_t, int w) { EXPECT_EQ(w, 0); });
+        std::atomic<int> others{0};
+        workers.for_each(3, [&](std::int64_t, int w) { others += w != 0; });
+        only &= others == 0;
     }
     const ThreadPool::Mark again = begun();
-    EXPECT_FALSE(alone(again));
     pool.end_run(again);
-    // Back to back they are asked at once.
-    const ThreadPool::Mark next = pool.begin_run();
-    EXPECT_FALSE(alone(next));
+    const ThreadPool::Mark next = pool.begin_run();  // back to back they are asked at once
     pool.end_run(next);
+    return only && !alone(again) && !alone(next);
+}
+TEST(ThreadPool, AfterAPauseRunsAreTheCallersWhereWorkersCameTooLate) {
+    bool seen = false;
+    for (int i = 0; i < 50 && !seen; ++i) seen = callers_alone_after_a_miss();
+    EXPECT_TRUE(seen);
 }
 #if defined(__linux__)
 /// A worker that sleeps within a tile is as good as one whose processor a neighbour has; one that computes is not.
@@ -281,6 +289,7 @@ TEST(ThreadPool, SeesWhoLostItsProcessorWithinATile) {
     };
     for (bool sleeps : {true, false}) {
         bool seen = false;
+        int fair = 0;
         for (int attempt = 0; attempt < 200 && !seen; ++attempt) {
             ThreadPool pool(2);
             make_short(pool);
@@ -305,11 +314,11 @@ TEST(ThreadPool, SeesWhoLostItsProcessorWithinATile) {
             };
             for (int i = 0; i < 2; ++i) short_run(pool, 2, tile);
             if (times != 2 || by != 1 || (!sleeps && own < 0.97 * alone)) continue;  // it came too late, or has lost its processor indeed
-            seen = true;
-            EXPECT_EQ(pool.active(), sleeps ? 1 : 2);
-            EXPECT_TRUE(CPU_EQUAL(&before, &after));  // it was moved meanwhile, and may run where it might
+            ++fair;
+            // It was moved meanwhile and may run where it might. Beside busy neighbours runs are not short: then nobody is taken off.
+            seen = CPU_EQUAL(&before, &after) && pool.active() == (sleeps ? 1 : 2);
         }
-        EXPECT_TRUE(seen || !sleeps);
+        EXPECT_TRUE(seen || (!sleeps && fair == 0));
     }
 }
 #endif
