@@ -151,7 +151,8 @@ inline Plan plan(const CudaGemm& g) {
     } else if (g.m > 32 || half) {
         const std::int64_t large = b * up(g.m, 128) * up(g.n, half ? 128 : 64), medium = b * up(g.m, 64) * up(g.n, 64);
         p.kind = up(large, 2 * processors) * (half ? 204 : 104) < up(medium, 3 * processors) * 100 ? Plan::large : Plan::medium;
-        // Half types: adding parts costs as much as 300 of k, so only products that leave half of the processors idle are cut shorter.
+        // Half types, 96 medium tiles on an H100: k 768 takes 9.7 us whole and 10.9 in two parts, k 3072 18.6 and in four 15.9. Products that
+        // leave half of the processors idle are cut shorter.
         const bool idle = half && 2 * medium <= processors;
         p.splits = p.kind == Plan::large ? 1 : quern::cuda::split_count(medium, g.k, idle ? 192 : half ? 512 : 128, idle ? 200 : 400);
     } else {
