@@ -193,7 +193,7 @@ template <class S, bool TransA, bool TransB>
 cudaError_t launch_tensor(const Gemm& g, bool vector, cudaStream_t stream) {
     constexpr std::size_t bytes =
         quern::cuda::tensor_tile_bytes<S, CopiedSide<S, S::BM, !TransA, 1>, CopiedSide<S, S::BN, TransB, 1>>();
-    static_assert(bytes >= store_bytes<S>());
+    static_assert(bytes >= quern::cuda::each_four_bytes<S>());
     return simt::launch(vector ? tensor_tiles<S, TransA, TransB, 4> : tensor_tiles<S, TransA, TransB, 1>,
                         tile_grid<S>(g), dim3(S::threads), bytes, stream, g);
 }

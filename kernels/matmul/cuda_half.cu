@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(S::threads, S::blocks) half_tiles(const BasicG
 }
 template <class T, class S>
 cudaError_t launch_half(const BasicGemm<T>& g, bool trans_b, cudaStream_t stream) {
-    static_assert(S::bytes >= store_bytes<S>());
+    static_assert(S::bytes >= quern::cuda::each_four_bytes<S>());
     const std::int64_t tiles = up(g.m, S::BM) * up(g.n, S::BN);
     if (tiles > kMost) return cudaErrorInvalidValue;
     const dim3 grid(static_cast<unsigned>(tiles), 1, depth(g));

@@ -3,6 +3,7 @@
 #include <quern/kernels/cuda/half.hpp>
 #include <quern/kernels/cuda/post.hpp>
 #include <quern/kernels/cuda/tile.hpp>
+#include <quern/kernels/cuda/tile_store.hpp>
 #include <quern/kernels/matmul/cuda.hpp>
 
 QUERN_BEGIN
@@ -63,67 +64,30 @@ __global__ void __launch_bounds__(256) add_parts(const BasicGemm<T> g) {
     g.finish.c[oc + i * g.finish.ldc + j] = quern::cuda::from_float<T>(g.finish.value(s, oc, i, j));
 }
 
-/// Bytes of dynamic shared memory that store_tile() uses.
-template <class S>
-constexpr std::size_t store_bytes() {
-    return sizeof(float) * 16 * (S::WN + 8) * S::threads / 32;
-}
-template <class E>
-__device__ __forceinline__ void store_four(E* to, const E (&v)[4], int left) {
-    if (left >= 4 && reinterpret_cast<std::uintptr_t>(to) % sizeof v == 0) {
-        simt::store_pack(to, v);
-    } else {
-#pragma unroll
-        for (int w = 0; w < 4; ++w)
-            if (w < left) to[w] = v[w];
-    }
-}
-/// Finishes and stores the tile from (m0, n0) on of which each warp has WM x WN in fragments of 16 x 8. They go by 16 rows through the
-/// dynamic shared memory, which nobody uses any more, so that neighbours in a row are stored by neighbouring lanes. mend(row, column)
-/// stands for a sum that is NaN; null: NaN stays.
+/// Finishes and stores the tile from (m0, n0) on. mend(row, column) stands for a sum that is NaN; null: NaN stays.
 template <class S, class T, class Mend>
 __device__ __forceinline__ void store_tile(const BasicGemm<T>& g, unsigned batch, unsigned split, std::int64_t oc, int m0, int n0, const float (&acc)[S::MT][S::NT][4],
                                            Mend mend) {
-    constexpr int pitch = S::WN + 8, lanes = S::WN / 4, rows = 32 / lanes;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int row0 = m0 + warp / S::warps_n * S::WM, column = n0 + warp % S::warps_n * S::WN + lane % lanes * 4;
+    const int column = n0 + quern::cuda::column_of_four<S>(), left = g.n - column;
     float* partial = g.partial ? g.partial + (std::int64_t(split) * g.batches + batch) * g.m * g.n : nullptr;
-    float* s = simt::dynamic_smem<float>() + warp * (16 * pitch);
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < S::MT; ++i) {
-        __syncwarp();
-#pragma unroll
-        for (int j = 0; j < S::NT; ++j)
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const float v[2] = {acc[i][j][2 * h], acc[i][j][2 * h + 1]};
-                simt::store_pack(s + (lane / 4 + 8 * h) * pitch + j * 8 + lane % 4 * 2, v);
-            }
-        __syncwarp();
-#pragma unroll 1
-        for (int q = lane / lanes; q < 16; q += rows) {
-            const int row = row0 + i * 16 + q;
-            if (row >= g.m || column >= g.n) continue;
-            float v[4];
-            simt::load_pack(s + q * pitch + lane % lanes * 4, v);
-            const int left = g.n - column;
-            if constexpr (!std::is_same_v<Mend, std::nullptr_t>) {
-#pragma unroll
-                for (int w = 0; w < 4; ++w)
-                    if (v[w] != v[w] && w < left) v[w] = mend(row, column + w);
-            }
-            if (partial) {
-                store_four(partial + std::int64_t(row) * g.n + column, v, left);
-                continue;
-            }
-            T t[4];
+    quern::cuda::each_four<S>(acc, [&](int of_tile, float(&v)[4]) {
+        const int row = m0 + of_tile;
+        if (row >= g.m || left <= 0) return;
+        if constexpr (!std::is_same_v<Mend, std::nullptr_t>) {
 #pragma unroll
             for (int w = 0; w < 4; ++w)
-                if (w < left) t[w] = quern::cuda::from_float<T>(g.finish.value(v[w], oc, row, column + w));
-            store_four(g.finish.c + oc + row * g.finish.ldc + column, t, left);
+                if (v[w] != v[w] && w < left) v[w] = mend(row, column + w);
         }
-    }
+        if (partial) {
+            quern::cuda::store_four(partial + std::int64_t(row) * g.n + column, v, left);
+            return;
+        }
+        T t[4];
+#pragma unroll
+        for (int w = 0; w < 4; ++w)
+            if (w < left) t[w] = quern::cuda::from_float<T>(g.finish.value(v[w], oc, row, column + w));
+        quern::cuda::store_four(g.finish.c + oc + row * g.finish.ldc + column, t, left);
+    });
 }
 
 struct Plan {
