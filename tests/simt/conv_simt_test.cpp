@@ -256,6 +256,20 @@ TEST_F(Conv, ManyPixels) {
     check({1, 16, 40, 1, {200, 128}, {1, 2}, {1, 1}, {0, 1}, {1, 1}, true});
     check_half<__half>({1, 8, 40, 1, {208, 241}, {1, 2}, {1, 1}, {0, 0}, {1, 1}, true}, false);
 }
+/// expect(i, y[i]) for each of the `count` results of `f`.
+template <class F>
+void expect_each(CudaConv f, std::size_t count, F expect) {
+    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
+    run_each<float>(
+        count,
+        [&](float* y) {
+            f.y = y;
+            return cuda_conv(f, scratch.data(), nullptr);
+        },
+        [&](const std::vector<float>& got) {
+            for (std::size_t i = 0; i < got.size() && !testing::Test::HasFatalFailure(); ++i) expect(i, got[i]);
+        });
+}
 // What is split into parts must not turn infinities into NaN.
 TEST_F(Conv, InfinitiesOfManyPixelsStay) {
     const std::size_t n = 64 * 72;
@@ -268,20 +282,11 @@ TEST_F(Conv, InfinitiesOfManyPixelsStay) {
     f.shape = {{1, 64, 72}, {1, 64, 72}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, 64, 64, 8};
     f.x = dx.data(), f.w = dw.data();
     f.split_small = true;
-    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
-    run_each<float>(
-        8 * n,
-        [&](float* y) {
-            f.y = y;
-            return cuda_conv(f, scratch.data(), nullptr);
-        },
-        [&](const std::vector<float>& got) {
-            for (std::size_t i = 0; i < got.size(); ++i) {
-                if (i % n == 5) ASSERT_EQ(got[i], INFINITY) << i;
-                else if (i % n == 70) ASSERT_EQ(got[i], -INFINITY) << i;
-                else ASSERT_NEAR(got[i], 32, 1e-4) << i;
-            }
-        });
+    expect_each(f, 8 * n, [&](std::size_t i, float got) {
+        if (i % n == 5) ASSERT_EQ(got, INFINITY) << i;
+        else if (i % n == 70) ASSERT_EQ(got, -INFINITY) << i;
+        else ASSERT_NEAR(got, 32, 1e-4) << i;
+    });
 }
 TEST_F(Conv, InfinitiesOfManyWindowsStay) {
     const std::size_t h = 64, w = 72, n = h * w;
@@ -294,21 +299,12 @@ TEST_F(Conv, InfinitiesOfManyWindowsStay) {
     f.shape = {{1, 64, 72}, {1, 64, 72}, {1, 1, 2}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}, 32, 32, 8};  // outputs i: inputs i - 1, i
     f.x = dx.data(), f.w = dw.data();
     f.split_small = true;
-    DeviceBuffer<char> scratch(cuda_conv_scratch(f));
-    run_each<float>(
-        8 * n,
-        [&](float* y) {
-            f.y = y;
-            return cuda_conv(f, scratch.data(), nullptr);
-        },
-        [&](const std::vector<float>& got) {
-            for (std::size_t i = 0; i < got.size(); ++i) {
-                const std::size_t p = i % n;
-                if (p == 5 * w + 7 || p == 5 * w + 8) ASSERT_EQ(got[i], INFINITY) << i;
-                else if (p == 20 * w + 30 || p == 20 * w + 31) ASSERT_TRUE(std::isnan(got[i])) << i;
-                else ASSERT_NEAR(got[i], p % w ? 32 : 16, 1e-4) << i;
-            }
-        });
+    expect_each(f, 8 * n, [&](std::size_t i, float got) {
+        const std::size_t p = i % n;
+        if (p == 5 * w + 7 || p == 5 * w + 8) ASSERT_EQ(got, INFINITY) << i;
+        else if (p == 20 * w + 30 || p == 20 * w + 31) ASSERT_TRUE(std::isnan(got)) << i;
+        else ASSERT_NEAR(got, p % w ? 32 : 16, 1e-4) << i;
+    });
 }
 TEST_F(Conv, InfinitiesStay) {
     std::vector<float> x(2 * 6 * 6, 1.0f), w(4 * 2 * 9, 0.5f);
@@ -318,19 +314,11 @@ TEST_F(Conv, InfinitiesStay) {
     f.images = 1;
     f.shape = {{1, 6, 6}, {1, 6, 6}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, 2, 2, 4};
     f.x = dx.data(), f.w = dw.data();
-    run_each<float>(
-        4 * 36,
-        [&](float* y) {
-            f.y = y;
-            return cuda_conv(f, nullptr, nullptr);
-        },
-        [&](const std::vector<float>& got) {
-            for (std::size_t i = 0; i < got.size(); ++i) {
-                const bool near = i % 36 / 6 < 2 && i % 6 < 2;
-                ASSERT_EQ(std::isinf(got[i]), near) << i;
-                ASSERT_FALSE(std::isnan(got[i])) << i;
-            }
-        });
+    expect_each(f, 4 * 36, [&](std::size_t i, float got) {
+        const bool near = i % 36 / 6 < 2 && i % 6 < 2;
+        ASSERT_EQ(std::isinf(got), near) << i;
+        ASSERT_FALSE(std::isnan(got)) << i;
+    });
 }
 struct Transposed {
     std::int64_t images, channels, m, group;  // of one group
