@@ -41,6 +41,11 @@ public:
         for (int a : axis) leaves(a, r);
         return r;
     }
+    Dim size(const Axis& atoms) const {
+        Dim r(1);
+        for (int a : atoms) r *= all[static_cast<std::size_t>(a)].size;
+        return r;
+    }
     /// The same elements in the same order under other dimensions; false where the atoms cannot be cut so.
     bool regroup(const Axes& from, const std::vector<Dim>& dims, Axes& to) {
         Axis flat;
@@ -211,9 +216,7 @@ private:
         if (x.axes.size() != want.size()) return false;
         for (std::size_t i = 0; i < want.size(); ++i)
             if (atoms_.leaves(x.axes[i]) != atoms_.leaves(want[i])) return false;
-        Dim heads(1);
-        for (int a : atoms_.leaves(head)) heads *= atoms_.all[static_cast<std::size_t>(a)].size;
-        return four || heads.is(n.attrs.i("num_heads", 0));
+        return four || atoms_.size(atoms_.leaves(head)).is(n.attrs.i("num_heads", 0));
     }
     bool operator_mask(ValueId mask, const std::vector<Dim>& full, const Atoms::Axes& axes, std::map<ValueId, ValueId>& closed) {
         const Fact f = g_.fact(mask);
@@ -498,9 +501,8 @@ private:
         const Fact &c = g_.fact(n->in[1]), &x = g_.fact(n->in[0]);
         Atoms::Axis row = atoms_.leaves(q.axes[2]), depth = atoms_.leaves(depth_);
         if (!c.ranked || c.rank() != 3 || !c.dims[2].is_const() || depth.size() != 1 || row.empty() || row.back() != depth[0]) return {};
-        Dim heads(1);
-        for (std::size_t i = 0; i + 1 < row.size(); ++i) heads *= atoms_.all[static_cast<std::size_t>(row[i])].size;
-        if (!heads.is(n->attrs.i("num_heads", 0)) || !(c.dims[0] == x.dims[0]) || !(c.dims[1] == x.dims[1])) return {};
+        row.pop_back();
+        if (!atoms_.size(row).is(n->attrs.i("num_heads", 0)) || !(c.dims[0] == x.dims[0]) || !(c.dims[1] == x.dims[1])) return {};
         Atoms::Axis half = atoms_.axis(c.dims[2]);
         Source t{n->in[1], {q.axes[0], q.axes[1], half}, 1};
         Roles r;

@@ -111,8 +111,8 @@ inline bool take_gate(Graph& g, NodeId id, const std::vector<int>& uses, const s
 /// The means over the planes of a depthwise convolution, which it sums while it makes them.
 inline bool take_means(Graph& g, NodeId id, const PassContext& ctx) {
     const Node mean = g.nodes[id];
-    if (!is_op(&mean, "ReduceMean") || mean.in.size() < 2 || mean.in[1] == no_value || mean.attrs.i("keepdims", 1) == 0) return false;
-    auto axes = g.fact(mean.in[1]).is_const() ? detail::small_ints(g.fact(mean.in[1]).value) : std::nullopt;
+    if (!is_op(&mean, "ReduceMean") || mean.attrs.i("keepdims", 1) == 0) return false;
+    auto axes = constant_ints(g, mean, 1);
     if (!axes || g.fact(mean.in[0]).rank() != 4 || axes->size() != 2) return false;
     for (std::int64_t& a : *axes) a = a < 0 ? a + 4 : a;
     if (std::min((*axes)[0], (*axes)[1]) != 1 || std::max((*axes)[0], (*axes)[1]) != 2) return false;

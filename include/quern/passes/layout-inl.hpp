@@ -31,11 +31,7 @@ struct Layout {
     const PassContext& ctx;
 
     ValueId node(const OpDef& op, std::vector<ValueId> in, Attrs a, const std::string& origin, std::string stem) {  // stem may be a name in g.values, which grows
-        ValueId out = g.add_value(g.fresh_name(stem), Fact());
-        NodeId id = g.add_node(op, g.fresh_name(stem), std::move(in), {out}, std::move(a));
-        g.nodes[id].origin = origin;
-        infer_node(g, id);
-        return out;
+        return add_inferred(g, op, std::move(in), std::move(a), stem, stem, origin);
     }
     ValueId transpose(ValueId v, Perm perm, const std::string& origin) {
         if (const Node* p = g.producer(v); p && is_op(p, "Transpose")) {  // two that undo each other
@@ -135,11 +131,6 @@ struct Layout {
     ValueId ints(const char* stem, const std::vector<std::int64_t>& v) {
         return g.add_constant(g.fresh_name(stem), Tensor::from(std::span<const std::int64_t>(v), {static_cast<std::int64_t>(v.size())}));
     }
-    /// The content of an int64 constant; nothing where `v` is none.
-    std::optional<std::vector<std::int64_t>> const_ints(ValueId v) const {
-        if (v == no_value || !g.fact(v).is_const()) return std::nullopt;
-        return detail::small_ints(g.fact(v).value);
-    }
     /// `v` in channels last where that moves nothing: behind a transpose, or of one pixel; else no_value.
     ValueId cheap_last(ValueId v, int rank) {
         if (ValueId b = behind(v, rank); b != no_value) return b;
@@ -182,7 +173,7 @@ struct Layout {
         return true;
     }
     bool reduce(Moved& m, int rank, bool keep) {
-        auto axes = m.in.size() > 1 ? const_ints(m.in[1]) : std::nullopt;
+        auto axes = m.in.size() > 1 ? constant_ints(g, m.in[1]) : std::nullopt;
         if (!axes || axes->empty()) return false;
         std::vector<char> marked(static_cast<std::size_t>(rank), 0);
         for (std::int64_t& a : *axes) {
@@ -207,7 +198,7 @@ struct Layout {
         return true;
     }
     bool pad(Moved& m, int rank) {
-        auto pads = m.in.size() > 3 && m.in[3] != no_value ? std::nullopt : const_ints(m.in[1]);
+        auto pads = m.in.size() > 3 && m.in[3] != no_value ? std::nullopt : constant_ints(g, m.in[1]);
         if (!pads || static_cast<int>(pads->size()) != 2 * rank) return false;
         std::vector<std::int64_t> p(pads->size());
         for (int d = 0; d < rank; ++d)
@@ -218,7 +209,7 @@ struct Layout {
     bool slice(Moved& m, int rank) {
         std::vector<std::int64_t> axes;
         if (m.in.size() > 3 && m.in[3] != no_value) {
-            auto given = const_ints(m.in[3]);
+            auto given = constant_ints(g, m.in[3]);
             if (!given) return false;
             axes = *given;
         } else {

@@ -18,10 +18,20 @@ inline constexpr const char* narrow_type = "narrow_type";
 
 inline bool is_op(const Node* n, std::string_view name, std::string_view domain = "") { return n && n->op && name == n->op->name && domain == n->op->domain; }
 
-/// Input i of the node as numbers, if it is a short constant.
-inline std::optional<std::vector<std::int64_t>> constant_ints(const Graph& g, const Node& n, std::size_t i) {
-    if (i >= n.in.size() || n.in[i] == no_value || !g.fact(n.in[i]).is_const()) return {};
-    return detail::small_ints(g.fact(n.in[i]).value);
+/// v, or input i of the node, as numbers, if it is a short constant.
+inline std::optional<std::vector<std::int64_t>> constant_ints(const Graph& g, ValueId v) {
+    if (v == no_value || !g.fact(v).is_const()) return {};
+    return detail::small_ints(g.fact(v).value);
+}
+inline std::optional<std::vector<std::int64_t>> constant_ints(const Graph& g, const Node& n, std::size_t i) { return constant_ints(g, i < n.in.size() ? n.in[i] : no_value); }
+/// Adds a node of one output, a new value; names and origin are by value, for what they are copied from may move.
+inline ValueId add_inferred(Graph& g, const OpDef& op, std::vector<ValueId> in, Attrs a, std::string value, std::string node, std::string origin, Device device = Device::cpu) {
+    const ValueId out = g.add_value(g.fresh_name(value), Fact());
+    const NodeId id = g.add_node(op, g.fresh_name(node), std::move(in), {out}, std::move(a));
+    g.nodes[id].origin = std::move(origin);
+    g.nodes[id].device = device;
+    infer_node(g, id);
+    return out;
 }
 /// The one axis along which output v of a Split or Slice with step 1 is a piece of the input, and where it begins.
 inline bool contiguous_part(const Graph& g, const Node& n, ValueId v, std::size_t& axis, std::int64_t& start) {

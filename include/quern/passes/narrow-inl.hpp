@@ -47,16 +47,7 @@ struct Narrowing {
         return y;
     }
     ValueId cast(ValueId v, DType t, const Node& like) {
-        const std::string origin = like.origin, stem = g.values[v].name;
-        const Device device = like.device;
-        ValueId out = g.add_value(g.fresh_name(stem), Fact());
-        Attrs a;
-        a.set("to", static_cast<std::int64_t>(t));
-        NodeId id = g.add_node(op_named("Cast"), g.fresh_name("Cast"), {v}, {out}, std::move(a));
-        g.nodes[id].origin = origin;
-        g.nodes[id].device = device;
-        infer_node(g, id);
-        return out;
+        return cast_to(g, v, t, like.origin, like.device);
     }
     /// What narrowing an input would take.
     struct Input {

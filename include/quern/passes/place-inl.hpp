@@ -5,6 +5,7 @@
 #include <map>
 
 #include "../base/guard.hpp"
+#include "match-inl.hpp"
 #include "pass.hpp"
 #include "trial.hpp"
 
@@ -189,11 +190,8 @@ inline void Placement::connect() {
     auto elsewhere = [&](ValueId v) {
         if (twin[v] != no_value) return twin[v];
         const bool to_host = moved[v];
-        ValueId w = g.add_value(g.fresh_name(g.values[v].name), Fact());
-        NodeId id = g.add_node(op_named(to_host ? "quern::CopyToHost" : "quern::CopyToDevice"), g.fresh_name(g.values[v].name), {v}, {w});
-        g.nodes[id].device = to_host ? Device::cpu : ctx.target.device;
-        infer_node(g, id);
-        return twin[v] = w;
+        const std::string name = g.values[v].name;
+        return twin[v] = add_inferred(g, op_named(to_host ? "quern::CopyToHost" : "quern::CopyToDevice"), {v}, {}, name, name, {}, to_host ? Device::cpu : ctx.target.device);
     };
     for (NodeId id : order) {
         if (never_run(id)) continue;

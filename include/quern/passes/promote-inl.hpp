@@ -8,14 +8,10 @@
 QUERN_BEGIN
 namespace passes_detail {
 
-inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin) {
-    ValueId out = g.add_value(g.fresh_name(g.values[v].name), Fact());
+inline ValueId cast_to(Graph& g, ValueId v, DType t, const std::string& origin, Device device = Device::cpu) {
     Attrs a;
     a.set("to", static_cast<std::int64_t>(t));
-    NodeId id = g.add_node(op_named("Cast"), g.fresh_name("Cast"), {v}, {out}, std::move(a));
-    g.nodes[id].origin = origin;
-    infer_node(g, id);
-    return out;
+    return add_inferred(g, op_named("Cast"), {v}, std::move(a), g.values[v].name, "Cast", origin, device);
 }
 
 /// Operators whose float inputs and outputs are of one type, which may be a wider one. They compute in halves by themselves; between

@@ -90,9 +90,7 @@ private:
             if (half == no_value) return no_value;
             std::vector<ValueId> in = g_.nodes[old].in;
             std::replace(in.begin(), in.end(), inner, half);
-            const std::string name = g_.fresh_name(g_.nodes[old].name);
-            made = g_.add_value(g_.fresh_name(g_.values[v].name), Fact());
-            infer_node(g_, g_.add_node(*g_.nodes[old].op, name, std::move(in), {made}, g_.nodes[old].attrs));
+            made = add_inferred(g_, *g_.nodes[old].op, std::move(in), g_.nodes[old].attrs, g_.values[v].name, g_.nodes[old].name, g_.nodes[old].origin);
         }
         if (made != no_value) halves_.emplace(v, made);
         return made;
@@ -116,19 +114,14 @@ inline bool rotary_before_heads(Matcher& m, NodeId id) {
     const Node shape = *split, transpose = *moved;
     Attrs attrs = g.nodes[id].attrs;
     attrs.set("num_heads", heads.dims[2].value());
-    auto add = [&](const char* op, const Node& like, std::vector<ValueId> operands, Attrs a) {
-        const std::string name = g.fresh_name(like.name);
-        const ValueId v = g.add_value(g.fresh_name(g.values[like.out[0]].name), Fact());
-        const NodeId made = g.add_node(op_named(op), name, std::move(operands), {v}, std::move(a));
-        g.nodes[made].origin = like.origin;
-        infer_node(g, made);
-        return v;
+    auto add = [&](const Node& like, std::vector<ValueId> operands, Attrs a) {
+        return add_inferred(g, *like.op, std::move(operands), std::move(a), g.values[like.out[0]].name, like.name, like.origin);
     };
     std::vector<ValueId> operands = in, again = shape.in;
     operands[0] = x;
     const Node rotary = g.nodes[id];
-    again[0] = add("RotaryEmbedding", rotary, std::move(operands), std::move(attrs));
-    m.replace(y, "Transpose", {add("Reshape", shape, std::move(again), shape.attrs)}, transpose.attrs);
+    again[0] = add(rotary, std::move(operands), std::move(attrs));
+    m.replace(y, "Transpose", {add(shape, std::move(again), shape.attrs)}, transpose.attrs);
     return true;
 }
 
