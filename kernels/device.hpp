@@ -24,7 +24,7 @@ public:
 
     /// Device memory, 256-byte aligned, contents undefined. Counts against limit().
     virtual void* allocate(std::size_t bytes) = 0;
-    /// Returns the memory once all work that was enqueued before has finished.
+    /// Nothing that was enqueued may use the memory any more.
     virtual void release(void* p) noexcept = 0;
     /// Bytes that allocate() may hold at once; 0: as many as the device has.
     virtual void limit(std::size_t bytes) noexcept = 0;
@@ -37,12 +37,22 @@ public:
 
     virtual void* make_stream() = 0;
     virtual void destroy_stream(void* stream) noexcept = 0;
-    /// Enqueue copies. `from` of to_device may be written again only after synchronize(); `to` of to_host read only then.
+    /// Enqueue copies. `from` of to_device may be written again, and `to` of to_host read, only after synchronize() or wait() on an event
+    /// that was recorded behind the copy.
     virtual void to_device(void* to, const void* from, std::size_t bytes, void* stream) = 0;
     virtual void to_host(void* to, const void* from, std::size_t bytes, void* stream) = 0;
     virtual void copy(void* to, const void* from, std::size_t bytes, void* stream) = 0;
     /// Waits for all that was enqueued on the stream; raises what went wrong there.
     virtual void synchronize(void* stream) = 0;
+
+    /// A point in a stream's work; none before record(), which moves it.
+    virtual void* make_event() = 0;
+    virtual void destroy_event(void* event) noexcept = 0;
+    virtual void record(void* event, void* stream) = 0;
+    /// The host waits until the event's stream has come so far; raises what went wrong there. What was enqueued after it is not waited for.
+    virtual void wait(void* event) = 0;
+    /// What is enqueued on `stream` from now on begins after the event as it was recorded last. The host does not wait.
+    virtual void follow(void* stream, void* event) = 0;
 
     /// A mark in the stream's work, for between().
     virtual void* mark(void* stream) = 0;

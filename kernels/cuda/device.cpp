@@ -137,7 +137,29 @@ public:
     void copy(void* to, const void* from, std::size_t n, void* s) override { transfer(to, from, n, cudaMemcpyDeviceToDevice, s, "copy on the device"); }
     void synchronize(void* s) override {
         Current c(ordinal_);
-        check(cudaStreamSynchronize(stream_of(s)), "waiting for the device (a profiled run names the kernel)");
+        check(cudaStreamSynchronize(stream_of(s)), waiting);
+    }
+
+    void* make_event() override {
+        Current c(ordinal_);
+        cudaEvent_t e = nullptr;
+        check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+        return e;
+    }
+    void destroy_event(void* e) noexcept override {
+        if (e) (void)cudaEventDestroy(static_cast<cudaEvent_t>(e));
+    }
+    void record(void* e, void* s) override {
+        Current c(ordinal_);
+        check(cudaEventRecord(static_cast<cudaEvent_t>(e), stream_of(s)), "cudaEventRecord");
+    }
+    void wait(void* e) override {
+        Current c(ordinal_);
+        check(cudaEventSynchronize(static_cast<cudaEvent_t>(e)), waiting);
+    }
+    void follow(void* s, void* e) override {
+        Current c(ordinal_);
+        check(cudaStreamWaitEvent(stream_of(s), static_cast<cudaEvent_t>(e), 0), "cudaStreamWaitEvent");
     }
 
     void* mark(void* s) override {
@@ -195,6 +217,7 @@ public:
     }
 
 private:
+    static constexpr const char* waiting = "waiting for the device (a profiled run names the kernel)";
     static cudaStream_t stream_of(void* s) { return static_cast<cudaStream_t>(s); }
     void transfer(void* to, const void* from, std::size_t n, cudaMemcpyKind kind, void* s, const char* what) {
         Current c(ordinal_);

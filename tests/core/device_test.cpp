@@ -1,6 +1,7 @@
 // Placement and execution on a device, with a device made of host memory: its streams do nothing before somebody waits, its memory
 // is full of NaN, and it has kernels for two operators.
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <map>
 
@@ -20,15 +21,42 @@ using namespace quern;
 using namespace quern_test;
 
 using Work = std::vector<std::function<void()>>;
+/// Does nothing before somebody waits, and then no more than that needs.
 struct FakeStream {
-    Work work, captured;
+    std::deque<std::function<void()>> work;
+    Work captured;
     bool capturing = false;
-    void push(std::function<void()> f) { (capturing ? captured : work).push_back(std::move(f)); }
+    std::size_t pushed = 0, done = 0;
+    void push(std::function<void()> f) {
+        if (capturing) return captured.push_back(std::move(f));
+        work.push_back(std::move(f));
+        ++pushed;
+    }
+    void run_to(std::size_t n) {
+        while (done < n) {
+            auto f = std::move(work.front());
+            work.pop_front();
+            ++done;
+            f();
+        }
+    }
+};
+struct FakeEvent {
+    FakeStream* stream = nullptr;
+    std::size_t at = 0;
+    void run() const {
+        if (stream) stream->run_to(at);
+    }
 };
 struct Counts {
-    int packed = 0, opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0, trims = 0;
+    int packed = 0, opened = 0, to_device = 0, to_host = 0, synchronized = 0, captured = 0, replayed = 0, streams = 0, trims = 0, events = 0;
+    int waits = 0, follows = 0;
     std::size_t held = 0;
+    std::size_t left = 0;  ///< the most work that was left on a stream when the host went on after a wait
     bool fail_next_kernel = false;
+    int forget_wait = -1;              ///< planted faults: the host's wait that does nothing, counted from now,
+    bool forget_stream_waits = false;  ///< all waits of streams
+    std::function<void()> at_kernel;
 };
 Counts counts;
 
@@ -67,11 +95,11 @@ public:
         ::operator delete(p, std::align_val_t(64));
     }
     void* make_stream() override { return ++counts.streams, new FakeStream; }
-    void destroy_stream(void* s) noexcept override { --counts.streams, delete static_cast<FakeStream*>(s); }
+    void destroy_stream(void* s) noexcept override { counts.streams -= s != nullptr, delete static_cast<FakeStream*>(s); }
     void to_device(void* to, const void* from, std::size_t n, void* s) override {
         ++counts.to_device;
         if (auto it = pinned_.upper_bound(const_cast<char*>(static_cast<const char*>(from))); it != pinned_.begin() && static_cast<const char*>(from) < std::prev(it)->first + std::prev(it)->second)
-            return late_.push_back({static_cast<const char*>(from), n}), enqueue(s, [=] { std::memcpy(to, from, n); });  // read when the copy comes to it
+            return late_.push_back({static_cast<const char*>(from), n}), enqueue(s, [=, this] { std::memcpy(to, from, n), forget(from, n); });  // read when the copy comes to it
         std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + n);
         enqueue(s, [=, staged = std::move(staged)] { std::memcpy(to, staged.data(), n); });
     }
@@ -86,11 +114,21 @@ public:
     }
     void synchronize(void* s) override {
         ++counts.synchronized;
-        if (!s) return;
-        Work work = std::move(static_cast<FakeStream*>(s)->work);
-        static_cast<FakeStream*>(s)->work.clear();
-        for (auto& w : work) w();
-        late_.clear();
+        if (s) static_cast<FakeStream*>(s)->run_to(static_cast<FakeStream*>(s)->pushed);
+    }
+    void* make_event() override { return ++counts.events, new FakeEvent; }
+    void destroy_event(void* e) noexcept override { --counts.events, delete static_cast<FakeEvent*>(e); }
+    void record(void* e, void* s) override { *static_cast<FakeEvent*>(e) = {static_cast<FakeStream*>(s), static_cast<FakeStream*>(s)->pushed}; }
+    void wait(void* event) override {
+        ++counts.waits;
+        const FakeEvent e = *static_cast<FakeEvent*>(event);
+        if (counts.forget_wait >= 0 && counts.forget_wait-- == 0) return;
+        e.run();
+        if (e.stream) counts.left = std::max(counts.left, e.stream->work.size());
+    }
+    void follow(void* s, void* event) override {
+        ++counts.follows;
+        if (!counts.forget_stream_waits) enqueue(s, [e = *static_cast<FakeEvent*>(event)] { e.run(); });
     }
     void* mark(void*) override { return nullptr; }
     double between(void*, void*) override { return 1; }
@@ -113,6 +151,10 @@ private:
         if (s) static_cast<FakeStream*>(s)->push(std::move(f));
         else f();
     }
+    void forget(const void* from, std::size_t n) {
+        auto it = std::find(late_.begin(), late_.end(), std::make_pair(static_cast<const char*>(from), n));
+        if (it != late_.end()) late_.erase(it);
+    }
     std::string text_ = "fake";
     std::map<void*, std::size_t> sizes_;
     std::map<char*, std::size_t> pinned_;
@@ -124,6 +166,7 @@ public:
     FakeSoftmax() { inplace = 1; }
     const char* name() const noexcept override { return "softmax.fake"; }
     void run(const Call& c) const override {
+        if (counts.at_kernel) counts.at_kernel();
         if (std::exchange(counts.fail_next_kernel, false)) raise(ErrorCode::device, "softmax.fake: failed on purpose");
         const std::int64_t cols = c.in[0].dim(-1), rows = cols ? c.in[0].count() / cols : 0;
         const float* x = c.in[0].in<float>();
@@ -397,6 +440,149 @@ TEST(DeviceRun, MemoryThatCopiesReadLateIsNotWrittenEarly) {
         expect_near(s.output(v), b.run({{"x", x}}, on_cpu())[0]);
     }
 }
+/// What the device makes of x goes to the host and back, and on the device: y depends on both ways, z on the device alone.
+ModelBuilder both_ways() {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "128"}).constant("w", noise({128, 128}, 3)).constant("v", noise({128, 128}, 4));
+    b.node("Softmax", {"x"}, {"a"}).node("Log", {"a"}, {"s"}).node("Softmax", {"s"}, {"t"}).node("MatMul", {"t", "w"}, {"y"}).output("y");
+    b.node("MatMul", {"a", "v"}, {"m"}).node("Softmax", {"m"}, {"z"}).output("z");
+    return b;
+}
+void expect_as_on_cpu(Session& s, ModelBuilder& b, const Tensor& x, std::initializer_list<const char*> names) {
+    auto want = b.run({{"x", x}}, on_cpu());
+    std::size_t o = 0;
+    for (const char* n : names) expect_near(s.output(n), want[o++]);
+}
+TEST(DeviceRun, TheHostWaitsForACopyAndNotForWhatWasEnqueuedBehindIt) {
+    auto b = both_ways();
+    auto engine = b.model().compile(on_fake());
+    const std::string plan = engine.describe();
+    EXPECT_LT(plan.find("'MatMul4'"), plan.find("Log '")) << plan;  // the other way is enqueued first
+    Session s(engine);
+    for (std::int64_t rows : {300, 300, 300, 80, 400, 300}) {
+        Tensor x = noise({rows, 128}, static_cast<int>(rows));
+        s.bind("x", x);
+        const Counts before = counts;
+        counts.left = 0;
+        s.run();
+        EXPECT_EQ(counts.waits, before.waits + 1);      // for the copy that Log reads
+        EXPECT_EQ(counts.follows, before.follows + 1);  // the way back overtakes the other way's kernels
+        EXPECT_GE(counts.left, 1u) << "no work was under way while the host computed";
+        expect_as_on_cpu(s, b, x, {"y", "z"});
+    }
+}
+TEST(DeviceRun, EachWaitIsNeeded) {
+    auto b = both_ways();
+    auto engine = b.model().compile(on_fake());
+    Tensor x = noise({300, 128});
+    const Tensor want = b.run({{"x", x}}, on_cpu())[0];
+    auto first_difference = [&] {
+        Session s(engine);
+        s.bind("x", x);
+        s.run();
+        const std::span<const float> got = s.output("y").data<float>(), w = want.data<float>();
+        for (std::size_t i = 0; i < w.size(); ++i)
+            if (!(std::abs(got[i] - w[i]) < 1e-4f)) return static_cast<int>(i);
+        return -1;
+    };
+    EXPECT_EQ(first_difference(), -1);
+    counts.forget_wait = 0;
+    EXPECT_GE(first_difference(), 0) << "of the host";
+    EXPECT_EQ(std::exchange(counts.forget_wait, -1), -1);
+    counts.forget_stream_waits = true;
+    EXPECT_GE(first_difference(), 0) << "of the stream";
+    counts.forget_stream_waits = false;
+    EXPECT_EQ(first_difference(), -1);
+}
+TEST(DeviceRun, MemoryOfTheHostIsWrittenAgainOnlyWhenItsCopyIsDone) {
+    // What Cos makes dies with its copy to the device, and what Sin makes takes its place; Atan writes over x.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"512", "128"}).node("Cos", {"x"}, {"c"}).node("Softmax", {"c"}, {"y"}).output("y").node("Sin", {"x"}, {"s"}).node("Softmax", {"s"}, {"z"}).output("z");
+    b.node("Atan", {"x"}, {"t"}).node("Softmax", {"t"}, {"u"}).output("u");
+    auto o = on_fake();
+    o.device_io = true;
+    auto engine = b.model().compile(o);
+    for (int forgotten : {-1, 0, 1}) {
+        Session s(engine);
+        FakeStream mine;
+        s.stream(&mine);
+        Tensor x = noise({512, 128});
+        const auto want = b.run({{"x", x}}, on_cpu());
+        s.bind("x", Tensor::borrow_device(Device::cuda, DType::f32, {512, 128}, x.raw()));
+        for (int run = 0; run < (forgotten < 0 ? 3 : 1); ++run) {
+            const int before = counts.waits;
+            counts.forget_wait = forgotten;
+            s.run();
+            EXPECT_EQ(std::exchange(counts.forget_wait, -1), -1);
+            EXPECT_EQ(counts.waits, before + 2) << engine.describe();  // for x; until Cos' result is copied
+            mine.run_to(mine.pushed);
+            const auto y = static_cast<const float*>(s.output("y").raw()), w = static_cast<const float*>(want[0].raw());
+            EXPECT_EQ(std::abs(y[0] - w[0]) < 1e-6f, forgotten < 0) << forgotten;
+        }
+    }
+}
+TEST(DeviceRun, WithoutHostNodesThereAreNoEvents) {
+    const int events = counts.events;
+    auto b = chain("N");
+    Session s(b.model().compile(on_fake()));
+    s.bind("x", noise({7, 16}));
+    s.run();
+    EXPECT_EQ(counts.events, events);
+    EXPECT_EQ(counts.streams, 1);
+}
+TEST(DeviceRun, FailuresAndCancellationBetweenHostNodesLeaveNothingBehind) {
+    const Counts before = counts;
+    {
+        auto b = both_ways();
+        auto engine = b.model().compile(on_fake());
+        Session s(engine);
+        for (int run = 0; run < 12; ++run) {
+            Tensor x = noise({200 + 40 * (run % 2), 128}, run);
+            s.bind("x", x);
+            int kernel = 0;
+            bool hit = false;  // not where they are replayed
+            counts.at_kernel = [&] {
+                const bool now = kernel++ == run / 2 % 3;
+                hit = hit || now;
+                if (now && run % 4 == 1) s.cancel();
+                if (now && run % 4 == 2) counts.fail_next_kernel = true;
+            };
+            const std::string e = error_of([&] { s.run(); });
+            counts.at_kernel = nullptr;
+            counts.fail_next_kernel = false;
+            if (run % 4 == 2 && hit) EXPECT_NE(e.find("failed on purpose"), std::string::npos) << e;
+            else if (run % 4 == 1 && e != "no error") EXPECT_NE(e.find("cancelled"), std::string::npos) << e;
+            else expect_as_on_cpu(s, b, x, {"y", "z"});
+        }
+    }
+    EXPECT_EQ(counts.events, before.events);
+    EXPECT_EQ(counts.streams, before.streams);
+    EXPECT_EQ(counts.held, before.held);
+}
+TEST(DeviceRun, AnotherStreamWaitsForTheRunBefore) {
+    auto b = chain("N");
+    auto o = on_fake();
+    o.device_io = true;
+    auto engine = b.model().compile(o);
+    Tensor x = noise({5, 16}), other = noise({5, 16}, 2), kept(DType::f32, {5, 8});
+    FakeStream first, second;
+    {
+        Session s(engine);
+        s.stream(&first);
+        s.bind("x", Tensor::borrow_device(Device::cuda, DType::f32, {5, 16}, x.raw()));
+        s.run();
+        first.push([&, y = s.output("y").raw()] { std::memcpy(kept.raw(), y, kept.bytes()); });
+        s.stream(&second);
+        s.bind("x", Tensor::borrow_device(Device::cuda, DType::f32, {5, 16}, other.raw()));
+        s.run();
+        second.run_to(second.pushed);
+        expect_near(Tensor::borrow(DType::f32, {5, 8}, s.output("y").raw()), b.run({{"x", other}}, on_cpu())[0]);
+        expect_near(kept, b.run({{"x", x}}, on_cpu())[0]);
+        s.run();
+        s.stream(&first);  // the session ends while its last run is under way elsewhere
+    }
+    EXPECT_TRUE(second.work.empty());
+}
 TEST(DeviceRun, DeviceMemoryInAndOutIsNeitherCopiedNorWaitedFor) {
     auto b = chain("N");
     auto o = on_fake();
@@ -418,8 +604,7 @@ TEST(DeviceRun, DeviceMemoryInAndOutIsNeitherCopiedNorWaitedFor) {
     const Tensor& y = s.output("y");
     EXPECT_EQ(y.device(), Device::cuda);
     EXPECT_NE(error_of([&] { (void)y.data<float>(); }).find("device memory"), std::string::npos);
-    for (auto& w : mine.work) w();
-    mine.work.clear();
+    mine.run_to(mine.pushed);
     expect_near(Tensor::borrow(DType::f32, y.shape(), y.raw()), b.run({{"x", x}}, on_cpu())[0]);
     s.stream(nullptr);
     EXPECT_NE(error_of([&] { b.model().compile(on_fake()).run({{"x", Tensor::borrow_device(Device::cuda, DType::f32, {5, 16}, x.raw())}}); }).find("must be in host memory"), std::string::npos);

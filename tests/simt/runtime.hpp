@@ -15,8 +15,13 @@ struct Config {
     /// warp priorities, the highest ready warp running as far as it can (the largest skew between warps, which is what
     /// shows a missing barrier), redrawn now and then.
     std::uint64_t seed = 0;
+    /// Planted faults: waits for events do nothing, the host's or the streams'.
+    bool forget_host_waits = false, forget_stream_waits = false;
 };
 extern Config config;
+
+/// Pieces of work that lie on streams and are not done.
+std::size_t pending();
 
 /// What the executable was built to find besides divergence and deadlock: nothing, what AddressSanitizer and
 /// UndefinedBehaviorSanitizer find (they end the process), or races and bounds by the checker of race.cpp.

@@ -1,7 +1,7 @@
 // The twin of the runtime's streams, asynchronous copies and graphs. On a stream other than the null one nothing happens before
-// something waits: then the streams' work is done in a random legal order, as late as CUDA would allow. A host that reads too
-// early, or reuses memory that a copy to the host still writes, sees it. What a copy from pageable memory reads is taken at the
-// call, as CUDA stages it; from page-locked memory when the copy is done.
+// something waits: then the streams' work is done in a random legal order, as late as CUDA would allow, until what is waited for is
+// done. A host that reads too early, or reuses memory that a copy to the host still writes, sees it, and so does a stream that follows
+// no event. What a copy from pageable memory reads is taken at the call, as CUDA stages it; from page-locked memory when the copy is done.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -20,8 +21,22 @@
 namespace {
 
 using Work = std::function<cudaError_t()>;
+struct Stream;
+/// A mark in the host's time too: the emulator has no time of its own.
+struct Event {
+    std::uint64_t recorded = 0, done = 0;  // how often
+    double at = 0;                         // milliseconds, of the last time
+    Stream* stream = nullptr;              // of the last recording
+};
+using SharedEvent = std::shared_ptr<Event>;  // work under way outlives cudaEventDestroy
+struct Item {
+    Work run;
+    SharedEvent event = {};  // that it waits for, as recorded the `recorded`th time
+    std::uint64_t recorded = 0;
+    bool ready() const { return !event || event->done >= recorded; }
+};
 struct Stream {
-    std::deque<Work> work;
+    std::deque<Item> work;
     std::vector<Work>* capture = nullptr;
     cudaError_t error = cudaSuccess;  // of work that nobody has waited for yet
 };
@@ -57,33 +72,55 @@ cudaError_t enqueue(cudaStream_t stream, Work w) {
     auto* s = reinterpret_cast<Stream*>(stream);
     if (!s) return w();
     if (s->capture) s->capture->push_back(std::move(w));
-    else s->work.push_back(std::move(w));
+    else s->work.push_back({std::move(w)});
     return cudaSuccess;
 }
 void step(Stream& s) {
-    Work w = std::move(s.work.front());
+    Work w = std::move(s.work.front().run);
     s.work.pop_front();
     if (cudaError_t e = w(); e != cudaSuccess && s.error == cudaSuccess) s.error = e;
 }
-cudaError_t drain(Stream* until) {
+bool idle() {
+    auto& all = runtime().streams;
+    return std::all_of(all.begin(), all.end(), [](Stream* s) { return s->work.empty(); });
+}
+/// Lets streams work until `done`; what went wrong on `of`, or anywhere.
+template <class F>
+cudaError_t work_until(F&& done, Stream* of) {
     std::lock_guard l(runtime().lock);
     auto& all = runtime().streams;
-    auto unfinished = [&] { return until ? !until->work.empty() : std::any_of(all.begin(), all.end(), [](Stream* s) { return !s->work.empty(); }); };
-    while (unfinished()) {
+    while (!done()) {
         std::vector<Stream*> ready;
         for (Stream* s : all)
-            if (!s->work.empty()) ready.push_back(s);
+            if (!s->work.empty() && s->work.front().ready()) ready.push_back(s);
+        if (ready.empty()) return cudaErrorUnknown;  // streams that wait for each other
         step(*ready[draw(ready.size())]);
     }
-    if (std::all_of(all.begin(), all.end(), [](Stream* s) { return s->work.empty(); })) runtime().late_reads.clear();
-    cudaError_t e = simt::faulted() ? cudaErrorLaunchFailure : cudaSuccess;
-    if (until) e = until->error != cudaSuccess ? until->error : e;
-    return e;
+    if (idle()) runtime().late_reads.clear();
+    if (of && std::find(all.begin(), all.end(), of) != all.end() && of->error != cudaSuccess) return of->error;
+    return simt::faulted() ? cudaErrorLaunchFailure : cudaSuccess;
 }
+cudaError_t drain(Stream* until) {
+    return work_until([=] { return until ? until->work.empty() : idle(); }, until);
+}
+/// A copy has read what the host may write again.
+void forget_read(const void* from, std::size_t n) {
+    auto& late = runtime().late_reads;
+    auto it = std::find(late.begin(), late.end(), std::make_pair(static_cast<const char*>(from), n));
+    if (it != late.end()) late.erase(it);
+}
+SharedEvent& event_of(cudaEvent_t e) { return *reinterpret_cast<SharedEvent*>(e); }
 
 }  // namespace
 
 namespace simt {
+
+std::size_t pending() {
+    std::lock_guard l(runtime().lock);
+    std::size_t n = 0;
+    for (Stream* s : runtime().streams) n += s->work.size();
+    return n;
+}
 
 cudaError_t submit(cudaStream_t stream, const Launch& l) {
     if (!stream) return run(l);
@@ -129,7 +166,11 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind
     auto* t = static_cast<const char*>(to);
     if (kind == cudaMemcpyDeviceToHost && s && std::none_of(late.begin(), late.end(), [&](auto& r) { return r.first < t + n && t < r.first + r.second; }))
         std::memset(to, 0xFF, n);  // not there before the stream is waited for
-    return enqueue(s, [=] { return std::memcpy(to, from, n), cudaSuccess; });
+    return enqueue(s, [=] {
+        std::memcpy(to, from, n);
+        if (kind == cudaMemcpyHostToDevice) forget_read(from, n);
+        return cudaSuccess;
+    });
 }
 // For cuDNN's twin, which takes it from the program.
 __attribute__((visibility("default"))) cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t f, void* data) {
@@ -172,19 +213,35 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
     });
 }
 
-// Events are marks in the host's time: the emulator has no time of its own.
-cudaError_t cudaEventCreate(cudaEvent_t* e) { return *e = reinterpret_cast<cudaEvent_t>(new double(0)), cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-    return enqueue(s, [e] {
-        *reinterpret_cast<double*>(e) = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = reinterpret_cast<cudaEvent_t>(new SharedEvent(new Event)), cudaSuccess; }
+cudaError_t cudaEventCreate(cudaEvent_t* e) { return cudaEventCreateWithFlags(e, 0); }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t s) {
+    std::lock_guard l(runtime().lock);
+    SharedEvent e = event_of(event);
+    e->stream = reinterpret_cast<Stream*>(s);
+    return enqueue(s, [e, n = ++e->recorded] {
+        e->done = n;
+        e->at = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
         return cudaSuccess;
     });
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return drain(nullptr); }
-cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
-    return *ms = static_cast<float>(*reinterpret_cast<double*>(b) - *reinterpret_cast<double*>(a)), cudaSuccess;
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (simt::config.forget_host_waits) return cudaSuccess;
+    const SharedEvent e = event_of(event);
+    return work_until([&, n = e->recorded] { return e->done >= n; }, e->stream);
 }
-cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete reinterpret_cast<double*>(e), cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    std::lock_guard l(runtime().lock);
+    auto* s = reinterpret_cast<Stream*>(stream);
+    if (s && s->capture) return cudaErrorStreamCaptureUnsupported;
+    const SharedEvent e = event_of(event);
+    if (simt::config.forget_stream_waits) return cudaSuccess;
+    if (!s) return work_until([&, n = e->recorded] { return e->done >= n; }, e->stream);
+    s->work.push_back({[] { return cudaSuccess; }, e, e->recorded});
+    return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) { return *ms = static_cast<float>(event_of(b)->at - event_of(a)->at), cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete reinterpret_cast<SharedEvent*>(e), cudaSuccess; }
 
 // The device: one, of the architecture that kernels are checked for.
 cudaError_t cudaGetDevice(int* d) { return *d = current, cudaSuccess; }

@@ -71,6 +71,12 @@ struct PlanStep {
     std::vector<std::string> accepted;  ///< when tuning: kernels to choose from
     Device device = Device::cpu;
     Transfer transfer = Transfer::none;
+    bool on_host = false;      ///< with a device: reads or writes memory of the host when its turn comes
+    bool marked = false;       ///< a copy between memories that a later step may have to wait for
+    int reads_copy = -1;       ///< the last copy to the host (a step) whose result this step reads there
+    /// A copy to the device that may run beside what was enqueued before it: its result's memory is its own from this step on, for the host
+    /// has waited for all that was enqueued earlier. -1: it takes its turn in the stream.
+    int beside = -1;
     std::unique_ptr<DeviceWeights> weights;
     std::size_t packings = 0;  ///< weights packed when the kernel was made
     bool stored = false;       ///< the kernel's packed weights are in the store: sources that it does not read need not be kept

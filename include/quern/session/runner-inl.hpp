@@ -48,7 +48,10 @@ QUERN_INLINE void RunShared::account(std::size_t before, std::size_t after) {
     memory_used = memory_used - before + after;
 }
 
-QUERN_INLINE Runner::~Runner() = default;
+QUERN_INLINE Runner::~Runner() {
+    for (void* e : events_)
+        if (e) plan_->device->destroy_event(e);
+}
 QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared, std::vector<char> given) : plan_(std::move(plan)), shared_(shared) {
     const Plan& p = *plan_;
     int at = 0;
@@ -76,6 +79,7 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
             if (st.in[i] >= 0 && takes_[s] != static_cast<int>(i)) io_of_[p.values[st.in[i]].root].push_back(at + static_cast<int>(i));
         at += static_cast<int>(st.in.size() + st.out.size());
         if (st.control) controls_[s] = make_control(p, st, shared);
+        if (st.beside >= 0) born_[st.beside].push_back(st.out[0]);
     }
     io_at_.push_back(at);
     for (std::size_t i = 0; i < p.segments.size(); ++i)
@@ -89,6 +93,7 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
         if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));
     for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(p.device.get(), i < p.segments.size() ? Device::cpu : Device::cuda);
     adopted_.resize(p.values.size());
+    if (p.device) events_.assign(p.steps.size(), nullptr);
     block_of_.assign(p.values.size(), -1);
     scratch_of_.assign(p.steps.size(), -1);
 }
@@ -113,7 +118,7 @@ QUERN_INLINE void Runner::init_frame(Frame& f) {
     f.contents.resize(p.values.size());
     f.io.assign(io_at_.back(), View{});
     f.steps.resize(p.steps.size());
-    for (auto& s : f.steps) s.key.clear(), s.late_dims.clear(), s.now.clear();
+    for (auto& s : f.steps) s.key.clear(), s.late_dims.clear(), s.now.clear(), s.after = {-1, -1};
     f.placed = 0;
     f.recordings.clear();
     for (std::size_t v = 0; v < p.values.size(); ++v) {
@@ -272,7 +277,7 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
         for (int v : st.out)
             if (v >= 0) {
                 adopted_[v] = 0;
-                if (p.values[v].made == s) block_of_[v] = -1;
+                if (p.values[v].made == s && st.beside < 0) block_of_[v] = -1;
             }
         scratch_of_[s] = -1;
         int adopted_from = -1;
@@ -284,7 +289,7 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
         }
         for (std::size_t o = 0; o < st.out.size(); ++o) {
             int v = st.out[o];
-            if (v < 0 || p.values[v].home != PlanValue::Home::arena || p.values[v].device != device || p.values[v].made != s) continue;
+            if (v < 0 || p.values[v].home != PlanValue::Home::arena || p.values[v].device != device || p.values[v].made != s || st.beside >= 0) continue;
             f.segment_of[v] = segment;
             if (p.values[v].dtype == DType::string) continue;
             std::size_t n = bytes_of(v);
@@ -317,6 +322,36 @@ QUERN_INLINE void Runner::allocate(int segment, int begin, int end, Device devic
         for (int v : born_[s])
             if (p.values[v].device == device) f.offset[v] = layout_.offset(block_of_[v]);
         if (scratch_of_[s] >= 0) f.steps[s].scratch = layout_.offset(scratch_of_[s]);
+    }
+    if (p.device && device == Device::cpu) find_hazards(segment, begin, end);
+}
+/// Steps of the host write where copies still read or write: for each the last copy of which it has to wait.
+QUERN_INLINE void Runner::find_hazards(int segment, int begin, int end) {
+    const Plan& p = *plan_;
+    Frame& f = *frame_;
+    flying_.clear();
+    auto here = [&](int root) { return p.values[root].home == PlanValue::Home::arena && p.values[root].device == Device::cpu && p.values[root].dtype != DType::string && f.segment_of[root] == segment; };
+    for (int s = begin; s < end; ++s) {
+        const PlanStep& st = p.steps[s];
+        if (st.transfer == Transfer::to_device || st.transfer == Transfer::to_host) {
+            const int root = p.values[st.transfer == Transfer::to_device ? st.in[0] : st.out[0]].root;
+            if (here(root)) flying_.push_back({s, f.offset[root], f.offset[root] + bytes_of(root)});
+        }
+        if (!st.on_host) continue;
+        std::array<int, 2>& after = f.steps[s].after = {-1, -1};
+        auto writes = [&](std::size_t at, std::size_t n) {
+            for (const Flight& c : flying_)
+                if (c.at < at + n && at < c.end) after[lane_of(c.step)] = std::max(after[lane_of(c.step)], c.step);
+        };
+        auto landed = [&](int in_turn_to, int overtaking_to) {
+            std::erase_if(flying_, [&](const Flight& c) { return c.step <= in_turn_to || (lane_of(c.step) == overtaking && c.step <= overtaking_to); });
+        };
+        landed(st.reads_copy, -1);
+        if (st.device != Device::cpu || st.transfer != Transfer::none) continue;
+        for (int v : st.out)
+            if (v >= 0 && here(p.values[v].root)) writes(f.offset[p.values[v].root], bytes_of(p.values[v].root));
+        if (scratch_of_[s] >= 0) writes(f.steps[s].scratch, f.steps[s].booking.scratch);
+        landed(after[in_turn], after[overtaking]);
     }
 }
 
@@ -579,18 +614,7 @@ QUERN_INLINE void Runner::execute(int step) {
             if (int v = st.out[o]; v >= 0 && f.views[v].data != out[o].data) repoint(v, out[o].data);
         return;
     }
-    if (st.transfer != Transfer::none) {
-        const View &from = in_views(step)[0], &to = out_views(step)[0];
-        const std::size_t n = to.present() ? storage_bytes(to.dtype, to.count()) : 0;
-        if (n && st.transfer == Transfer::to_device) {
-            plan_->device->to_device(to.data, from.data, n, shared_.stream);
-            // The copy still reads the arena's memory, which a later step on the host may write.
-            if (plan_->values[plan_->values[st.in[0]].root].home == PlanValue::Home::arena) shared_.unread = true;
-        }
-        if (n && st.transfer == Transfer::on_device) plan_->device->copy(to.data, from.data, n, shared_.stream);
-        if (n && st.transfer == Transfer::to_host) plan_->device->to_host(to.data, from.data, n, shared_.stream), shared_.unread = true;
-        return;
-    }
+    if (st.transfer != Transfer::none) return transfer(step);
     const Kernel* k = kernel_of(step);
     if (!k) return;
     if (k->refers) {
@@ -640,21 +664,48 @@ QUERN_INLINE void Runner::count_box(int v) {
     box_bytes_[v] = n;
 }
 
+/// Enqueues a copy. One that overtakes has a stream of its own, for which the device's work waits from here on.
+QUERN_INLINE void Runner::transfer(int step) {
+    const PlanStep& st = plan_->steps[step];
+    DeviceApi& api = *plan_->device;
+    const View &from = in_views(step)[0], &to = out_views(step)[0];
+    const std::size_t n = to.present() ? storage_bytes(to.dtype, to.count()) : 0;
+    if (!n) return;
+    if (st.transfer == Transfer::on_device) return api.copy(to.data, from.data, n, shared_.stream);
+    void* stream = shared_.stream;
+    if (lane_of(step) == overtaking) {
+        if (stale_) settle();  // the memory that it writes was in use in the run before
+        if (!shared_.copy_stream) shared_.copy_stream = api.make_stream();
+        stream = shared_.copy_stream;
+    }
+    const bool event = st.marked || lane_of(step) == overtaking;
+    if (event && !events_[step]) events_[step] = api.make_event();
+    const auto home = plan_->values[plan_->values[st.in[0]].root].home;
+    shared_.unread = shared_.unread || st.transfer == Transfer::to_host || home == PlanValue::Home::arena || home == PlanValue::Home::input;
+    if (st.transfer == Transfer::to_device) api.to_device(to.data, from.data, n, stream);
+    else api.to_host(to.data, from.data, n, stream);
+    if (event) api.record(events_[step], stream);
+    if (lane_of(step) == overtaking) api.follow(shared_.stream, events_[step]);
+}
+
 QUERN_INLINE void Runner::settle() {
+    stale_ = false;
     if (!shared_.unread) return;
     plan_->device->synchronize(shared_.stream);
     shared_.unread = false;
 }
-
-/// Reads or writes memory of the host's steps while it is enqueued.
-QUERN_INLINE bool Runner::uses_host_memory(int step) const {
-    const PlanStep& st = plan_->steps[step];
-    const Kernel* k = kernel_of(step);
-    if (st.transfer != Transfer::none) return false;
-    if (st.device == Device::cpu) return k || st.late;
-    for (std::size_t i = 0; k && i < st.in.size() && i < 32; ++i)
-        if (st.in[i] >= 0 && (k->host_in >> i & 1u) && plan_->values[plan_->values[st.in[i]].root].home == PlanValue::Home::arena) return true;
-    return false;
+/// Waits for the copies whose results step `s` reads, or whose memory it writes.
+QUERN_INLINE void Runner::before_host(int s) {
+    if (stale_) settle();
+    const std::array<int, 2>& after = frame_->steps[s].after;
+    wait_for(in_turn, std::max(plan_->steps[s].reads_copy, after[in_turn]));
+    wait_for(overtaking, after[overtaking]);
+}
+QUERN_INLINE void Runner::wait_for(Lane lane, int step) {
+    if (step <= passed_[lane]) return;
+    if (events_[step]) plan_->device->wait(events_[step]);
+    passed_[lane] = step;
+    if (lane == in_turn) passed_[overtaking] = std::max(passed_[overtaking], step);  // the stream waits for those that overtake
 }
 QUERN_INLINE void Runner::run_step(int s) {
     const Plan& p = *plan_;
@@ -663,7 +714,7 @@ QUERN_INLINE void Runner::run_step(int s) {
     check_run(&shared_.cancelled, shared_.deadline);
     auto start = shared_.profile ? now() : std::chrono::steady_clock::time_point();
     const std::size_t listed = shared_.times->size();
-    if (shared_.unread && uses_host_memory(s)) settle();
+    if (p.steps[s].on_host) before_host(s);
     if (p.steps[s].late) {
         late(s);
         if (f.placed != generation_) place();
@@ -707,6 +758,8 @@ QUERN_INLINE void Runner::run(std::span<const View> inputs) {
     bind(inputs);
     const Plan& p = *plan_;
     Frame& f = *frame_;
+    passed_ = {-1, -1};
+    stale_ = shared_.unread && p.depth == 0;  // subgraphs end with settle()
     if (!f.resolved[0] && (p.steps.empty() || !p.steps[0].late)) resolve(0);
     else if (!f.resolved[0]) evaluate_dims(0, 0, 0);
     if (f.placed != generation_) place();

@@ -1,5 +1,6 @@
 // The run loop: a plan's sizes resolved for concrete shapes, its memory, its steps.
 #pragma once
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -56,6 +57,7 @@ struct RunShared {
     std::chrono::steady_clock::time_point profile_start;
     std::vector<StepTime>* times = nullptr;
     void* stream = nullptr;       ///< of the device, for all runners of the session
+    void* copy_stream = nullptr;  ///< of copies to the device that overtake what was enqueued before them; made when first needed
     bool device_graphs = true;
     bool unread = false;          ///< copies to or from memory of the host's steps are under way
     /// Counts `after` bytes where there were `before`; raises out_of_memory where memory_limit forbids it.
@@ -67,6 +69,7 @@ struct Frame {
     struct Step {
         Booking booking;
         std::size_t scratch = 0;            // offset in the segment's arena
+        std::array<int, 2> after = {-1, -1};  // by Lane: the last copy that uses memory which the step writes
         std::shared_ptr<Kernel> kernel;      // late choice; or nothing
         std::vector<int> ranks;              // of the inputs that it was chosen for
         std::vector<std::int64_t> key;       // shapes and contents that late inference last saw
@@ -126,7 +129,12 @@ private:
     void allocate(int segment, int begin, int end, Device device);
     std::size_t arena_of(int segment, Device device) const { return static_cast<std::size_t>(segment) + (device == Device::cpu ? 0 : plan_->segments.size()); }
     void run_step(int step);
-    bool uses_host_memory(int step) const;
+    enum Lane { in_turn, overtaking };  // of copies: the stream, the stream of those that run beside it
+    Lane lane_of(int step) const { return plan_->steps[step].beside < 0 ? in_turn : overtaking; }
+    void find_hazards(int segment, int begin, int end);
+    void before_host(int step);
+    void wait_for(Lane lane, int step);
+    void transfer(int step);
     bool run_recorded(int region);
     void book(int begin, int end);
     void place();
@@ -164,6 +172,11 @@ private:
     std::vector<std::vector<int>> dying_;  // by step: roots whose last use it is
     std::vector<std::vector<int>> born_;   // by step: roots of which it makes the first columns
     std::vector<char> adopted_;            // by root: its memory went over to an output
+    std::vector<void*> events_;            // by step: behind a copy between memories
+    std::array<int, 2> passed_ = {-1, -1};  // by Lane: copies up to this step are done
+    bool stale_ = false;                    // work of the run before may be under way
+    struct Flight { int step; std::size_t at, end; };
+    std::vector<Flight> flying_;           // find_hazards: copies that nothing has waited for, and the memory of the host that they use
 };
 
 QUERN_END

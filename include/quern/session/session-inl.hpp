@@ -64,6 +64,7 @@ struct Session::Impl {
     std::vector<StepTime> times;
     bool ran = false;
     void* own_stream = nullptr;
+    void* ran_on = nullptr;  // the stream of the last run
 
     explicit Impl(std::shared_ptr<const Engine::Impl> e)
         : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get(), &shared.cancelled), runner(engine->plan, (init(), shared)) {
@@ -80,8 +81,14 @@ struct Session::Impl {
     ~Impl() {
         DeviceApi* api = runner.plan().device.get();
         if (!api) return;
-        (void)guarded([&] { api->synchronize(shared.stream); });
+        drain(*api);
+        api->destroy_stream(shared.copy_stream);
         api->destroy_stream(own_stream);
+    }
+    /// Nothing is under way any more, whatever went wrong.
+    void drain(DeviceApi& api) {
+        for (void* s : {shared.copy_stream, ran_on})
+            if (s) (void)guarded([&] { api.synchronize(s); });
     }
     void init() {
         shared.workers = &workers;
@@ -501,10 +508,12 @@ QUERN_INLINE void Session::Impl::run_plan() {
     if (!api) return runner.run(views);
     const int before = api->enter();
     auto done = guarded([&] {
+        if (ran_on && ran_on != shared.stream) api->synchronize(ran_on);  // the session's memory is in use there
+        ran_on = shared.stream;
         runner.run(views);
         if (!engine->device_io) api->synchronize(shared.stream);
     });
-    if (!done) (void)guarded([&] { api->synchronize(shared.stream); });  // what was enqueued reads the caller's memory
+    if (!done) drain(*api);  // what was enqueued reads the caller's memory
     if (!done || !engine->device_io) shared.unread = false;
     api->leave(before);
     if (!done) raise(done.error());
