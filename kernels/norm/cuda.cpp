@@ -11,12 +11,13 @@ namespace norm {
 
 class CudaKernel final : public Kernel {
 public:
-    explicit CudaKernel(const Problem& p) : p_(p) { inplace = 1; }
-    const char* name() const noexcept override { return p_.grouped ? "norm_group.cuda" : "norm_layer.cuda"; }
+    explicit CudaKernel(const Problem& p) : p_(p) { inplace = p.skip ? 3 : 1; }
+    const char* name() const noexcept override { return p_.grouped ? "norm_group.cuda" : p_.skip ? "norm_skip.cuda" : "norm_layer.cuda"; }
     void run(const Call& c) const override {
         const View& x = c.in[0];
         const auto given = [&](std::size_t i) { return c.in.size() > i && c.in[i].present(); };
         const auto wanted = [&](std::size_t o) { return c.out.size() > o && c.out[o].present() ? c.out[o].out<float>() : nullptr; };
+        const std::size_t first = p_.skip ? 2 : 1;  // of the parameters
         CudaRows a;
         a.type = p_.dtype;
         if (p_.grouped) {
@@ -35,12 +36,17 @@ public:
         } else {
             a.rows = x.count(0, p_.axis);
             a.n = x.count(p_.axis, x.rank);
-            for (std::size_t i = 1; i < 3; ++i)
+            for (std::size_t i = first; i < first + 2; ++i)
                 if (given(i) && c.in[i].count() != a.n) raise(ErrorCode::shape_mismatch, "a parameter is not one row");
         }
         a.x = x.data;
-        a.scale = given(1) ? c.in[1].data : nullptr;
-        a.bias = given(2) ? c.in[2].data : nullptr;
+        if (p_.skip) {
+            if (c.in[1].count() != x.count()) raise(ErrorCode::shape_mismatch, "what is added has " + std::to_string(c.in[1].count()) + " elements; accepted: " + std::to_string(x.count()));
+            a.add = c.in[1].data;
+            a.sum = c.out.size() > 3 && c.out[3].present() ? c.out[3].data : nullptr;
+        }
+        a.scale = given(first) ? c.in[first].data : nullptr;
+        a.bias = given(first + 1) ? c.in[first + 1].data : nullptr;
         a.y = c.out[0].data;
         a.mean = wanted(1);
         a.inverse = wanted(2);

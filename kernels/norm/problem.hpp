@@ -7,10 +7,12 @@
 QUERN_BEGIN
 namespace norm {
 
-/// in: X, scale, optional bias; out: Y, optional mean and 1 / deviation.
+/// in: X, scale, optional bias; out: Y, optional mean and 1 / deviation. `skip`: in: X, skip of X's shape, scale, optional bias; what is
+/// normalized is X + skip, optional output 3.
 struct Problem {
     DType dtype = DType::f32;
     bool rms = false;
+    bool skip = false;
     bool grouped = false;        ///< rows are groups of channels of [N, C, d...]
     int axis = 0;                ///< else rows are the dimensions from here on
     std::int64_t groups = 0;     ///< 0: each channel is one

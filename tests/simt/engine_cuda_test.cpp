@@ -300,6 +300,97 @@ TEST_F(CudaEngine, HalfTypesStayNarrow) {
         }
     }
 }
+// A sum that no product makes, and a normalization of its rows: one kernel, which also stores the sum where somebody else reads it.
+TEST_F(CudaEngine, SumsAreMadeByTheNormalizationBehindThem) {
+    for (DType t : {DType::f32, DType::f16})
+        for (bool rms : {false, true})
+            for (bool read_again : {false, true})
+                for (std::int64_t n : {32, 1200}) {
+                    SCOPED_TRACE(::testing::Message() << dtype_name(t) << (rms ? " rms" : "") << (read_again ? " sum read" : "") << n);
+                    const auto value = [&](Shape s, int seed) {
+                        Tensor v = noise(std::move(s), seed);
+                        return t == DType::f32 ? v : as(v, t);
+                    };
+                    const std::string width = std::to_string(n);
+                    ModelBuilder b(23);
+                    b.input("x", t, {"N", "3", width}).input("z", t, {"N", "3", width}).constant("g", value({n}, 2)).constant("h", value({n}, 3));
+                    b.node("Softmax", {"x"}, {"a"}).node("Add", {"a", "z"}, {"s"});
+                    if (rms) b.node("RMSNormalization", {"s", "g"}, {"l"});
+                    else b.node("LayerNormalization", {"s", "g", "h"}, {"l"});
+                    b.node("Softmax", {"l"}, {"y"}).output("y");
+                    if (read_again) b.node("Softmax", {"s"}, {"w"}).output("w");
+                    Engine engine = b.model().compile(cuda_strict());
+                    EXPECT_EQ(steps_of(engine, "norm_skip.cuda"), 1) << engine.describe();
+                    EXPECT_EQ(steps_of(engine, "elementwise.cuda"), 0) << engine.describe();
+                    Session s(engine);
+                    for (std::int64_t rows : {4, 1}) {
+                        const std::vector<NamedTensor> in{{"x", value({rows, 3, n}, 5)}, {"z", value({rows, 3, n}, 6)}};
+                        for (const auto& [name, v] : in) s.bind(name, v);
+                        s.run();
+                        const auto want = b.run(in, cpu());
+                        for (std::size_t o = 0; o < want.size(); ++o) {
+                            const Tensor got = s.output(o ? "w" : "y");
+                            if (t == DType::f32) expect_same(got, want[o]);
+                            else expect_near(wide(got), wide(want[o]), 4e-3, 1e-3);
+                        }
+                    }
+                }
+}
+TEST_F(CudaEngine, OtherSumsStayWhereTheyAre) {
+    const auto steps = [](ModelBuilder& b, const std::vector<NamedTensor>& in) {
+        Engine engine = b.model().compile(cuda_strict());
+        auto got = engine.run(in);
+        auto want = b.run(in, cpu());
+        for (std::size_t o = 0; o < want.size(); ++o) expect_same(got[o].second, want[o]);
+        return steps_of(engine, "norm_skip.cuda");
+    };
+    const Tensor x = noise({4, 3, 32}, 1), z = noise({3, 32}, 2), full = noise({4, 3, 32}, 3), row = noise({32}, 4);
+    {
+        ModelBuilder b;  // broadcast
+        b.input("x", DType::f32, {"N", "3", "32"}).input("z", DType::f32, {"3", "32"}).constant("g", row);
+        b.node("Add", {"x", "z"}, {"s"}).node("LayerNormalization", {"s", "g"}, {"y"}).output("y");
+        EXPECT_EQ(steps(b, {{"x", x}, {"z", z}}), 0);
+    }
+    {
+        ModelBuilder b;  // a product adds it
+        b.input("x", DType::f32, {"N", "3", "32"}).input("z", DType::f32, {"N", "3", "32"}).constant("g", row).constant("w", noise({32, 32}, 5));
+        b.node("MatMul", {"x", "w"}, {"p"}).node("Add", {"p", "z"}, {"s"}).node("LayerNormalization", {"s", "g"}, {"y"}).output("y");
+        EXPECT_EQ(steps(b, {{"x", x}, {"z", full}}), 0);
+    }
+    {
+        ModelBuilder b;  // part of a program
+        b.input("x", DType::f32, {"N", "3", "32"}).input("z", DType::f32, {"N", "3", "32"}).constant("g", row);
+        b.node("Exp", {"x"}, {"e"}).node("Add", {"e", "z"}, {"s"}).node("LayerNormalization", {"s", "g"}, {"y"}).output("y");
+        EXPECT_EQ(steps(b, {{"x", x}, {"z", full}}), 0);
+    }
+    {
+        ModelBuilder b;  // parameters that follow from the sum
+        b.input("x", DType::f32, {"N", "3", "32"}).input("z", DType::f32, {"N", "3", "32"}).constant("axes", ints({2}, {0, 1}));
+        b.node("Add", {"x", "z"}, {"s"}).node("ReduceMax", {"s", "axes"}, {"g"}, {onnx::attribute_i("keepdims", 0)}).node("LayerNormalization", {"s", "g"}, {"y"}).output("y");
+        EXPECT_EQ(steps(b, {{"x", x}, {"z", full}}), 0);
+    }
+    {
+        ModelBuilder b;  // the same value twice, two normalizations of one sum, which is an output too
+        b.input("x", DType::f32, {"N", "3", "32"}).constant("g", row).constant("h", noise({32}, 7));
+        b.node("Softmax", {"x"}, {"a"}).node("Add", {"a", "a"}, {"s"}).node("LayerNormalization", {"s", "g"}, {"y"}).node("LayerNormalization", {"s", "h"}, {"w"}).output("y").output("w").output("s");
+        EXPECT_EQ(steps(b, {{"x", x}}), 1);
+    }
+}
+TEST_F(CudaEngine, SkipLayerNormalizationIsOneKernel) {
+    for (const char* op : {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}) {
+        ModelBuilder b;
+        b.domain("com.microsoft", 1);
+        b.input("x", DType::f32, {"B", "S", "32"}).input("z", DType::f32, {"B", "S", "32"}).constant("g", noise({32}, 2));
+        b.node(op, {"x", "z", "g"}, {"y", "", "", "s"}, {}, "com.microsoft").output("y").output("s");
+        Engine engine = b.model().compile(cuda_strict());
+        EXPECT_EQ(steps_of(engine, "norm_skip.cuda"), 1) << engine.describe();
+        EXPECT_EQ(steps_of(engine, "elementwise.cuda"), 0) << engine.describe();
+        const std::vector<NamedTensor> in{{"x", noise({2, 5, 32}, 5)}, {"z", noise({2, 5, 32}, 6)}};
+        auto got = engine.run(in);
+        auto want = b.run(in, cpu());
+        for (std::size_t o = 0; o < 2; ++o) expect_same(got[o].second, want[o]);
+    }
+}
 // Weights that are packed when the kernel is made, at each run (an input), or taken as they are; f32 and half types without a cast.
 TEST_F(CudaEngine, ConvolutionsOfEachTypeAndOrderOfWeights) {
     for (DType t : {DType::f32, DType::f16, DType::bf16})

@@ -95,6 +95,12 @@ TEST_F(Traffic, RowsAndElements) {
     norm::CudaRows l;
     l.x = x.data(), l.scale = s.data(), l.bias = b.data(), l.y = y.data(), l.rows = 16, l.n = 512;
     row("layer normalization 16 x 512", (2 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
+    // x, what is added, the sum and the result, each once; the parameters for each row.
+    DeviceBuffer<float> sum(n);
+    l.add = z.data();
+    row("sum and layer normalization 16 x 512", (3 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
+    l.sum = sum.data();
+    row("sum, stored too, and layer norm. 16 x 512", (4 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
     row("softmax 16 x 512", 2 * n * 4, 1,
         [&] { return softmax::cuda_rows(DType::f32, x.data(), y.data(), 16, 512, false, nullptr); });
     row("sum of rows 16 x 512", (n + 16) * 4, 1,

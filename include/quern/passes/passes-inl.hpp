@@ -15,6 +15,7 @@
 #include "program-inl.hpp"
 #include "promote-inl.hpp"
 #include "quantized-inl.hpp"
+#include "skip-inl.hpp"
 
 QUERN_BEGIN
 
@@ -122,6 +123,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"place", passes_detail::place, false, true},
         {"narrow", passes_detail::narrow, false, false},
         {"programs", passes_detail::programs, false, false},
+        {"skips", passes_detail::skip_norms, false, false},
     };
     return list;
 }
