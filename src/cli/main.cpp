@@ -91,7 +91,7 @@ void add_commands(CLI::App& app, Args& a, int (*&chosen)(const Args&)) {
     auto* json = inspect->add_flag("--json", a.json, "The graph as JSON");
     inspect->add_flag("--dot", a.dot, "The graph for Graphviz")->excludes(json);
     inspect->add_option("--save", a.save, "Writes the graph of the stage as an ONNX file")->type_name("FILE");
-    inspect->add_flag("--profile", a.profile, "Runs the model and prints the time of each node");
+    inspect->add_flag("--profile", a.profile, "Runs the model and prints the time of each node in the quickest of five runs");
     inspect->add_option("--trace", a.trace, "As --profile, and writes Chrome trace JSON")->type_name("FILE");
     inspect->callback([&] { chosen = cli::inspect; });
 
