@@ -99,7 +99,7 @@ private:
     bool inverse_, onesided_;
 };
 
-/// Inputs signal[B, L, 1 or 2], frame_step, window (optional), frame_length (optional) -> [B, frames, bins, 2].
+/// Inputs signal[B, L, 1 or 2] or [B, L] (real), frame_step, window (optional), frame_length (optional) -> [B, frames, bins, 2].
 class Stft final : public Kernel {
 public:
     const char* name() const noexcept override { return "stft.portable"; }
@@ -107,7 +107,8 @@ public:
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
         const bool windowed = call.in.size() > 2 && call.in[2].present();
-        const std::int64_t step = scalar(call.in[1]), length = x.dims[1], parts = x.dims[2], frames = y.dims[1], bins = y.dims[2];
+        const std::int64_t step = scalar(call.in[1]), length = x.dims[1], parts = x.rank == 2 ? 1 : x.dims[2], frames = y.dims[1], bins = y.dims[2];
+        if (parts != 1 && parts != 2) raise(ErrorCode::shape_mismatch, "the signal's last dimension is " + std::to_string(parts) + "; accepted: 1 (real), 2 (complex)");
         std::int64_t n = windowed ? call.in[2].count() : length;
         if (call.in.size() > 3 && call.in[3].present()) n = scalar(call.in[3]);
         if (step < 1 || n < 1 || n > length || (windowed && call.in[2].count() != n) || frames > (length - n) / step + 1 || bins > n)

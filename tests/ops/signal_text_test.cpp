@@ -134,6 +134,17 @@ TEST(Dft, EveryLengthAgainstTheDefinition) {
             for (std::size_t k = 0; k < x.size(); ++k) EXPECT_LT(std::abs(x[k] - want[k]), 1e-10) << n;
         }
 }
+TEST(Stft, SignalsWithoutALastDimensionAreReal) {
+    Tensor two = wave({2, 40}), three = wave({2, 40, 1}), step = ints({}, {5}), window = floats({16}, std::vector<float>(16, 0.5f));
+    Tensor want = run_op("STFT", {three, step, window}, {}, 17)[0];
+    EXPECT_EQ(want.shape(), (quern::Shape{2, 5, 9, 2}));
+    Tensor got = run_op("STFT", {two, step, window}, {}, 17)[0];
+    ASSERT_EQ(got.shape(), want.shape());
+    EXPECT_EQ(std::memcmp(got.raw(), want.raw(), want.bytes()), 0);
+    EXPECT_EQ(run_op("STFT", {two, step, window}, {attribute_i("onesided", 0)}, 17)[0].shape(), (quern::Shape{2, 5, 16, 2}));
+    EXPECT_THROW(run_op("STFT", {wave({40}), step, window}, {}, 17), quern::Error);
+    EXPECT_THROW(run_op("STFT", {wave({2, 40, 3}), step, window}, {}, 17), quern::Error);
+}
 TEST(Regex, FullMatchesInLinearTime) {
     using quern::text::Regex;
     struct Case { const char* pattern; const char* text; bool match; };

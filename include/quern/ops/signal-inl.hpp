@@ -64,10 +64,12 @@ QUERN_INLINE Lowered lower_dft(const LowerCtx& ctx) {
     return ops_util::kernel<signal::Dft>(!known ? -1 : static_cast<int>(axis < 0 ? axis + rank : axis), ctx.attrs.i("inverse", 0) != 0, ctx.attrs.i("onesided", 0) != 0);
 }
 
+/// The signal is [batch, length, 1 or 2]; [batch, length] is real, as ONNX Runtime has it and exported preprocessing relies on.
 QUERN_INLINE void infer_stft(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
     need_real(ctx, 0);
-    ctx.need_rank(0, 3, 3);
+    ctx.need_rank(0, 2, 3);
+    if (x.ranked && x.rank() == 3 && x.dims[2].is_const() && !x.dims[2].is(1) && !x.dims[2].is(2)) ctx.fail("the signal's last dimension is " + x.dims[2].to_string() + "; accepted: 1 (real), 2 (complex)");
     bool onesided = ctx.attrs.i("onesided", 1) != 0;
     auto step = one(ctx, 1);
     std::optional<Dim> length;
