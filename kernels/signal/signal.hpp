@@ -113,26 +113,42 @@ public:
         if (call.in.size() > 3 && call.in[3].present()) n = scalar(call.in[3]);
         if (step < 1 || n < 1 || n > length || (windowed && call.in[2].count() != n) || frames > (length - n) / step + 1 || bins > n)
             raise(ErrorCode::shape_mismatch, "frames of " + std::to_string(n) + " by steps of " + std::to_string(step) + " do not fit a signal of " + std::to_string(length));
-        const Fft fft(n, false);
         dispatch_real(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
             const T* w = windowed ? call.in[2].in<T>() : nullptr;
-            call.workers.ranges(x.dims[0] * frames, std::max<std::int64_t>(1, 8192 / n), [&](std::int64_t b, std::int64_t e) {
-                std::vector<Complex> row(static_cast<std::size_t>(n)), work(fft.work());
-                for (; b < e; ++b) {
-                    const T* s = x.in<T>() + (b / frames * length + b % frames * step) * parts;
-                    for (std::int64_t k = 0; k < n; ++k) {
-                        double f = w ? static_cast<double>(w[k]) : 1;
-                        row[static_cast<std::size_t>(k)] = {f * static_cast<double>(s[k * parts]), parts == 2 ? f * static_cast<double>(s[k * parts + 1]) : 0};
-                    }
-                    fft.run(row.data(), work.data());
-                    T* d = y.out<T>() + b * bins * 2;
-                    for (std::int64_t k = 0; k < bins; ++k) {
-                        d[2 * k] = static_cast<T>(row[static_cast<std::size_t>(k)].real());
-                        d[2 * k + 1] = static_cast<T>(row[static_cast<std::size_t>(k)].imag());
-                    }
+            auto value = [&](const T* s, std::int64_t k) { return (w ? static_cast<double>(w[k]) : 1) * static_cast<double>(*s); };
+            if (parts == 1) {
+                const RealFft fft(n);
+                each_frame<T>(call, fft, fft.row(), step, bins, [&](const T* s, Complex* row) {
+                    for (std::int64_t k = 0; k < n; ++k) fft.put(row, k, value(s + k, k));
+                });
+            } else {
+                const Fft fft(n, false);
+                each_frame<T>(call, fft, static_cast<std::size_t>(n), step, bins, [&](const T* s, Complex* row) {
+                    for (std::int64_t k = 0; k < n; ++k) row[k] = {value(s + 2 * k, k), value(s + 2 * k + 1, k)};
+                });
+            }
+        });
+    }
+
+private:
+    /// Bins past the row's end are the conjugates of those before.
+    template <class T, class F, class Fill>
+    static void each_frame(const Call& call, const F& fft, std::size_t size, std::int64_t step, std::int64_t bins, Fill fill) {
+        const View &x = call.in[0], &y = call.out[0];
+        const std::int64_t frames = y.dims[1], length = x.dims[1], parts = x.rank == 2 ? 1 : x.dims[2], known = static_cast<std::int64_t>(size);
+        call.workers.ranges(x.dims[0] * frames, std::max<std::int64_t>(1, 8192 / known), [&](std::int64_t b, std::int64_t e) {
+            std::vector<Complex> row(size), work(fft.work());
+            for (; b < e; ++b) {
+                fill(x.in<T>() + (b / frames * length + b % frames * step) * parts, row.data());
+                fft.run(row.data(), work.data());
+                T* d = y.out<T>() + b * bins * 2;
+                for (std::int64_t k = 0; k < bins; ++k) {
+                    Complex v = k < known ? row[static_cast<std::size_t>(k)] : std::conj(row[static_cast<std::size_t>(bins - k)]);
+                    d[2 * k] = static_cast<T>(v.real());
+                    d[2 * k + 1] = static_cast<T>(v.imag());
                 }
-            });
+            }
         });
     }
 };

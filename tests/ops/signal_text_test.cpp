@@ -122,7 +122,9 @@ TEST(GridSample, FarAndUndefinedPlacesAreHarmless) {
         }
 }
 TEST(Dft, EveryLengthAgainstTheDefinition) {
-    for (std::int64_t n = 1; n <= 40; ++n)
+    std::vector<std::int64_t> lengths{400, 480, 512, 1001, 1155, 1009};
+    for (std::int64_t n = 1; n <= 64; ++n) lengths.push_back(n);
+    for (std::int64_t n : lengths)
         for (bool inverse : {false, true}) {
             std::vector<quern::signal::Complex> x(static_cast<std::size_t>(n)), want(x.size());
             for (std::int64_t k = 0; k < n; ++k) x[static_cast<std::size_t>(k)] = {double(k * 17 % 11) - 4, double(k * 5 % 7)};
@@ -134,6 +136,21 @@ TEST(Dft, EveryLengthAgainstTheDefinition) {
             for (std::size_t k = 0; k < x.size(); ++k) EXPECT_LT(std::abs(x[k] - want[k]), 1e-10) << n;
         }
 }
+TEST(Dft, RealRowsOfEveryLengthAgainstTheDefinition) {
+    std::vector<std::int64_t> lengths{400, 512, 1001, 1018};
+    for (std::int64_t n = 1; n <= 64; ++n) lengths.push_back(n);
+    for (std::int64_t n : lengths) {
+        quern::signal::RealFft fft(n);
+        std::vector<quern::signal::Complex> row(fft.row()), work(fft.work());
+        for (std::int64_t k = 0; k < n; ++k) fft.put(row.data(), k, double(k * 17 % 11) - 4);
+        fft.run(row.data(), work.data());
+        for (std::int64_t k = 0; k <= n / 2; ++k) {
+            quern::signal::Complex want;
+            for (std::int64_t i = 0; i < n; ++i) want += (double(i * 17 % 11) - 4) * std::polar(1.0, -2 * M_PI * double(i * k % n) / double(n));
+            EXPECT_LT(std::abs(row[static_cast<std::size_t>(k)] - want), 1e-10) << n << " bin " << k;
+        }
+    }
+}
 TEST(Stft, SignalsWithoutALastDimensionAreReal) {
     Tensor two = wave({2, 40}), three = wave({2, 40, 1}), step = ints({}, {5}), window = floats({16}, std::vector<float>(16, 0.5f));
     Tensor want = run_op("STFT", {three, step, window}, {}, 17)[0];
@@ -141,7 +158,13 @@ TEST(Stft, SignalsWithoutALastDimensionAreReal) {
     Tensor got = run_op("STFT", {two, step, window}, {}, 17)[0];
     ASSERT_EQ(got.shape(), want.shape());
     EXPECT_EQ(std::memcmp(got.raw(), want.raw(), want.bytes()), 0);
-    EXPECT_EQ(run_op("STFT", {two, step, window}, {attribute_i("onesided", 0)}, 17)[0].shape(), (quern::Shape{2, 5, 16, 2}));
+    for (std::int64_t n : {16, 15}) {  // all bins: those of the signal as a complex one
+        Tensor w = floats({n}, std::vector<float>(static_cast<std::size_t>(n), 0.5f)), complex(DType::f32, {2, 40, 2});
+        for (std::size_t i = 0; i < 80; ++i) complex.data<float>()[2 * i] = two.data<float>()[i], complex.data<float>()[2 * i + 1] = 0;
+        Tensor all = run_op("STFT", {two, step, w}, {attribute_i("onesided", 0)}, 17)[0];
+        EXPECT_EQ(all.shape(), (quern::Shape{2, (40 - n) / 5 + 1, n, 2}));
+        expect_near(all, run_op("STFT", {complex, step, w}, {attribute_i("onesided", 0)}, 17)[0], 1e-5, 1e-6);
+    }
     EXPECT_THROW(run_op("STFT", {wave({40}), step, window}, {}, 17), quern::Error);
     EXPECT_THROW(run_op("STFT", {wave({2, 40, 3}), step, window}, {}, 17), quern::Error);
 }
