@@ -15,7 +15,7 @@ namespace conv {
 /// both where `pooled`.
 /// Views: in[0] = X [N, H, W, C]; in[1], in[2] = expand's weights [D, C, 1, 1] and bias; in[3], in[4] = depthwise weights [D, 1, kh, kw] and
 /// bias; in[5], in[6] = project's weights [M, D, 1, 1] and bias; in[7] = residual as Y, added before the last function. Weights and
-/// biases may be absent. out[0] = Y [N, Ho, Wo, M], M = D without project; `pooled` (without project): out[1] = its means [N, 1, 1, D].
+/// biases may be absent. With an expand stage in[8...], up to most_parts - 1, are more channels of X: X is in[0] and these beside each other. out[0] = Y [N, Ho, Wo, M], M = D without project; `pooled` (without project): out[1] = its means [N, 1, 1, D].
 /// Tolerance: that of each convolution after the other.
 struct ChainProblem {
     struct Stage {
@@ -27,6 +27,7 @@ struct ChainProblem {
     Stage expand, depthwise, project;
     Window window;  ///< of the depthwise convolution
     bool has_residual = false, pooled = false;
+    static constexpr std::size_t first_part = 8, most_parts = 24;
 };
 
 class ChainKernel final : public Kernel {
@@ -55,14 +56,16 @@ public:
                 for (std::int64_t i = 0; i < taps_; ++i) to[i * d_ + c] = w[c * taps_ + i];
         });
         unread |= 1u << 3;
-        strided_in = 1u;
+        strided_in = 1u | ~0u << ChainProblem::first_part;
         strided_out = !p_.has_residual;
         p_.expand.w = p_.depthwise.w = p_.project.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.chain"; }
     std::size_t packed_bytes() const noexcept override { return expand_.bytes() + project_.bytes() + depthwise_.bytes(); }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
-        auto q = std::make_shared<Plan>(make_plan(in[0], out[0], workers));
+        std::int64_t channels = in[0].dims[3];
+        for (const View& part : parts(in)) channels += part.dims[3];
+        auto q = std::make_shared<Plan>(make_plan(in[0], channels, out[0], workers));
         Booking b;
         b.scratch = q->zeros + q->middle + q->sums + static_cast<std::size_t>(workers) * (q->rows + q->band + q->work);
         b.state = std::move(q);
@@ -100,13 +103,15 @@ private:
         std::size_t zeros, middle, sums, rows, band, work;  ///< bytes; sums: of each output row, whose order no cut changes
     };
     static constexpr std::int64_t most_rows = 64;  ///< of the kernel: refuse_chain
+    /// Of X behind in[0].
+    static std::span<const View> parts(std::span<const View> in) { return in.size() > ChainProblem::first_part ? in.subspan(ChainProblem::first_part) : std::span<const View>{}; }
     static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     static std::size_t bytes(std::int64_t floats) { return static_cast<std::size_t>((floats + 15) / 16 * 16) * sizeof(float); }
 
-    Plan make_plan(const View& x, const View& y, std::int64_t workers) const {
+    Plan make_plan(const View& x, std::int64_t channels, const View& y, std::int64_t workers) const {
         Plan q{};
         const Window& win = p_.window;
-        q.images = x.dims[0], q.h = x.dims[1], q.w = x.dims[2], q.c = x.dims[3];
+        q.images = x.dims[0], q.h = x.dims[1], q.w = x.dims[2], q.c = channels;
         q.x_row = x.row(), q.y_row = y.row();
         vec::ConvShape& s = q.s;
         for (int d = 0; d < 3; ++d) s.in[d] = s.out[d] = s.kernel[d] = s.stride[d] = s.dilation[d] = 1, s.pad[d] = 0;
@@ -224,7 +229,14 @@ private:
     }
     /// Input rows [h0, h1) of the depthwise convolution: expanded.
     void input_rows(const Call& call, const Plan& q, std::int64_t image, std::int64_t h0, std::int64_t h1, std::int64_t c0, std::int64_t n, float* to, void* work) const {
-        const float* x = call.in[0].in<float>() + (image * q.h + h0) * q.w * q.x_row;
+        const std::int64_t at = (image * q.h + h0) * q.w;
+        const float* x = call.in[0].in<float>() + at * q.x_row;
+        if (auto more = parts(call.in); !more.empty()) {
+            vec::Columns all[ChainProblem::most_parts]{{x, q.x_row, call.in[0].dims[3]}};
+            for (std::size_t i = 0; i < more.size(); ++i) all[i + 1] = {more[i].in<float>() + at * more[i].row(), more[i].row(), more[i].dims[3]};
+            images_.gemm_parts_f32((h1 - h0) * q.w, n, q.c, all, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, end(p_.expand, call, 2, c0), work);
+            return;
+        }
         t_.gemm_packed_f32((h1 - h0) * q.w, n, q.c, x, q.x_row, false, static_cast<const float*>(expand_.raw()) + c0 * q.c, to, n, end(p_.expand, call, 2, c0), work);
     }
     /// Output pixels from `at` on, channels [n0, n0 + n).

@@ -1,6 +1,7 @@
 // Rows of depthwise convolutions, pools, and scaling by channel.
 #pragma once
 #include <quern/kernels/vec/conv.hpp>
+#include <quern/kernels/vec/images.hpp>
 
 QUERN_VEC_BEGIN
 
@@ -281,6 +282,27 @@ QUERN_VEC_FN void gemm_gated_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, c
             }
         }
     }
+}
+/// Copies blocks of an A whose columns lie in several places.
+struct PartRows {
+    const Columns* parts;
+    __attribute__((always_inline)) inline void operator()(i64 m0, i64 mc, i64 k0, i64 kc, float* dst, i64 stride) const {
+        i64 at = 0;
+        for (const Columns* p = parts; at < k0 + kc; at += p++->columns) {
+            i64 from = larger(at, k0), n = lesser(at + p->columns, k0 + kc) - from;
+            if (n <= 0) continue;
+            const float* s = p->a + m0 * p->lda + (from - at);
+            float* d = dst + (from - k0);
+            for (i64 r = 0; r < mc; ++r, s += p->lda, d += stride) {
+                i64 j = 0;
+                for (; j + W <= n; j += W) store(d + j, load(s + j));
+                if (j < n) store_n(d + j, load_n(s + j, n - j), n - j);
+            }
+        }
+    }
+};
+QUERN_VEC_FN void gemm_parts_f32(i64 m, i64 n, i64 k, const Columns* parts, const float* packed, float* c, i64 ldc, const Epilogue& e, void* work) {
+    product<float>(m, n, k, PartRows{parts}, [&](i64 p, i64 k0, i64, i64*) { return packed + p * panel<float> * k + k0 * panel<float>; }, c, ldc, &e, static_cast<float*>(work));
 }
 
 QUERN_VEC_END

@@ -8,6 +8,12 @@ namespace vec {
 /// Weights of one output of conv_planar_f32, at most.
 inline constexpr std::int64_t planar_taps = 256;
 
+/// Some columns of a matrix that lies in several places: `columns` of them, rows lda floats apart.
+struct Columns {
+    const float* a;
+    std::int64_t lda, columns;
+};
+
 /// As Table: pointers may be aligned to the element only; no function allocates, throws or keeps state.
 struct ImageTable {
     /// n rows of out[2] pixels of a depthwise convolution, nhwc, of kernel[1] x kernel[2] taps. rows[r * stride[1] + i] is the input row of kernel
@@ -31,6 +37,9 @@ struct ImageTable {
     /// As Table::gemm_packed_f32 of A[m,k] with each column times that of `gate` [k]; `work` as there.
     void (*gemm_gated_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* gate, const float* packed,
                            float* c, std::int64_t ldc, const Epilogue&, void* work);
+    /// As Table::gemm_packed_f32 of an A[m,k] whose columns are those of `parts` beside each other, k in all; `work` as there.
+    void (*gemm_parts_f32)(std::int64_t m, std::int64_t n, std::int64_t k, const Columns* parts, const float* packed, float* c, std::int64_t ldc,
+                           const Epilogue&, void* work);
 };
 
 /// The table that goes with table(cap).

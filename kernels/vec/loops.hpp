@@ -195,7 +195,7 @@ QUERN_VEC_FN void dequantize_8(const void* x, float scale, std::int32_t zero, bo
 }
 constexpr ImageTable make_image_table() {
     return ImageTable{.depthwise_rows_f32 = depthwise_rows_f32, .conv_planar_f32 = conv_planar_f32, .planar_work_floats = planar_work_floats, .pool_pixel_f32 = pool_pixel_f32, .scale_shift_f32 = scale_shift_f32,
-                      .sum_rows_f32 = sum_rows_f32, .gemm_gated_f32 = gemm_gated_f32};
+                      .sum_rows_f32 = sum_rows_f32, .gemm_gated_f32 = gemm_gated_f32, .gemm_parts_f32 = gemm_parts_f32};
 }
 /// The table; `isa` is what the unit stands for, which may be less than what it was compiled for.
 constexpr Table make_table(Isa isa, const char* name) {

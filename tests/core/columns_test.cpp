@@ -94,6 +94,57 @@ TEST(Columns, OtherAxesAreNotChannels) {
     auto plan = same_bits(b, picture(), {"b", "c"});
     EXPECT_EQ(count(plan, "by concat"), 1) << plan;
 }
+/// x [N, 32, H, W] -> k of 48 channels, of which p and q are the first 16 and the others.
+ModelBuilder cut(bool split) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "32", "H", "W"}).constant("w0", ramp({48, 32, 1, 1}, 0.02f, -0.2f)).node("Conv", {"x", "w0"}, {"k"});
+    b.constant("wp", ramp({32, 16, 3, 3}, 0.01f, -0.2f)).constant("wq", ramp({8, 32, 1, 1}, 0.01f, -0.2f));
+    b.constant("sizes", ints({2}, {16, 32})).constant("zero", ints({1}, {0})).constant("at", ints({1}, {16})).constant("end", ints({1}, {INT64_MAX})).constant("one", ints({1}, {1}));
+    if (split) return std::move(b.node("Split", {"k", "sizes"}, {"p", "q"}, {channels()}));
+    return std::move(b.node("Slice", {"k", "zero", "at", "one"}, {"p"}).node("Slice", {"k", "at", "end", "one"}, {"q"}));
+}
+TEST(Columns, PartsOfChannelsAreReadWhereTheyAre) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (bool split : {false, true}) {
+        SCOPED_TRACE(split);
+        auto b = cut(split);
+        b.node("Conv", {"p", "wp"}, {"y"}, {same_pad()}).node("Conv", {"q", "wq"}, {"z"}).output("y").output("z");
+        for (auto [n, h, w] : {std::tuple{2, 9, 11}, std::tuple{1, 1, 1}, std::tuple{0, 4, 4}}) {
+            auto plan = same_bits(b, picture(n, h, w), {"p", "q"}, 2);
+            EXPECT_EQ(count(plan, "by placement"), split ? 1 : 2) << plan;
+            EXPECT_EQ(count(plan, "by s"), 0) << plan;  // slice, split
+        }
+    }
+}
+TEST(Columns, PartsOfWhatIsPlaced) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto b = cut(false);
+    b.node("Conv", {"q", "wq"}, {"y"}).output("y");
+    b.node("Conv", {"p", "wp"}, {"f"}, {same_pad()}).node("Concat", {"f", "k"}, {"l"}, {channels()}).constant("wl", ramp({8, 80, 1, 1}, 0.01f, -0.2f)).node("Conv", {"l", "wl"}, {"z"}).output("z");
+    auto plan = same_bits(b, picture(), {"p", "q", "f", "k"}, 2);
+    EXPECT_EQ(count(plan, "by placement"), 3) << plan;
+    EXPECT_EQ(count(plan, "by slice"), 0) << plan;
+    EXPECT_EQ(count(plan, "by concat"), 0) << plan;
+}
+TEST(Columns, PartsThatAreCopied) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (int kind = 0; kind < 5; ++kind) {
+        SCOPED_TRACE(kind);
+        auto b = cut(kind == 3);
+        std::size_t outputs = 2;
+        if (kind == 0) b.output("p"), outputs = 3;                                   // an output
+        if (kind == 1) b.node("ReduceSum", {"p"}, {"s"}).output("s"), outputs = 3;   // read by what wants it dense
+        if (kind == 2) b.constant("two", ints({1}, {2})).node("Slice", {"k", "one", "end", "one", "two"}, {"e"}).constant("we", ramp({8, 24, 1, 1})).node("Conv", {"e", "we"}, {"g"}).output("g"), outputs = 3;
+        if (kind == 3) b.node("Flatten", {"p"}, {"s"}).output("s"), outputs = 3;     // read as another shape
+        std::string from = "p";
+        if (kind == 4)                                                               // read long after
+            for (int i = 0; i < 14; ++i) b.node("Conv", {from == "p" ? "x" : from, from == "p" ? "w0" : "wc"}, {"c" + std::to_string(i)}), from = "c" + std::to_string(i);
+        if (kind == 4) b.constant("wc", ramp({48, 48, 1, 1}, 0.01f, -0.1f)).node("MaxPool", {"p"}, {"m"}, {attribute_ints("kernel_shape", {3, 3}), same_pad()}).output(from).output("m"), outputs = 4;
+        b.node("Conv", {"p", "wp"}, {"y"}, {same_pad()}).node("Conv", {"q", "wq"}, {"z"}).output("y").output("z");
+        auto plan = same_bits(b, picture(), {"p", "q"}, outputs);
+        EXPECT_EQ(count(plan, "by slice") + count(plan, "by split"), kind == 4 ? 2 : 1) << plan;
+    }
+}
 TEST(Columns, ChainsPicturesAndNormalizations) {
     if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
     ModelBuilder b;  // a picture; an inverted residual reads and writes columns; a normalization reads them

@@ -204,7 +204,7 @@ TEST(Layout, ShuffledChannels) {
     b.constant("w2", ramp({4, 8, 1, 1})).constant("split", ints({5}, {0, 2, 4, 6, 5})).constant("whole", ints({4}, {-1, 8, 6, 5}));
     b.node("Reshape", {"c", "split"}, {"s"}).node("Transpose", {"s"}, {"t"}, {attribute_ints("perm", {0, 2, 1, 3, 4})}).node("Reshape", {"t", "whole"}, {"u"});
     b.node("Conv", {"u", "w2"}, {"y"}).output("y");
-    vanish(b, image, 2);
+    vanish(b, image);
 }
 TEST(Layout, GatesOfOnePixelScaleChannels) {
     auto b = conv();

@@ -14,6 +14,7 @@ struct Case {
     std::int64_t kh, kw, stride = 1, pad = 1, dilation = 1;
     vec::Post post = vec::Post::relu;
     bool bias = true, residual = false, pooled = false;
+    std::vector<std::int64_t> parts = {};  ///< channels of X lie so: widths of the parts; in memory the last comes first
 };
 /// As run_kernel, for Y and its means.
 void run_pooled(const conv::ChainKernel& kernel, const std::vector<View>& in, Guarded& y, Guarded& means) {
@@ -77,6 +78,27 @@ void check(const Case& c, std::mt19937& rng) {
     if (c.m) stage(p.project, c.m, 1, one, {ho, wo}, 5, true);
     Guarded gx(DType::f32, {c.images, c.h, c.w, channels}, last(x, c.images, channels, c.h * c.w)), result(DType::f32, {c.images, ho, wo, m});
     in[0] = gx.view();
+    std::deque<Dims> part_dims;
+    for (std::int64_t n : c.parts) part_dims.push_back({c.images, c.h, c.w, n});
+    if (!c.parts.empty()) {
+        std::vector<double> apart(x.size());
+        const auto all = last(x, c.images, channels, c.h * c.w);
+        std::int64_t from = 0, to = channels;
+        for (std::size_t i = 0; i < c.parts.size(); ++i) {
+            to -= c.parts[i];
+            for (std::int64_t p = 0; p < c.images * c.h * c.w; ++p) std::copy_n(all.begin() + p * channels + from, c.parts[i], apart.begin() + p * channels + to);
+            from += c.parts[i];
+        }
+        for (std::size_t i = 0; i < apart.size(); ++i) gx.set(i, apart[i]);
+        to = channels;
+        for (std::size_t i = 0; i < c.parts.size(); ++i) {
+            to -= c.parts[i];
+            View v = gx.view();
+            v.dims = part_dims[i].data(), v.data = v.out<float>() + to, v.pitch = channels;
+            if (i == 0) in[0] = v;
+            else in.push_back(v);
+        }
+    }
     if (c.residual) in[7] = keep.emplace_back(DType::f32, Dims{c.images, ho, wo, m}, last(residual, c.images, m, ho * wo)).view();
     auto expect = last(y, c.images, m, ho * wo);
     for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
@@ -126,6 +148,22 @@ TEST(Chain, Shapes) {
         c.residual = c.m != 0;
         c.post = vec::Post::none;
         check(c, rng);
+    }
+}
+TEST(Chain, ChannelsInParts) {
+    std::mt19937 rng(seed());
+    const Case cases[] = {{1, 14, 14, 24, 96, 40, 3, 3}, {2, 9, 11, 58, 37, 24, 3, 3, 2}, {1, 70, 64, 33, 64, 24, 3, 3}, {1, 12, 13, 33, 33, 0, 5, 5, 2, 2}, {1, 7, 7, 300, 70, 20, 3, 3}, {0, 5, 5, 33, 8, 8, 3, 3}};
+    for (Case c : cases) {
+        std::vector<std::vector<std::int64_t>> ways{{c.c}, {c.c - 1, 1}, {1, 2, c.c - 3}, {c.c - 20, 17, 3}};
+        std::vector<std::int64_t> many(conv::ChainProblem::most_parts, 1);
+        many.back() = c.c - static_cast<std::int64_t>(many.size()) + 1;
+        ways.push_back(many);
+        for (auto& w : ways) {
+            if (*std::min_element(w.begin(), w.end()) < 1) continue;
+            c.parts = w;
+            SCOPED_TRACE(::testing::PrintToString(w) + " of " + std::to_string(c.c));
+            check(c, rng);
+        }
     }
 }
 TEST(Chain, Means) {

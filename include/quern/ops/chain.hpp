@@ -9,7 +9,7 @@ QUERN_BEGIN
 namespace ops_chain {
 
 /// FusedDepthwise(X, expand W?, expand B?, W, B?, project W?, project B?, residual?; Conv's attributes of the depthwise convolution,
-/// activation, expand_activation, project_activation and their params): Y, means?; the contract of conv::ChainProblem.
+/// more of X...; activation, expand_activation, project_activation and their params): Y, means?; the contract of conv::ChainProblem.
 inline conv::ChainProblem problem(const LowerCtx& ctx) {
     conv::ChainProblem p;
     auto stage = [&](int input, const char* prefix) {
@@ -43,8 +43,15 @@ inline void infer(InferCtx& ctx) {
     ctx.need_rank(3, 4, 4);
     conv::Window w = ops_window::of_weights(ctx.attrs, ctx.in(3));
     const auto& x = ctx.in(0).dims;
-    Dim channels = ctx.in(3).dims[0];
-    ops_window::expect(ctx, 1, {channels, x[3], 1, 1}, "dimensions of the first weights");
+    Dim channels = ctx.in(3).dims[0], read = x[3];
+    for (int i = static_cast<int>(conv::ChainProblem::first_part); i < ctx.n_in(); ++i) {
+        if (!ctx.has(1)) ctx.unsupported("X in parts without a first convolution");
+        if (!ctx.has(i) || !ctx.ranked(i)) ctx.unsupported("a part of X that is absent or whose shape is not known");
+        ctx.need_rank(i, 4, 4);
+        ops_window::expect(ctx, i, {x[0], x[1], x[2], ctx.in(i).dims[3]}, "the parts of X");
+        read += ctx.in(i).dims[3];
+    }
+    ops_window::expect(ctx, 1, {channels, read, 1, 1}, "dimensions of the first weights");
     ops_window::expect(ctx, 2, {channels}, "length of the first bias");
     if (!ctx.has(1)) ops_window::same(ctx, x[3], channels, "channels of the depthwise convolution");
     ops_window::same(ctx, ctx.in(3).dims[1], 1, "channels of each depthwise filter");

@@ -30,8 +30,7 @@ inline void take_over(Graph& g, Node& n, ValueId out, NodeId removed) {
 }
 
 /// A copy of weights to compute on; large ones have pages of their own, which leave memory as soon as they are packed, whatever the heap keeps.
-inline Tensor editable(const Tensor& t) {
-    constexpr std::size_t large = std::size_t{256} << 10;
+inline Tensor editable(const Tensor& t, std::size_t large = std::size_t{256} << 10) {
     if (t.dtype() == DType::string || t.bytes() < large) return t.clone();
     auto pages = std::make_shared<const Pages>(t.bytes());
     if (!pages->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(t.bytes()) + " bytes of weights");

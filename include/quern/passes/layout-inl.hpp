@@ -322,6 +322,29 @@ struct Layout {
         take_place(id, m.back ? transpose(moved, to_first(y.rank()), origin) : moved, fresh);
         return true;
     }
+    /// Split, whose outputs are several.
+    bool split(NodeId id) {
+        const Node& n = g.nodes[id];
+        const Fact& x = g.fact(n.in[0]);
+        if (!is_op(&n, "Split") || !x.ranked || x.rank() < 3 || std::find(n.out.begin(), n.out.end(), no_value) != n.out.end()) return false;
+        const int rank = x.rank();
+        std::vector<ValueId> in = n.in, out = n.out, now;
+        if ((in[0] = behind(in[0], rank)) == no_value) return false;
+        Attrs a = n.attrs;
+        a.set("axis", axis_last(a.i("axis", 0), rank));
+        const std::string origin = n.origin, name = n.name;
+        g.remove_node(id);
+        for (ValueId v : out) now.push_back(g.add_value(g.fresh_name(g.values[v].name), Fact()));
+        const NodeId made = g.add_node(op_named("Split"), name, std::move(in), now, std::move(a));
+        g.nodes[made].origin = origin;
+        infer_node(g, made);
+        for (std::size_t o = 0; o < out.size(); ++o) {
+            const ValueId back = transpose(now[o], to_first(rank), origin);
+            g.replace_uses(out[o], back);
+            rename(out[o], back);
+        }
+        return true;
+    }
     /// Reshape to groups of channels, transpose of the two, reshape back: the same over the last dimension.
     bool shuffle(NodeId id) {
         const Node *last = &g.nodes[id], *mid = is_op(last, "Reshape") ? g.producer(last->in[0]) : nullptr;
@@ -406,7 +429,7 @@ inline bool layout(Graph& g, const PassContext& ctx) {
     for (bool again = true; again;) {
         again = false;
         for (NodeId id : g.order())
-            if (g.nodes[id].op && (l.cancel(id) || l.shuffle(id) || l.sink(id))) again = true;
+            if (g.nodes[id].op && (l.cancel(id) || l.shuffle(id) || l.split(id) || l.sink(id))) again = true;
     }
     if (ctx.target.device == Device::cpu) {
         remove_dead(g);  // transposes that nobody reads any more are no uses

@@ -67,6 +67,12 @@ inline bool contiguous_part(const Graph& g, const Node& n, ValueId v, std::size_
     return false;
 }
 
+/// Whether the node cuts parts out of its input; -1 is no node.
+inline bool is_cut(const Graph& g, NodeId id) {
+    const Node* n = id < 0 ? nullptr : &g.nodes[static_cast<std::size_t>(id)];
+    return is_op(n, "Slice") || is_op(n, "Split");
+}
+
 /// A view of the graph for one round of rewriting. What follows from sizes is never computed and does not count as a reader.
 /// Readers are those at the beginning of the round: replacing a pattern's
 /// root leaves them right for all values that the pattern did not swallow.

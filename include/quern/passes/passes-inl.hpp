@@ -2,6 +2,7 @@
 #include "../ops/control.hpp"
 #include "attention-inl.hpp"
 #include "chain-inl.hpp"
+#include "channels-inl.hpp"
 #include "control-inl.hpp"
 #include "conv-inl.hpp"
 #include "fold-inl.hpp"
@@ -120,6 +121,7 @@ QUERN_INLINE std::span<const Pass> passes() noexcept {
         {"fuse_laid_out", passes_detail::fuse, false, false},
         {"chain", passes_detail::chain, false, false},
         {"gates", passes_detail::gates, false, false},
+        {"channels", passes_detail::channels, false, false},
         {"place", passes_detail::place, false, true},
         {"narrow", passes_detail::narrow, false, false},
         {"programs", passes_detail::programs, false, false},

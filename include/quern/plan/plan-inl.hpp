@@ -8,6 +8,7 @@
 
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
+#include "../passes/match-inl.hpp"
 #include "../value.hpp"
 #include "plan.hpp"
 
@@ -63,6 +64,8 @@ private:
     void enqueue_early();
     void add_step(NodeId id);
     void outputs();
+    std::vector<char> dense_values() const;
+    void cut_columns();
     void join_columns();
     void constants();
     void device_constants();
@@ -80,7 +83,7 @@ private:
     std::vector<std::optional<Error>> failed_;
     std::vector<int> uses_;                  // by value
     std::vector<char> from_inputs_;          // slots of the dim program that the inputs decide
-    static constexpr int near = 12;          // steps from the one that makes a part to the one that joins it
+    static constexpr int near = 12;          // steps from the one that makes a part to the one that joins it, from a whole to the last reader of its parts
     static constexpr std::size_t few = 16384;  // bytes of a constant that is kept though no step reads it
 };
 
@@ -418,18 +421,67 @@ inline void Planner::outputs() {
     if (p.segments.empty()) p.segments.push_back(0);
 }
 
-/// What a step joins is written into its output by those that make it, where they and all readers take rows that lie apart. Parts made
-/// long before are left out: the whole would be in memory all the while.
-inline void Planner::join_columns() {
-    Plan& p = *plan_;
-    if (opt_.tune) return;  // kernels are timed over dense values
+/// By value: whether somebody wants its rows to lie one after the other.
+inline std::vector<char> Planner::dense_values() const {
+    const Plan& p = *plan_;
     std::vector<char> dense(p.values.size(), 0);
     for (int v : p.outputs) dense[static_cast<std::size_t>(v)] = 1;
     for (const PlanValue& x : p.values)
         if (x.home == PlanValue::Home::view) dense[static_cast<std::size_t>(x.index)] = 1;
     for (const PlanStep& s : p.steps)
         for (std::size_t i = 0; i < s.in.size(); ++i)
-            if (s.in[i] >= 0 && (!s.kernel || !(s.kernel->joins || (i < 32 && s.kernel->strided_in >> i & 1u)))) dense[static_cast<std::size_t>(s.in[i])] = 1;
+            if (s.in[i] >= 0 && !s.placed && (!s.kernel || !(s.kernel->joins || (i < 32 && s.kernel->strided_in >> i & 1u)))) dense[static_cast<std::size_t>(s.in[i])] = 1;
+    return dense;
+}
+
+/// What a step cuts out of the last dimension is read where it is, where all readers take rows that lie apart. Parts read long after are left
+/// out: the whole would be in memory all the while.
+inline void Planner::cut_columns() {
+    Plan& p = *plan_;
+    if (opt_.tune) return;  // kernels are timed over dense values
+    const std::vector<char> dense = dense_values();
+    std::vector<int> last(p.values.size(), -1), work{0};  // the last step that reads a value; kernels before each step
+    for (const PlanStep& s : p.steps) {
+        for (int v : s.in)
+            if (v >= 0) last[static_cast<std::size_t>(v)] = static_cast<int>(&s - p.steps.data());
+        work.push_back(work.back() + (s.kernel && !passes_detail::is_cut(p.graph, s.node)));
+    }
+    auto segment = [&](int step) { return std::upper_bound(p.segments.begin(), p.segments.end(), step) - p.segments.begin(); };
+    for (PlanStep& s : p.steps) {
+        if (!s.kernel || !passes_detail::is_cut(p.graph, s.node) || s.late || s.device != Device::cpu || s.in[0] < 0) continue;
+        const PlanValue& whole = p.values[static_cast<std::size_t>(s.in[0])];
+        const int made = whole.made;
+        if (whole.home != PlanValue::Home::arena || whole.device != Device::cpu || dtype_bits(whole.dtype) % 8 != 0 || whole.dtype == DType::string) continue;
+        std::vector<std::pair<int, std::int64_t>> parts;
+        for (int v : s.out) {
+            if (v < 0) continue;
+            const Fact& f = p.graph.values[static_cast<std::size_t>(v)].fact;
+            std::size_t axis = 0;
+            std::int64_t first = 0;
+            if (dense[static_cast<std::size_t>(v)] || p.values[static_cast<std::size_t>(v)].home != PlanValue::Home::arena || !f.ranked || !passes_detail::contiguous_part(p.graph, p.graph.nodes[s.node], v, axis, first) || axis + 1 != f.dims.size()) break;
+            const int end = std::max(last[static_cast<std::size_t>(v)], made);
+            if (work[static_cast<std::size_t>(end)] - work[static_cast<std::size_t>(made)] > near || segment(end) != segment(made)) break;
+            parts.emplace_back(v, first);
+        }
+        if (parts.empty() || parts.size() != static_cast<std::size_t>(std::count_if(s.out.begin(), s.out.end(), [](int v) { return v >= 0; }))) continue;
+        for (auto& [v, first] : parts) {
+            PlanValue& x = p.values[static_cast<std::size_t>(v)];
+            x.home = PlanValue::Home::columns;
+            x.index = x.root = s.in[0];
+            x.first = first;
+            x.pitch = p.graph.values[static_cast<std::size_t>(s.in[0])].fact.dims.back().value();
+        }
+        s.kernel = nullptr;
+        s.placed = true;
+    }
+}
+
+/// What a step joins is written into its output by those that make it, where they and all readers take rows that lie apart. Parts made
+/// long before are left out: the whole would be in memory all the while.
+inline void Planner::join_columns() {
+    Plan& p = *plan_;
+    if (opt_.tune) return;  // kernels are timed over dense values
+    const std::vector<char> dense = dense_values();
     auto segment = [&](int step) { return std::upper_bound(p.segments.begin(), p.segments.end(), step) - p.segments.begin(); };
     for (int c = static_cast<int>(p.steps.size()) - 1; c >= 0; --c) {
         PlanStep& s = p.steps[static_cast<std::size_t>(c)];
@@ -458,6 +510,8 @@ inline void Planner::join_columns() {
             x.root = whole.root;
             x.first = first;
             x.pitch = inner ? whole.pitch : total;
+            for (PlanValue& part : p.values)
+                if (part.home == PlanValue::Home::columns && part.root == s.in[i]) part.root = whole.root, part.first += first, part.pitch = x.pitch;
             PlanValue& root = p.values[static_cast<std::size_t>(x.root)];
             root.made = std::min(root.made, x.made);
             ++placed;
@@ -651,6 +705,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     for (NodeId id : order_)
         if (needed_[id]) add_step(id);
     outputs();
+    cut_columns();
     join_columns();
     constants();
     if (plan_->device) device_constants(), find_recordable();

@@ -87,7 +87,7 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
     for (const PlanValue& x : p.values)
-        if (x.home == PlanValue::Home::columns)
+        if (const int made = p.values[x.root].made; x.home == PlanValue::Home::columns && std::count(p.steps[made].out.begin(), p.steps[made].out.end(), x.root) == 0)
             if (auto& b = born_[p.values[x.root].made]; std::find(b.begin(), b.end(), x.root) == b.end()) b.push_back(x.root);
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));

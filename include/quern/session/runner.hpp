@@ -170,7 +170,7 @@ private:
     std::vector<int> block_of_, scratch_of_;  // of layout_: by root value, by step
     std::vector<View> none_;
     std::vector<std::vector<int>> dying_;  // by step: roots whose last use it is
-    std::vector<std::vector<int>> born_;   // by step: roots of which it makes the first columns
+    std::vector<std::vector<int>> born_;   // by step: roots of which it makes the first columns, and no more
     std::vector<char> adopted_;            // by root: its memory went over to an output
     std::vector<void*> events_;            // by step: behind a copy between memories
     std::array<int, 2> passed_ = {-1, -1};  // by Lane: copies up to this step are done
