@@ -20,15 +20,11 @@ public:
     virtual int ordinal() const noexcept = 0;
     /// Compute capability times ten: 90 for sm_90.
     virtual int sm() const noexcept = 0;
-    virtual std::size_t free_bytes() const = 0;
 
-    /// Device memory, 256-byte aligned, contents undefined. Counts against limit().
+    /// Device memory, 256-byte aligned, contents undefined.
     virtual void* allocate(std::size_t bytes) = 0;
     /// Nothing that was enqueued may use the memory any more.
     virtual void release(void* p) noexcept = 0;
-    /// Bytes that allocate() may hold at once; 0: as many as the device has.
-    virtual void limit(std::size_t bytes) noexcept = 0;
-    virtual std::size_t held_bytes() const noexcept = 0;
     /// Gives memory that is kept for later allocations back to the device.
     virtual void trim() noexcept = 0;
     /// Page-locked host memory, which copies reach without a stop in between.
@@ -36,7 +32,7 @@ public:
     virtual void release_pinned(void* p) noexcept = 0;
 
     virtual void* make_stream() = 0;
-    virtual void destroy_stream(void* stream) noexcept = 0;
+    virtual void destroy_stream(void* stream) noexcept = 0;  ///< null: nothing
     /// Enqueue copies. `from` of to_device may be written again, and `to` of to_host read, only after synchronize() or wait() on an event
     /// that was recorded behind the copy.
     virtual void to_device(void* to, const void* from, std::size_t bytes, void* stream) = 0;
@@ -47,7 +43,7 @@ public:
 
     /// A point in a stream's work; none before record(), which moves it.
     virtual void* make_event() = 0;
-    virtual void destroy_event(void* event) noexcept = 0;
+    virtual void destroy_event(void* event) noexcept = 0;  ///< or a mark; null: nothing
     virtual void record(void* event, void* stream) = 0;
     /// The host waits until the event's stream has come so far; raises what went wrong there. What was enqueued after it is not waited for.
     virtual void wait(void* event) = 0;
@@ -59,8 +55,11 @@ public:
     /// Microseconds of the device from one mark to a later one of the same stream; waits for it and gives both back.
     virtual double between(void* first, void* second) = 0;
 
-    /// Everything enqueued on the stream until end_capture() is recorded instead of done. Only this thread's calls count.
-    virtual void begin_capture(void* stream) = 0;
+    /// Everything enqueued on the stream until end_capture() is recorded instead of done. Only this thread's calls count. False: this
+    /// stream cannot be recorded, nothing has begun.
+    virtual bool begin_capture(void* stream) = 0;
+    /// Whether somebody records the stream now, the application for instance.
+    virtual bool capturing(void* stream) = 0;
     /// The recorded work, ready to be replayed; null where the runtime could not record it (nothing was done then).
     virtual std::shared_ptr<const void> end_capture(void* stream) = 0;
     virtual void replay(const void* graph, void* stream) = 0;

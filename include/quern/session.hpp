@@ -53,8 +53,8 @@ public:
     Result<Tensor> try_output(std::string_view name) const noexcept;
     Result<Tensor> try_tap(std::string_view name) const noexcept;
 
-    /// With a device: the stream (cudaStream_t) of runs, which must outlive the session; null: the session's own. A run on another one waits for the
-    /// run before. With Options::device_io run() does not wait for it, but where a node on the CPU reads from the device.
+    /// With a device: the stream (cudaStream_t) of runs, which must live until another one is given (which waits for the runs before) or the session
+    /// ends; null: the session's own. With Options::device_io run() does not wait for it, but where a node on the CPU reads from the device.
     void stream(void* stream) noexcept;
     void* stream() const noexcept;
     /// From any thread: the run that is on, or else the next one, fails with `cancelled` at its next tile of work. The session can run

@@ -1,10 +1,6 @@
 // The device layer over the CUDA runtime. Linked against tests/simt's twin of the runtime, the same unit drives the emulator.
 #include <cuda_runtime_api.h>
 
-#include <atomic>
-#include <map>
-#include <mutex>
-
 #include <quern/kernels/cuda/check.hpp>
 #include <quern/kernels/cuda/device_cuda.hpp>
 #include <quern/kernels/cuda/libraries.hpp>
@@ -38,7 +34,9 @@ inline std::string version_text(int v) { return std::to_string(v / 1000) + "." +
 
 class CudaDevice final : public DeviceApi {
 public:
-    CudaDevice(int ordinal, int sm, std::string description) : ordinal_(ordinal), sm_(sm), description_(std::move(description)) {
+    CudaDevice(int ordinal, int sm, std::string description) : ordinal_(ordinal), sm_(sm), description_(std::move(description)) {}
+    /// Beside the constructor, so that the destructor gives back what was made where the rest fails.
+    void open_pool() {
         Current c(ordinal_);
         int pools = 0;
         check(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, ordinal_), "cudaDeviceGetAttribute");
@@ -64,52 +62,28 @@ public:
     const std::string& description() const noexcept override { return description_; }
     int ordinal() const noexcept override { return ordinal_; }
     int sm() const noexcept override { return sm_; }
-    std::size_t free_bytes() const override {
-        Current c(ordinal_);
-        std::size_t free = 0, total = 0;
-        check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-        return free;
-    }
 
     void* allocate(std::size_t bytes) override {
         Current c(ordinal_);
         if (bytes == 0) bytes = 1;
-        const std::size_t limit = limit_;
-        std::size_t held = held_;
-        do {
-            if (limit && (bytes > limit || held > limit - bytes))
-                raise(ErrorCode::out_of_memory, std::to_string(bytes) + " bytes of device memory beside " + std::to_string(held) + "; the limit is " + std::to_string(limit));
-        } while (!held_.compare_exchange_weak(held, held + bytes));
         void* p = nullptr;
         cudaError_t e = pool_ ? cudaMallocFromPoolAsync(&p, bytes, pool_, memory_stream_) : cudaMalloc(&p, bytes);
         // The memory may be used on any stream only after this.
         if (e == cudaSuccess && pool_) e = cudaStreamSynchronize(memory_stream_);
         if (e != cudaSuccess) {
-            held_ -= bytes;
             (void)cudaGetLastError();
             check(e, ("allocating " + std::to_string(bytes) + " bytes on the device").c_str());
         }
-        std::lock_guard<std::mutex> l(lock_);
-        sizes_[p] = bytes;
         return p;
     }
     void release(void* p) noexcept override {
         if (!p) return;
-        {
-            std::lock_guard<std::mutex> l(lock_);
-            auto it = sizes_.find(p);
-            if (it == sizes_.end()) return;
-            held_ -= it->second;
-            sizes_.erase(it);
-        }
         int before = 0;
         if (cudaGetDevice(&before) != cudaSuccess || cudaSetDevice(ordinal_) != cudaSuccess) return;
         if (pool_) (void)cudaFreeAsync(p, memory_stream_);
         else (void)cudaFree(p);
         (void)cudaSetDevice(before);
     }
-    void limit(std::size_t bytes) noexcept override { limit_ = bytes; }
-    std::size_t held_bytes() const noexcept override { return held_; }
     void trim() noexcept override {
         if (!pool_) return;
         (void)cudaStreamSynchronize(memory_stream_);
@@ -166,7 +140,10 @@ public:
         Current c(ordinal_);
         cudaEvent_t e = nullptr;
         check(cudaEventCreate(&e), "cudaEventCreate");
-        check(cudaEventRecord(e, stream_of(s)), "cudaEventRecord");
+        if (const cudaError_t failed = cudaEventRecord(e, stream_of(s)); failed != cudaSuccess) {
+            destroy_event(e);
+            check(failed, "cudaEventRecord");
+        }
         return e;
     }
     double between(void* first, void* second) override {
@@ -181,9 +158,21 @@ public:
         return 1e3 * ms;
     }
 
-    void begin_capture(void* s) override {
+    bool begin_capture(void* s) override {
         Current c(ordinal_);
-        check(cudaStreamBeginCapture(stream_of(s), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+        const cudaError_t e = cudaStreamBeginCapture(stream_of(s), cudaStreamCaptureModeThreadLocal);
+        if (e == cudaSuccess) return true;
+        (void)cudaGetLastError();
+        // The legacy stream, or one that is recorded already.
+        if (e != cudaErrorStreamCaptureUnsupported && e != cudaErrorIllegalState && e != cudaErrorStreamCaptureImplicit) check(e, "cudaStreamBeginCapture");
+        return false;
+    }
+    bool capturing(void* s) override {
+        Current c(ordinal_);
+        cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+        if (cudaStreamIsCapturing(stream_of(s), &status) == cudaSuccess) return status != cudaStreamCaptureStatusNone;
+        (void)cudaGetLastError();  // the legacy stream while another one is recorded
+        return true;
     }
     std::shared_ptr<const void> end_capture(void* s) override {
         Current c(ordinal_);
@@ -228,9 +217,6 @@ private:
     const std::string description_;
     cudaMemPool_t pool_ = nullptr;  // null: cudaMalloc
     cudaStream_t memory_stream_ = nullptr;
-    std::atomic<std::size_t> limit_{0}, held_{0};
-    std::mutex lock_;
-    std::map<void*, std::size_t> sizes_;
 };
 
 std::shared_ptr<DeviceApi> open_device(int ordinal, const Options& options) {
@@ -255,7 +241,9 @@ std::shared_ptr<DeviceApi> open_device(int ordinal, const Options& options) {
     std::string text = std::string(prop.name) + ", sm_" + std::to_string(sm) + ", driver " + version_text(driver) + ", runtime " + version_text(runtime);
     if (sm < kOldest) raise(ErrorCode::unsupported, "device 'cuda:" + std::to_string(ordinal) + "' (" + text + ") is older than sm_" + std::to_string(kOldest));
     find_libraries(options.library_dirs);
-    return std::make_shared<CudaDevice>(ordinal, sm, std::move(text));
+    auto device = std::make_shared<CudaDevice>(ordinal, sm, std::move(text));
+    device->open_pool();
+    return device;
 }
 
 }  // namespace cuda

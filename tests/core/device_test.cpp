@@ -25,7 +25,7 @@ using Work = std::vector<std::function<void()>>;
 struct FakeStream {
     std::deque<std::function<void()>> work;
     Work captured;
-    bool capturing = false;
+    bool capturing = false, no_graphs = false;
     std::size_t pushed = 0, done = 0;
     void push(std::function<void()> f) {
         if (capturing) return captured.push_back(std::move(f));
@@ -56,6 +56,8 @@ struct Counts {
     bool fail_next_kernel = false;
     int forget_wait = -1;              ///< planted faults: the host's wait that does nothing, counted from now,
     bool forget_stream_waits = false;  ///< all waits of streams
+    std::size_t no_memory_from = SIZE_MAX;
+    bool no_pinned = false;
     std::function<void()> at_kernel;
 };
 Counts counts;
@@ -67,8 +69,8 @@ public:
     const std::string& description() const noexcept override { return text_; }
     int ordinal() const noexcept override { return 0; }
     int sm() const noexcept override { return 80; }
-    std::size_t free_bytes() const override { return SIZE_MAX; }
     void* allocate(std::size_t n) override {
+        if (n >= counts.no_memory_from) raise(ErrorCode::out_of_memory, "no device memory, on purpose");
         void* p = ::operator new(n, std::align_val_t(256));
         std::memset(p, 0xFF, n);
         sizes_.emplace(p, n);
@@ -82,10 +84,9 @@ public:
         sizes_.erase(p);
         ::operator delete(p, std::align_val_t(256));
     }
-    void limit(std::size_t) noexcept override {}
-    std::size_t held_bytes() const noexcept override { return counts.held; }
     void trim() noexcept override { ++counts.trims; }
     void* allocate_pinned(std::size_t n) override {
+        if (counts.no_pinned) raise(ErrorCode::out_of_memory, "no page-locked memory, on purpose");
         auto* p = static_cast<char*>(::operator new(n, std::align_val_t(64)));
         pinned_[p] = n;
         return p;
@@ -130,9 +131,19 @@ public:
         ++counts.follows;
         if (!counts.forget_stream_waits) enqueue(s, [e = *static_cast<FakeEvent*>(event)] { e.run(); });
     }
-    void* mark(void*) override { return nullptr; }
-    double between(void*, void*) override { return 1; }
-    void begin_capture(void* s) override { static_cast<FakeStream*>(s)->capturing = true; }
+    void* mark(void* s) override {
+        void* e = make_event();
+        return record(e, s), e;
+    }
+    double between(void* first, void* second) override {
+        static_cast<FakeEvent*>(second)->run();
+        return destroy_event(first), destroy_event(second), 1;
+    }
+    bool begin_capture(void* s) override {
+        auto* f = static_cast<FakeStream*>(s);
+        return !f->no_graphs && (f->capturing = true);
+    }
+    bool capturing(void* s) override { return static_cast<FakeStream*>(s)->capturing; }
     std::shared_ptr<const void> end_capture(void* s) override {
         ++counts.captured;
         auto* f = static_cast<FakeStream*>(s);
@@ -558,6 +569,73 @@ TEST(DeviceRun, FailuresAndCancellationBetweenHostNodesLeaveNothingBehind) {
     EXPECT_EQ(counts.events, before.events);
     EXPECT_EQ(counts.streams, before.streams);
     EXPECT_EQ(counts.held, before.held);
+}
+TEST(DeviceRun, AfterMemoryThatCouldNotBeHadOtherShapesRunAsBefore) {
+    auto b = chain("N");
+    Session s(b.model().compile(on_fake()));
+    for (std::int64_t rows : {7, 9, 5000, 7, 9, 5000, 9}) {
+        Tensor x = noise({rows, 16}, static_cast<int>(rows));
+        s.bind("x", x);
+        counts.no_memory_from = rows == 5000 ? 100000 : SIZE_MAX;
+        const std::string e = error_of([&] { s.run(); });
+        counts.no_memory_from = SIZE_MAX;
+        if (rows == 5000) EXPECT_NE(e.find("on purpose"), std::string::npos) << e;
+        else expect_near(s.output("y"), b.run({{"x", x}}, on_cpu())[0]);
+    }
+}
+TEST(DeviceRun, WithoutPageLockedMemoryItRunsAllTheSame) {
+    auto b = both_ways();
+    Session s(b.model().compile(on_fake()));
+    counts.no_pinned = true;
+    for (std::int64_t rows : {40, 300, 40}) {
+        Tensor x = noise({rows, 128}, static_cast<int>(rows));
+        std::memcpy(s.input("x", {rows, 128}).raw(), x.raw(), x.bytes());
+        s.run();
+        expect_as_on_cpu(s, b, x, {"y", "z"});
+        counts.no_pinned = rows == 300;
+    }
+    counts.no_pinned = false;
+}
+TEST(DeviceRun, StreamsThatAreRecordedOrCannotBe) {
+    auto b = chain("N");
+    auto o = on_fake();
+    o.device_io = true;
+    auto engine = b.model().compile(o);
+    Tensor x = noise({5, 16});
+    const Tensor want = b.run({{"x", x}}, on_cpu())[0];
+    FakeStream mine;
+    {
+        Session s(engine);
+        s.stream(&mine);
+        s.bind("x", Tensor::borrow_device(Device::cuda, DType::f32, {5, 16}, x.raw()));
+        mine.no_graphs = true;
+        const int before = counts.captured;
+        for (int run = 0; run < 3; ++run) s.run();
+        EXPECT_EQ(counts.captured, before);
+        mine.run_to(mine.pushed);
+        mine.no_graphs = false;
+        mine.capturing = true;  // by the application
+        s.run();
+        mine.capturing = false;
+        EXPECT_EQ(counts.captured, before);
+        EXPECT_TRUE(mine.work.empty());
+        std::memset(const_cast<void*>(s.output("y").raw()), 0, want.bytes());
+        for (int replay = 0; replay < 2; ++replay)
+            for (auto& w : mine.captured) w();
+        expect_near(Tensor::borrow(DType::f32, {5, 8}, s.output("y").raw()), want);
+    }
+}
+TEST(DeviceRun, ProfiledRunsThatFailGiveTheirMarksBack) {
+    const int events = counts.events;
+    auto b = chain("N");
+    Session s(b.model().compile(on_fake()));
+    s.profile(true);
+    s.bind("x", noise({6, 16}));
+    counts.fail_next_kernel = true;
+    EXPECT_NE(error_of([&] { s.run(); }).find("on purpose"), std::string::npos);
+    EXPECT_EQ(counts.events, events);
+    s.run();
+    EXPECT_EQ(counts.events, events);
 }
 TEST(DeviceRun, AnotherStreamWaitsForTheRunBefore) {
     auto b = chain("N");

@@ -123,6 +123,42 @@ TEST_F(CudaEngine, DeviceTensorsOnTheCallersStream) {
     }
     EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
 }
+TEST_F(CudaEngine, TheApplicationRecordsARunIntoItsOwnGraph) {
+    auto b = block();
+    auto o = cuda_strict();
+    o.device_io = true;
+    Engine engine = b.model().compile(o);
+    cudaStream_t stream = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+    {
+        Session s(engine);
+        s.stream(stream);
+        Tensor x = noise({5, 32});
+        DeviceMemory in(x.bytes());
+        in.upload(x, stream);
+        s.bind("x", cuda::borrow(DType::f32, {5, 32}, in.get()));
+        for (int run = 0; run < 3; ++run) s.run();  // the session's own graph is there, too
+        ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+        cudaGraph_t graph = nullptr;
+        cudaGraphExec_t exec = nullptr;
+        ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+        s.run();
+        ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+        ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+        for (int run = 0; run < 3; ++run) {
+            x = noise({5, 32}, run + 7);
+            in.upload(x, stream);
+            ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+            Tensor got(DType::f32, s.output("y").shape());
+            ASSERT_EQ(cudaMemcpyAsync(got.raw(), s.output("y").raw(), got.bytes(), cudaMemcpyDeviceToHost, stream), cudaSuccess);
+            ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+            expect_same(got, b.run({{"x", x}}, cpu())[0]);
+        }
+        EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+        EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+    }
+    EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
 TEST_F(CudaEngine, SessionsRunAtTheSameTime) {
     auto b = block();
     Engine engine = b.model().compile(cuda_strict());

@@ -566,6 +566,7 @@ inline void Planner::device_constants() {
                 x.home = PlanValue::Home::constant;
                 x.device = Device::cuda;
                 x.uploaded = opt_.constants->upload(p.device, x.constant);
+                p.packed_bytes += x.constant.bytes();
                 t = x.root = static_cast<int>(p.values.size());
                 p.values.push_back(std::move(x));
             }

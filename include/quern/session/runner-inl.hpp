@@ -21,10 +21,10 @@ QUERN_INLINE bool Arena::reserve(std::size_t n) {
     n = (n + 4095) / 4096 * 4096;
     const bool pinned = api_ && device_ == Device::cpu && n <= most_pinned;
     if (device_ != Device::cpu || pinned || pinned_) release();
-    pinned_ = pinned;
     if (device_ != Device::cpu) data_ = static_cast<std::byte*>(api_->allocate(n));
-    else if (pinned_) data_ = static_cast<std::byte*>(api_->allocate_pinned(n));
-    else {
+    // Where the system gives no more memory of that kind, other memory will do.
+    pinned_ = pinned && guarded([&] { data_ = static_cast<std::byte*>(api_->allocate_pinned(n)); });
+    if (device_ == Device::cpu && !pinned_) {
         bool grown = n <= SIZE_MAX / 8 && pages_.grow(4 * n);
         if (!grown && !pages_.grow(n)) release();
         data_ = pages_.data();
@@ -425,8 +425,13 @@ QUERN_INLINE void Runner::resolve(int segment) {
         shared_.account(before, want);
         shared_.memory_used -= want - before;
         if (plan_->device) plan_->device->synchronize(shared_.stream);  // nothing under way uses what is given back
-        if (arenas_[a].reserve(want)) ++generation_;
+        const auto moved = guarded([&] { return arenas_[a].reserve(want); });
         shared_.memory_used += arenas_[a].size() - before;
+        if (!moved) {  // the memory is gone: no frame has any
+            for (auto& other : frames_) std::fill(other->resolved.begin(), other->resolved.end(), char(0));
+            raise(moved.error());
+        }
+        if (*moved) ++generation_;
     }
     f.resolved[segment] = 1;
     f.placed = 0;
@@ -720,11 +725,18 @@ QUERN_INLINE void Runner::run_step(int s) {
         if (f.placed != generation_) place();
     }
     const bool timed = shared_.profile && p.device && (p.steps[s].device != Device::cpu || p.steps[s].transfer != Transfer::none);
-    void* begun = timed ? p.device->mark(shared_.stream) : nullptr;
+    struct Mark {
+        DeviceApi* api;
+        void* event;
+        ~Mark() {
+            if (event) api->destroy_event(event);
+        }
+    } begun{p.device.get(), timed ? p.device->mark(shared_.stream) : nullptr};
     execute(s);
     if (!shared_.profile || !(kernel_of(s) || p.steps[s].control || timed)) return;
     // The time of a device step is the device's own, from mark to mark.
-    const double device_us = timed ? p.device->between(begun, p.device->mark(shared_.stream)) : 0;
+    void* const ended = timed ? p.device->mark(shared_.stream) : nullptr;
+    const double device_us = timed ? p.device->between(std::exchange(begun.event, nullptr), ended) : 0;
     if (p.device) p.device->synchronize(shared_.stream);
     using us = std::chrono::duration<double, std::micro>;
     const Node* n = p.steps[s].node >= 0 ? &p.graph.nodes[p.steps[s].node] : nullptr;
@@ -741,7 +753,7 @@ QUERN_INLINE bool Runner::run_recorded(int region) {
     if (!r.graph) {
         if (++r.runs != 2) return false;
         auto [begin, end] = plan_->recordable[region];
-        plan_->device->begin_capture(shared_.stream);
+        if (!plan_->device->begin_capture(shared_.stream)) return false;
         auto done = guarded([&, b = begin, e = end] {
             for (int s = b; s < e; ++s) with_place([&] { return where(s); }, [&] { execute(s); });
         });
@@ -763,7 +775,8 @@ QUERN_INLINE void Runner::run(std::span<const View> inputs) {
     if (!f.resolved[0] && (p.steps.empty() || !p.steps[0].late)) resolve(0);
     else if (!f.resolved[0]) evaluate_dims(0, 0, 0);
     if (f.placed != generation_) place();
-    const bool recorded = shared_.device_graphs && !shared_.profile && shared_.deadline == no_deadline;
+    // What the application records itself is enqueued step by step.
+    const bool recorded = !p.recordable.empty() && shared_.device_graphs && !shared_.profile && shared_.deadline == no_deadline && !p.device->capturing(shared_.stream);
     std::size_t region = 0;
     for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
         while (region < p.recordable.size() && p.recordable[region].first < s) ++region;

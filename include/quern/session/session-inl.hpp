@@ -64,7 +64,6 @@ struct Session::Impl {
     std::vector<StepTime> times;
     bool ran = false;
     void* own_stream = nullptr;
-    void* ran_on = nullptr;  // the stream of the last run
 
     explicit Impl(std::shared_ptr<const Engine::Impl> e)
         : engine(std::move(e)), workers(engine->pool.get(), engine->executor.get(), &shared.cancelled), runner(engine->plan, (init(), shared)) {
@@ -87,7 +86,7 @@ struct Session::Impl {
     }
     /// Nothing is under way any more, whatever went wrong.
     void drain(DeviceApi& api) {
-        for (void* s : {shared.copy_stream, ran_on})
+        for (void* s : {shared.copy_stream, shared.stream})
             if (s) (void)guarded([&] { api.synchronize(s); });
     }
     void init() {
@@ -499,7 +498,8 @@ QUERN_INLINE Tensor Session::Impl::make_input(DType dtype, const Shape& shape) c
     const std::shared_ptr<DeviceApi>& api = runner.plan().device;
     const std::size_t n = storage_bytes(dtype, shape.count());
     if (!api || dtype == DType::string || n == 0 || n > Arena::most_pinned || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) return Tensor(dtype, shape);
-    void* p = api->allocate_pinned(n);
+    void* p = nullptr;
+    if (!guarded([&] { p = api->allocate_pinned(n); })) return Tensor(dtype, shape);  // ordinary memory will do
     std::memset(p, 0, n);
     return Tensor::share(dtype, shape, p, std::shared_ptr<const void>(p, [api](const void* q) { api->release_pinned(const_cast<void*>(q)); }));
 }
@@ -508,8 +508,6 @@ QUERN_INLINE void Session::Impl::run_plan() {
     if (!api) return runner.run(views);
     const int before = api->enter();
     auto done = guarded([&] {
-        if (ran_on && ran_on != shared.stream) api->synchronize(ran_on);  // the session's memory is in use there
-        ran_on = shared.stream;
         runner.run(views);
         if (!engine->device_io) api->synchronize(shared.stream);
     });
@@ -610,7 +608,12 @@ QUERN_INLINE Result<Tensor> Session::try_output(std::string_view name) const noe
 QUERN_INLINE Result<Tensor> Session::try_tap(std::string_view name) const noexcept {
     return guarded([&] { return p_->output(p_->tap_index(name)); });
 }
-QUERN_INLINE void Session::stream(void* stream) noexcept { p_->shared.stream = stream ? stream : p_->own_stream; }
+QUERN_INLINE void Session::stream(void* stream) noexcept {
+    void* const next = stream ? stream : p_->own_stream;
+    DeviceApi* api = p_->runner.plan().device.get();
+    if (api && next != p_->shared.stream && p_->engine->device_io) p_->drain(*api);  // runs there use the session's memory
+    p_->shared.stream = next;
+}
 QUERN_INLINE void* Session::stream() const noexcept { return p_->shared.stream; }
 QUERN_INLINE void Session::cancel() noexcept { p_->shared.cancelled.store(true); }
 QUERN_INLINE void Session::profile(bool on) noexcept { p_->shared.profile = on; }
