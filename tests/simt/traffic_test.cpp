@@ -100,7 +100,7 @@ TEST_F(Traffic, RowsAndElements) {
     l.add = z.data();
     row("sum and layer normalization 16 x 512", (3 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
     l.sum = sum.data();
-    row("sum, stored too, and layer norm. 16 x 512", (4 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
+    row("sum, stored too, and layer normalization 16 x 512", (4 * n + 1024) * 4, 3, [&] { return norm::cuda_normalize_rows(l, nullptr); });
     row("softmax 16 x 512", 2 * n * 4, 1,
         [&] { return softmax::cuda_rows(DType::f32, x.data(), y.data(), 16, 512, false, nullptr); });
     row("sum of rows 16 x 512", (n + 16) * 4, 1,
