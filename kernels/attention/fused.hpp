@@ -30,10 +30,13 @@ constexpr int max_lead = 6, roles = 11;
 /// No keys give zeros, as does a query whose scores are all -inf if `closed_is_zero`; else that gives NaN.
 /// Where `table` is there, in[5], in[6] = cosines and sines of the rotation of the first R values of Q's rows (ONNX's RotaryEmbedding), of that
 /// layout: leading roles and `query` as Q's, or absent; `inner`, R / 2 of them, innermost.
+/// Where `causal`, query i of S sees the first T - S + i + 1 of T keys; `closed` is added to the scores of the others. There is one mask at most then. With
+/// `once` it holds 0 and `closed` only, and `closed` is added once to a key that both close.
 /// Tolerance against double: 4e-6 * max |v| for scores of magnitude up to 10.
 struct FusedProblem {
     float scale = 1;
-    bool closed_is_zero = false, interleaved = false;
+    bool closed_is_zero = false, interleaved = false, causal = false, once = false;
+    float closed = 0;
     Layout q, k, v, y, mask[2], table;
 };
 
@@ -113,6 +116,7 @@ public:
                 t.mask[m].key = p.mask[m].stride[Factor::key];
                 t.mask[m].data = c.in[3 + m].in<float>() + place(p.mask[m], at) + from * t.mask[m].query;
             }
+            if (!p.later.empty()) close_later(p, from, t, reinterpret_cast<float*>(mine + p.work - p.both_work));
             t_.attention_f32(t, mine);
         });
     }
@@ -123,8 +127,29 @@ private:
         bool masked[2] = {false, false};
         std::array<std::int64_t, max_lead> lead;
         std::int64_t s, t, d, dv, lead_count = 1, tiles, queries;
-        std::size_t work, inner_work;  ///< of a worker; what of it the loops of vec take
+        std::size_t work, inner_work, both_work = 0;  ///< of a worker; what of it, first, the loops of vec take, and, last, both masks of a tile
+        std::vector<float> later;  ///< `causal`: what is added to query 0's keys, and before it that to the keys of later queries, who see one more each
     };
+    /// Keys after a query's own. The two masks are added to each other where every query has an open key: nothing else then has a weight. `both`: [queries, keys].
+    void close_later(const Plan& p, std::int64_t from, vec::AttentionTile& t, float* both) const {
+        bool open = true;
+        for (std::int64_t r = 0; p_.once && p.masked[0] && r < t.queries && open; ++r) {
+            std::int64_t j = std::min(p.t, p.t - p.s + from + r + 1) - 1;
+            while (j >= 0 && t.mask[0].data[r * t.mask[0].query + j * t.mask[0].key] != 0) --j;
+            open = j >= 0;
+        }
+        const float* later = p.later.data() + p.s - 1 - from;
+        if (open) {
+            t.mask[1].data = later;
+            t.mask[1].query = -1;
+            return;
+        }
+        for (std::int64_t r = 0; r < t.queries; ++r)
+            for (std::int64_t j = 0; j < p.t; ++j)
+                both[r * p.t + j] = later[j - r] != 0 ? later[j - r] : t.mask[0].data[r * t.mask[0].query + j * t.mask[0].key];
+        t.mask[0].data = both;
+        t.mask[0].query = p.t, t.mask[0].key = 1;
+    }
     static std::int64_t place(const Strides& s, const std::array<std::int64_t, max_lead>& at) {
         std::int64_t o = s.offset;
         for (std::size_t d = 0; d < max_lead; ++d) o += at[d] * s.stride[d];
@@ -176,6 +201,13 @@ private:
         if (p.s == 0 || p.dv == 0) p.lead_count = 0;
         p.work = p.inner_work = (t_.attention_work_bytes(p.d, p.dv) + 63) / 64 * 64;
         if (!p_.table.empty()) resolve_table(in, p);
+        if (p_.causal && p.masked[1]) raise(ErrorCode::shape_mismatch, "a causal attention with two masks; one is accepted");
+        if (p_.causal && p.s > 1) {
+            p.later.assign(static_cast<std::size_t>(p.t + p.s - 1), p_.closed);
+            std::fill_n(p.later.begin(), p.t, 0.f);
+            if (p_.once && p.masked[0]) p.both_work = (static_cast<std::size_t>(std::min(p.s, t_.attention_queries) * p.t) * sizeof(float) + 63) / 64 * 64;
+            p.work += p.both_work;
+        }
         return p;
     }
     void resolve_table(std::span<const View> in, Plan& p) const {

@@ -38,6 +38,9 @@ inline attention::FusedProblem problem(const Attrs& a) {
     p.mask[1] = layout_of(a, "mask2");
     p.table = layout_of(a, "table");
     p.interleaved = a.i("interleaved", 0) != 0;
+    p.causal = a.i("causal", 0) != 0;
+    p.once = a.i("causal_once", 0) != 0;
+    p.closed = a.f("causal_closed", 0);
     return p;
 }
 /// The size of a factor in the dims of its operand.
@@ -85,6 +88,7 @@ inline Lowered lower(const LowerCtx& c) {
         p.dtype = c.in(0).dtype;
         auto fused = std::make_shared<attention::FusedProblem>(problem(c.attrs));
         if (!fused->table.empty()) raise(ErrorCode::unsupported, "queries that the kernel is to turn");
+        if (fused->causal) raise(ErrorCode::unsupported, "keys that are closed without a mask");
         const attention::Layout* layouts[] = {&fused->q, &fused->v};
         for (int i : {0, 2})
             for (auto& f : *layouts[i / 2]) {

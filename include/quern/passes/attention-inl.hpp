@@ -6,6 +6,7 @@
 
 #include <quern/kernels/attention/fused.hpp>
 
+#include "causal-inl.hpp"
 #include "match-inl.hpp"
 
 QUERN_BEGIN
@@ -104,8 +105,8 @@ struct Source {
 
 class AttentionMatcher {
 public:
-    /// `turns`: the kernel can turn queries.
-    AttentionMatcher(Matcher& m, bool turns) : m_(m), g_(m.g), turns_(turns) {}
+    /// `turns`: the kernel can turn queries, and close later keys by itself where `causal` finds that.
+    AttentionMatcher(Matcher& m, bool turns, CausalMasks* causal = nullptr) : m_(m), g_(m.g), turns_(turns), causal_masks_(causal) {}
 
     /// `id` is the product of probabilities and V.
     bool match(NodeId id) {
@@ -139,7 +140,7 @@ public:
             if (n.in[i] != no_value) return false;
         for (std::size_t o = 1; o < n.out.size(); ++o)
             if (n.out[o] != no_value && !m_.swallowed(n.out[o], {})) return false;
-        if (n.attrs.i("is_causal", 0) || n.attrs.f("softcap", 0) != 0 || n.attrs.i("left_window_size", -1) >= 0 || n.attrs.i("right_window_size", -1) >= 0) return false;
+        if (n.attrs.f("softcap", 0) != 0 || n.attrs.i("left_window_size", -1) >= 0 || n.attrs.i("right_window_size", -1) >= 0) return false;
         for (int i = 0; i < 3; ++i)
             if (!ranked(n.in[i], 3) || g_.fact(n.in[i]).rank() != g_.fact(n.in[0]).rank()) return false;
         const std::vector<Dim>&q = g_.fact(n.in[0]).dims, &k = g_.fact(n.in[1]).dims, &v = g_.fact(n.in[2]).dims;
@@ -149,6 +150,10 @@ public:
         Dim d = four ? q[3] : floor_div(q[2], heads), dv = four ? v[3] : floor_div(v[2], shared);
         Dim s = q[four ? 2 : 1];
         keys_ = k[four ? 2 : 1];
+        if (n.attrs.i("is_causal", 0)) {  // the first query sees the first key
+            if (!turns_ || !(s == keys_)) return false;
+            causal_ = {true, -INFINITY, no_value, false};
+        }
         if (!d.is_const() || !dv.is_const() || d.value() < 1 || !(k[0] == q[0]) || !(v[0] == q[0]) || !(v[four ? 2 : 1] == keys_)) return false;
         Atoms::Axis batch = atoms_.axis(q[0]), outer = atoms_.axis(shared), all = outer, inner = atoms_.axis(dv);
         for (int a : atoms_.axis(Dim(heads.value() / shared.value()))) all.push_back(a);
@@ -520,6 +525,7 @@ private:
     bool finish(NodeId id, Source& q, Source& k, Source& v, const Atoms::Axes& y_axes, const Atoms::Axis& inner) {
         Source y{g_.nodes[id].out[0], y_axes, 1};
         double scale = scale_ * q.scale * k.scale;
+        take_causal();
         std::vector<std::vector<std::int64_t>> layouts;
         if (!std::isfinite(scale) || !describe(q, k, v, y, inner, layouts)) return false;
         // The result may go straight to where transposes and reshapes would bring it.
@@ -538,6 +544,7 @@ private:
         }
         a.set("scale", static_cast<float>(scale));
         if (closed_is_zero_) a.set("closed_is_zero", std::int64_t{1});
+        if (causal_.causal) a.set("causal", std::int64_t{1}), a.set("causal_closed", causal_.closed), a.set("causal_once", std::int64_t{causal_.once});
         const char* names[] = {"q", "k", "v", "y", "mask", "mask2"};
         for (std::size_t i = 0; i < layouts.size(); ++i) a.set(names[i], std::move(layouts[i]));
         a.set("rank", static_cast<std::int64_t>(g_.fact(y.value).rank()));
@@ -549,6 +556,29 @@ private:
         }
         m_.replace(y.value, "quern::FusedAttention", std::move(in), std::move(a));
         return true;
+    }
+    /// A mask that closes later keys is left out, or what else it closes remains.
+    void take_causal() {
+        for (std::size_t i = 0; turns_ && causal_masks_ && !causal_.causal && i < masks_.size(); ++i) {
+            Source& x = masks_[i];
+            if (!ranked(x.value, 2) || !(g_.fact(x.value).dims.back() == keys_)) continue;
+            const CausalMasks::Mask found = causal_masks_->split(x.value);
+            if (!found.causal || (found.once && masks_.size() > 1)) continue;
+            Source rest{found.rest, {}, 1};
+            if (found.rest != no_value) {
+                const std::vector<Dim>&whole = g_.fact(x.value).dims, &dims = g_.fact(found.rest).dims;
+                bool fits = dims.size() <= whole.size() && !dims.empty() && dims.back() == keys_;
+                for (std::size_t d = 0; fits && d < dims.size(); ++d) {
+                    const std::size_t at = whole.size() - dims.size() + d;
+                    fits = dims[d].is(1) || dims[d] == whole[at];
+                    rest.axes.push_back(dims[d].is(1) ? Atoms::Axis{} : x.axes[at]);
+                }
+                if (!fits) continue;
+            }
+            causal_ = found;
+            if (found.rest == no_value) masks_.erase(masks_.begin() + static_cast<std::ptrdiff_t>(i));
+            else x = std::move(rest);
+        }
     }
     bool describe(const Source& q, const Source& k, const Source& v, const Source& y, const Atoms::Axis& inner, std::vector<std::vector<std::int64_t>>& to) const {
         Roles r;
@@ -598,6 +628,8 @@ private:
     Dim keys_;
     double scale_ = 1;
     bool closed_is_zero_ = false;
+    CausalMasks* causal_masks_;
+    CausalMasks::Mask causal_;
 };
 
 inline bool attention_blocks(Graph& g, const PassContext& ctx) {
@@ -610,9 +642,10 @@ inline bool attention_blocks(Graph& g, const PassContext& ctx) {
     }
     Matcher m(g);
     std::map<ValueId, ValueId> closed;
+    CausalMasks causal(g);
     for (NodeId id : g.order()) {
         if (!g.nodes[id].op) continue;
-        if (AttentionMatcher(m, turns).match(id) || AttentionMatcher(m, turns).match_operator(id, closed)) changed = true;
+        if (AttentionMatcher(m, turns, &causal).match(id) || AttentionMatcher(m, turns, &causal).match_operator(id, closed)) changed = true;
     }
     return changed;
 }
