@@ -167,7 +167,9 @@ private:
         cuda::DnnConv c = described(g);
         const bool relu = p_.post == vec::Post::relu, more = bias || p_.has_residual || relu;
         std::string why;
-        cudnnHandle_t handle = dnn.handle().handle;
+        cuda::Cudnn::Handle& h = dnn.handle();
+        std::lock_guard<std::mutex> l(h.lock);
+        cudnnHandle_t handle = h.handle;
         if (!handle) {
             if (log_) log_(LogLevel::warning, "conv.cudnn: cudnnCreate failed: " + dnn.last_error() + "; conv.cuda computes this shape");
             return;

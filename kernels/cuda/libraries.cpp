@@ -1,5 +1,6 @@
 #include <dlfcn.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 
@@ -11,14 +12,28 @@
 QUERN_BEGIN
 namespace cuda {
 
+/// What is known of a library. Read without a lock while another thread searches: what was published once is neither changed nor freed.
+template <class L>
+class Published {
+public:
+    Published() : now_(new L) {}
+    const L& get() const noexcept { return *now_.load(std::memory_order_acquire); }
+    void publish(L&& l) {
+        if (!l.refusal.empty() && l.refusal == get().refusal) return;
+        now_.store(new L(std::move(l)), std::memory_order_release);
+    }
+
+private:
+    std::atomic<const L*> now_;
+};
 struct Found {
-    std::mutex lock;
+    std::mutex lock;  // of searches and handles
 #if defined(QUERN_HAVE_CUBLASLT_HEADER)
-    CublasLt lt;
+    Published<CublasLt> lt;
     std::map<int, cublasLtHandle_t> lt_handles;
 #endif
 #if defined(QUERN_HAVE_CUDNN_HEADER)
-    Cudnn dnn;
+    Published<Cudnn> dnn;
     std::map<int, Cudnn::Handle> dnn_handles;
 #endif
 };
@@ -50,25 +65,24 @@ inline bool load_library(L& made, const std::string& path, int oldest, int newes
 }
 /// `library` becomes the first that load(made, path) finds; one that does not fit ends the search, for that is the reason to tell.
 template <class L, class Load>
-inline void search(L& library, const char* stem, int oldest, int newest, const std::vector<std::string>& folders, Load load) {
-    if (library.refusal.empty()) return;
+inline void search(Published<L>& library, const char* stem, int oldest, int newest, const std::vector<std::string>& folders, Load load) {
+    if (library.get().refusal.empty()) return;
     std::string tried;
     for (const std::string& folder : folders)
         for (int major = newest; major >= oldest; --major) {
             const std::string path = (folder.empty() ? "" : folder + "/") + stem + std::to_string(major);
             tried += (tried.empty() ? "" : ", ") + path;
             L made;
-            if (!load(made, path)) continue;
-            if (made.refusal.empty()) library = made;
-            else library.refusal = made.refusal;
-            return;
+            if (load(made, path)) return library.publish(std::move(made));
         }
-    library.refusal = "not found: " + tried;
+    L none;
+    none.refusal = "not found: " + tried;
+    library.publish(std::move(none));
 }
 
 #if defined(QUERN_HAVE_CUBLASLT_HEADER)
 constexpr int kOldestCublas = 12;
-const CublasLt& cublaslt() noexcept { return found().lt; }
+const CublasLt& cublaslt() noexcept { return found().lt.get(); }
 
 inline bool load(CublasLt& lt, const std::string& path) {
     return load_library(
@@ -92,7 +106,7 @@ cublasLtHandle_t CublasLt::handle() const {
 
 #if defined(QUERN_HAVE_CUDNN_HEADER)
 constexpr int kOldestCudnn = 9;
-const Cudnn& cudnn() noexcept { return found().dnn; }
+const Cudnn& cudnn() noexcept { return found().dnn.get(); }
 
 inline bool load(Cudnn& dnn, const std::string& path) {
     return load_library(

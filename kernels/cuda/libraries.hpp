@@ -31,7 +31,7 @@ struct CublasLt {
     /// The calling thread's device's handle, made once and kept for the life of the process; null where that fails.
     cublasLtHandle_t handle() const;
 };
-/// As find_libraries() last found it.
+/// As find_libraries() last found it; what the reference names stays as it is.
 const CublasLt& cublaslt() noexcept;
 #endif
 
@@ -43,7 +43,7 @@ struct Cudnn {
 #define QUERN_CUDNN(f) decltype(&::cudnn##f) f = nullptr;
 #include "cudnn.inc"
 #undef QUERN_CUDNN
-    /// A handle has one stream at a time: hold the lock from SetStream to what is enqueued there.
+    /// A handle serves one thread and one stream at a time: hold the lock while plans are made with it, and from SetStream to what is enqueued there.
     struct Handle {
         std::mutex lock;
         cudnnHandle_t handle = nullptr;

@@ -827,7 +827,7 @@ QUERN_INLINE std::string describe_plan(const Plan& p) {
         }
         const Node* n = s.node >= 0 ? &p.graph.nodes[s.node] : nullptr;
         text += std::string(n ? n->op->name : "Copy") + " '" + (n ? n->name : p.values[s.out[0]].name) + "' by " +
-                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.placed ? "placement" : s.control ? "control" : s.transfer != Transfer::none ? "copy" : "late choice") +
+                (s.kernel ? s.kernel->name() : s.view_of >= 0 ? "view" : s.placed ? "placement" : s.control ? "control" : s.beside >= 0 ? "copy beside earlier work" : s.transfer != Transfer::none ? "copy" : "late choice") +
                 (p.device && s.device != Device::cpu ? " on the device" : "") + " ->";
         for (int v : s.out)
             if (v >= 0) text += " " + p.values[v].name + ":" + (v < static_cast<int>(p.graph.values.size()) ? p.graph.values[v].fact.to_string() : "");

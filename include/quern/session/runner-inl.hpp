@@ -685,8 +685,7 @@ QUERN_INLINE void Runner::transfer(int step) {
     }
     const bool event = st.marked || lane_of(step) == overtaking;
     if (event && !events_[step]) events_[step] = api.make_event();
-    const auto home = plan_->values[plan_->values[st.in[0]].root].home;
-    shared_.unread = shared_.unread || st.transfer == Transfer::to_host || home == PlanValue::Home::arena || home == PlanValue::Home::input;
+    shared_.unread = true;
     if (st.transfer == Transfer::to_device) api.to_device(to.data, from.data, n, stream);
     else api.to_host(to.data, from.data, n, stream);
     if (event) api.record(events_[step], stream);
