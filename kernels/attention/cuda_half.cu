@@ -9,6 +9,7 @@ namespace attention::cuda {
 template <int D>
 struct HalfTile {
     static constexpr int keys = D > 64 ? 32 : 64, row = D + 8;  // 8 rows of a fragment are in 32 banks
+    static constexpr int blocks = D == 64 || D == 96 ? 3 : 0;  // by shared memory sm_100 could have four: 128 registers, which are too few
     static constexpr std::size_t elements = kQueries * row + 4 * keys * row;
 };
 /// Two neighbours as one register of a fragment.
@@ -22,7 +23,7 @@ __device__ __forceinline__ unsigned pair(float x, float y) {
 
 // Lane 4 g + t of a warp has of its 16 queries rows g and g + 8, of 8 keys or columns 2 t and 2 t + 1.
 template <class T, int D>
-__global__ void __launch_bounds__(kThreads) half_tiles(const Arguments a, bool vector, unsigned tiles_each) {
+__global__ void __launch_bounds__(kThreads, simt::by_arch(0, HalfTile<D>::blocks)) half_tiles(const Arguments a, bool vector, unsigned tiles_each) {
     using S = HalfTile<D>;
     constexpr int KT = S::keys / 8, DT = D / 8;
     T* sq = simt::dynamic_smem<T>();
@@ -117,25 +118,38 @@ __global__ void __launch_bounds__(kThreads) half_tiles(const Arguments a, bool v
         __syncthreads();  // this tile has been read
     }
     simt::cp_async_wait<0>();
+    __syncthreads();
+    // Rows leave 16 bytes at a time, through the place of this warp's queries.
+    T* rows = sq + warp * 16 * S::row;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
 #pragma unroll
         for (int w = 1; w < 4; w <<= 1) l[h] += __shfl_xor_sync(0xffffffffu, l[h], w);
-        const int r = warp * 16 + g + 8 * h;
-        if (r >= count) continue;
         const float inverse = inverse_of(a, l[h], to[h] > from[h]);
-        T* out = head.y + (q0 + r) * a.y_row;
 #pragma unroll
         for (int c = 0; c < DT; ++c) {
-            const int column = c * 8 + 2 * t;
             const T v[2] = {quern::cuda::from_float<T>(o[c][2 * h] * inverse),
                             quern::cuda::from_float<T>(o[c][2 * h + 1] * inverse)};
-            if (vector) {
-                if (column < a.dv) simt::store_pack(out + column, v);
-            } else {
-                if (column < a.dv) out[column] = v[0];
-                if (column + 1 < a.dv) out[column + 1] = v[1];
-            }
+            simt::store_pack(rows + (g + 8 * h) * S::row + c * 8 + 2 * t, v);
+        }
+    }
+    __syncwarp();
+    const int left = count - warp * 16;
+    T* out = head.y + (q0 + warp * 16) * a.y_row;
+    if (vector) {
+#pragma unroll 1
+        for (int i = lane; i < 16 * DT; i += 32) {
+            const int r = i / DT, c = i % DT * 8;
+            if (r >= left || c >= a.dv) continue;
+            T v[8];
+            simt::load_pack(rows + r * S::row + c, v);
+            simt::store_pack(out + r * a.y_row + c, v);
+        }
+    } else {
+#pragma unroll 1
+        for (int i = lane; i < 16 * D; i += 32) {
+            const int r = i / D, c = i % D;
+            if (r < left && c < a.dv) out[r * a.y_row + c] = rows[r * S::row + c];
         }
     }
 }

@@ -106,7 +106,7 @@ __device__ __forceinline__ void stage(T* to, const T* from, std::int64_t row, in
 
 /// One query a block: lanes take keys for the scores and columns for the sum. W: elements of a key read at once.
 template <class T, int D, int W>
-__global__ void __launch_bounds__(kThreads) one_query(const Arguments a) {
+__global__ void __launch_bounds__(kThreads, simt::by_arch(0, 6)) one_query(const Arguments a) {
     constexpr int warps = kThreads / 32;
     __shared__ float query[D], part[warps][D], tops[warps], sums[warps];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

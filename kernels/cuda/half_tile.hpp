@@ -1,10 +1,20 @@
 // One block's tile of a product of f16 or bf16 by tensor cores: operands come through shared memory by asynchronous copies, several
 // stages ahead, fragments are read one step of 16 ahead of the products.
 #pragma once
+#include <cuda_runtime_api.h>
+
 #include <quern/kernels/cuda/simt.hpp>
 
 QUERN_BEGIN
 namespace cuda {
+
+/// Bytes of shared memory that a processor of the calling thread's device has; a block takes shared_of_block of them beside its own.
+inline std::size_t shared_of_processor() {
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 0;
+    return static_cast<std::size_t>(bytes);
+}
+constexpr std::size_t shared_of_block = 1024;
 
 /// WM x WN: what a warp computes, in pieces of 16 x 8. Blocks: how many share a processor, which limits registers.
 template <int BM_, int BN_, int BK_, int WM_, int WN_, int Stages_, int Blocks_>

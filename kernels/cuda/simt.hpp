@@ -176,6 +176,16 @@ QUERN_END
 QUERN_BEGIN
 namespace simt {
 
+/// A number for devices before sm_100 and one from there on, whose compiler plans with more registers than it then grants itself, and
+/// spills. As the second of __launch_bounds__ (the least blocks that shall share a processor) 0 leaves registers to the compiler.
+__host__ __device__ constexpr int by_arch([[maybe_unused]] int older, [[maybe_unused]] int newer) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+    return newer;
+#else
+    return older;
+#endif
+}
+
 /// Division by a divisor that is known before the launch; exact for dividends below 2^31.
 struct Divisor {
     unsigned divisor = 1, magic = 0, shift = 0;

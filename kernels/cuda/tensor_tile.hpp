@@ -35,14 +35,12 @@ struct CopiedSide : SideWalk<S, BX_, Along_, W> {
     static constexpr bool Along = Along_;
     using Walk::Walk;
     __device__ __forceinline__ void copy(float* s) {
-#pragma unroll
-        for (int j = 0; j < Walk::each; ++j) {
+        this->walk([&](int j, const float* from, bool valid) {
             const int i = Walk::number(j);
-            if (i < 0) break;
+            if (i < 0) return;
             const int x = Walk::place_x(i), k = Walk::place_k(i);
-            simt::cp_async<4 * W>(s + (Along ? x * (S::BK + 4) + k : k * (BX + 8) + x), this->at[j], this->valid(j));
-            this->advance(j);
-        }
+            simt::cp_async<4 * W>(s + (Along ? x * (S::BK + 4) + k : k * (BX + 8) + x), from, valid);
+        });
     }
 };
 

@@ -35,16 +35,14 @@ struct MatrixSide : SideWalk<S, BX, Along, W> {
 
     using Walk::Walk;
     __device__ __forceinline__ void fetch() {
-#pragma unroll
-        for (int j = 0; j < Walk::each; ++j) {
-            if (this->valid(j)) {
-                simt::load_pack(this->at[j], v[j]);
+        this->walk([&](int j, const float* from, bool valid) {
+            if (valid) {
+                simt::load_pack(from, v[j]);
             } else {
 #pragma unroll
                 for (int w = 0; w < W; ++w) v[j][w] = 0;
             }
-            this->advance(j);
-        }
+        });
     }
     __device__ __forceinline__ void put(float* s) const {
 #pragma unroll
@@ -68,6 +66,8 @@ __device__ __forceinline__ void multiply_tile(A& a, B& b, int steps, float (&acc
     constexpr int size_a = S::BK * (S::BM + S::pad), size_b = S::BK * (S::BN + S::pad);
     __shared__ __align__(16) float sa[2 * size_a];
     __shared__ __align__(16) float sb[2 * size_b];
+    // From sm_100 on, eight steps of an 8 x 8 tile are planned with more registers than two blocks have.
+    [[maybe_unused]] constexpr int unrolled = simt::by_arch(S::BK, S::TM * S::TN < 64 ? S::BK : 2);
     const int row = S::row(0), column = S::column(0);
     if (steps > 0) {
         a.fetch();
@@ -84,7 +84,7 @@ __device__ __forceinline__ void multiply_tile(A& a, B& b, int steps, float (&acc
         }
         const float* pa = sa + (s & 1) * size_a + row;
         const float* pb = sb + (s & 1) * size_b + column;
-#pragma unroll
+#pragma unroll unrolled
         for (int k = 0; k < S::BK; ++k) {
             float va[S::TM], vb[S::TN];
 #pragma unroll

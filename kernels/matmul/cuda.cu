@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(256) few_rows(const Gemm g) {
 
 // Up to Rows rows of A, B transposed: a warp a column.
 template <int Rows, bool Vector>
-__global__ void __launch_bounds__(256) few_rows_transposed(const Gemm g) {
+__global__ void __launch_bounds__(256, simt::by_arch(6, 5)) few_rows_transposed(const Gemm g) {
     const int lane = threadIdx.x % 32, column = blockIdx.x * 8 + threadIdx.x / 32;
     if (column >= g.n) return;
     for (unsigned batch = blockIdx.z; batch < g.depth; batch += gridDim.z) {

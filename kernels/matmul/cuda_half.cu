@@ -43,6 +43,14 @@ cudaError_t launch_half(const BasicGemm<T>& g, bool trans_b, cudaStream_t stream
     return simt::launch(trans_b ? half_tiles<T, S, true> : half_tiles<T, S, false>, grid, dim3(S::threads), S::bytes, stream, g);
 }
 
+/// In four stages, or in three where only then two blocks fit a processor (sm_86, sm_89, sm_120: 100 KiB). The bits are the same.
+template <class T, int Tile, int BK, int W, int Blocks>
+cudaError_t launch_staged(const BasicGemm<T>& g, bool trans_b, cudaStream_t stream) {
+    using Four = HalfShape<Tile, Tile, BK, W, W, 4, Blocks>;
+    if (quern::cuda::shared_of_processor() >= 2 * (Four::bytes + quern::cuda::shared_of_block)) return launch_half<T, Four>(g, trans_b, stream);
+    return launch_half<T, HalfShape<Tile, Tile, BK, W, W, 3, Blocks>>(g, trans_b, stream);
+}
+
 // 8 warps take every eighth k of their part, 256 columns a block.
 template <class T, int Rows>
 __global__ void __launch_bounds__(256) half_rows(const BasicGemm<T> g) {
@@ -86,7 +94,7 @@ __global__ void __launch_bounds__(256) half_rows(const BasicGemm<T> g) {
 }
 // B transposed: a warp a column.
 template <class T, int Rows>
-__global__ void __launch_bounds__(256) half_rows_transposed(const BasicGemm<T> g) {
+__global__ void __launch_bounds__(256, 6) half_rows_transposed(const BasicGemm<T> g) {
     const int lane = threadIdx.x % 32, column = blockIdx.x * 8 + threadIdx.x / 32;
     if (column >= g.n) return;
     for (unsigned batch = blockIdx.z; batch < g.depth; batch += gridDim.z) {
@@ -128,9 +136,9 @@ cudaError_t run_type(const CudaGemm& c, const Plan& p, float* scratch, cudaStrea
         const dim3 grid(static_cast<unsigned>(up(c.n, 256)), 1, depth(g));
         e = simt::launch(c.m == 1 ? half_rows<T, 1> : half_rows<T, kFewRows>, grid, dim3(256), 0, stream, g);
     } else if (p.kind == Plan::large) {
-        e = launch_half<T, HalfShape<128, 128, 32, 64, 64, 4, 2>>(g, c.trans_b, stream);
+        e = launch_staged<T, 128, 32, 64, 2>(g, c.trans_b, stream);
     } else {
-        e = launch_half<T, HalfShape<64, 64, 64, 32, 32, 4, 3>>(g, c.trans_b, stream);
+        e = launch_staged<T, 64, 64, 32, 3>(g, c.trans_b, stream);
     }
     if (e != cudaSuccess || !g.partial) return e;
     return simt::launch(add_parts<T>, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,

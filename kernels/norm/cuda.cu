@@ -23,7 +23,7 @@ struct Rows : CudaRows {
 };
 
 template <class T, int W, int N>
-__global__ void __launch_bounds__(kThreads) warp_rows(const Rows a) {
+__global__ void __launch_bounds__(kThreads, simt::by_arch(W == 1 && N == 8 ? 4 : 0, 0)) warp_rows(const Rows a) {
     const int lane = threadIdx.x % 32, n = static_cast<int>(a.n);
     const float over = 1.0f / n;
     for (int r = blockIdx.x * kWarps + threadIdx.x / 32; r < a.rows; r += gridDim.x * kWarps) {
@@ -84,7 +84,7 @@ __device__ __forceinline__ float block_sum(float v, float* part) {
     return v;
 }
 template <class T, int W>
-__global__ void __launch_bounds__(kThreads) block_rows(const Rows a) {
+__global__ void __launch_bounds__(kThreads, simt::by_arch(W == 8 ? 0 : 6, 0)) block_rows(const Rows a) {
     __shared__ float part[kWarps];
     const int n = static_cast<int>(a.n);
     const float over = 1.0f / n;

@@ -14,12 +14,11 @@ struct Windows {
     int in[3], kernel[3], stride[3], dilation[3], pad[3], end[3];  // end: size with the padding after
     simt::Divisor out[3], channels;
     int step[3];  // elements between neighbours of a dimension
-    std::int64_t image;
-    int channel;  // elements between channels
+    int image, channel;  // elements between images, between channels
     bool max, count_padding, channels_last;
 };
 
-__global__ void __launch_bounds__(kThreads) windows(const Windows a) {
+__global__ void __launch_bounds__(kThreads, 6) windows(const Windows a) {
     const unsigned at = blockIdx.x * kThreads + threadIdx.x;
     if (at >= a.count) return;
     unsigned i = at, channel = 0, o[3], q;
@@ -38,7 +37,7 @@ __global__ void __launch_bounds__(kThreads) windows(const Windows a) {
         channel = i - q * a.channels.divisor;
         i = q;
     }
-    const float* x = a.x + i * a.image + channel * a.channel;
+    const int from = static_cast<int>(i) * a.image + static_cast<int>(channel) * a.channel;  // inputs are below 2^31
     int first[3], counted = 1;
 #pragma unroll
     for (int d = 0; d < 3; ++d) {
@@ -57,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) windows(const Windows a) {
             for (int s = 0; s < a.kernel[2]; ++s) {
                 const int w = first[2] + s * a.dilation[2];
                 if (static_cast<unsigned>(w) >= static_cast<unsigned>(a.in[2])) continue;
-                const float e = x[z * a.step[0] + h * a.step[1] + w * a.step[2]];
+                const float e = a.x[from + z * a.step[0] + h * a.step[1] + w * a.step[2]];
                 if (!a.max) v += e;
                 else if (e > v) v = e;
                 ++inside;
@@ -104,7 +103,7 @@ cudaError_t cuda_pool(const CudaWindows& w, cudaStream_t stream) {
     a.step[1] = static_cast<int>(unit * w.in[2]);
     a.step[0] = static_cast<int>(unit * w.in[2] * w.in[1]);
     a.channel = static_cast<int>(w.channels_last ? 1 : plane);
-    a.image = w.channels * plane;
+    a.image = static_cast<int>(w.channels * plane);
     a.count = static_cast<unsigned>(outputs);
     a.max = w.max, a.count_padding = w.count_padding, a.channels_last = w.channels_last;
     a.x = w.x, a.y = w.y;

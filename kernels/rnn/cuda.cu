@@ -62,7 +62,7 @@ __device__ __forceinline__ void gate_sums(const float* r, std::int64_t apart, co
 }
 
 template <Part P>
-__global__ void __launch_bounds__(kThreads) rnn_step(const Step a) {
+__global__ void __launch_bounds__(kThreads, 4) rnn_step(const Step a) {
     constexpr int G = part_gates<P>, first = first_gate<P>;
     const int lane = threadIdx.x % 32, unit = blockIdx.x * kWarps + threadIdx.x / 32, d = blockIdx.y, n = a.hidden;
     if (unit >= n) return;

@@ -54,6 +54,14 @@ bool some_seed_is_wrong(const Planted& p) {
     return false;
 }
 
+TEST(Launch, MoreSharedMemoryThanTheDeviceHas) {
+    const simt::Config before = simt::config;
+    simt::config.shared_of_block = 1;
+    DeviceBuffer<float> out(faults::size);
+    EXPECT_EQ(faults::missing_barrier.launch(true, out.data(), out.data()), cudaErrorInvalidConfiguration);
+    simt::config = before;
+    EXPECT_EQ(simt::take_fault(), "");
+}
 TEST(Planted, MissingBarrier) {
     for (const Planted* p : {&faults::missing_barrier, &faults::missing_second_barrier}) {
         expect_sound(*p);

@@ -244,6 +244,44 @@ TEST_F(Gemm, HalfTypes) {
     g.m = 16, g.n = 12, g.k = 16;
     EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaErrorInvalidValue);
 }
+#if QUERN_SIMT_EMULATED
+struct OtherDevice {
+    const simt::Config before = simt::config;
+    OtherDevice(std::size_t of_block, std::size_t of_processor) { simt::config.shared_of_block = of_block, simt::config.shared_of_processor = of_processor; }
+    OtherDevice(const OtherDevice&) = delete;
+    ~OtherDevice() { simt::config = before; }
+};
+// Two blocks share a processor on every device, by fewer stages where it has less memory; the bits stay the same.
+TEST_F(Gemm, StagesByTheDevice) {
+    struct Device {
+        std::size_t of_block, of_processor;
+    };
+    for (const std::int64_t batch : {1, 50}) {  // medium, large tiles
+        CudaGemm g;
+        g.type = quern::DType::f16;
+        g.m = 193, g.n = 200, g.k = 152;
+        g.lda = g.k, g.ldb = g.ldc = g.n;
+        g.batch_rank = 1, g.batch[0] = batch, g.stride_c[0] = g.m * g.n;
+        const auto a = on_device(narrow<__half>(random_values(193 * 152, 1, 1))), b = on_device(narrow<__half>(random_values(152 * 200, 1, 2)));
+        g.a = a.data(), g.b = b.data();
+        ASSERT_EQ(cuda_gemm_scratch(g), 0u);
+        std::vector<std::vector<float>> results;
+        for (const Device& d : {Device{99 << 10, 100 << 10}, Device{163 << 10, 164 << 10}, Device{227 << 10, 228 << 10}}) {
+            const OtherDevice other(d.of_block, d.of_processor);
+            DeviceBuffer<__half> y(static_cast<std::size_t>(batch * 193 * 200));
+            g.c = y.data();
+            ASSERT_EQ(cuda_gemm(g, nullptr, nullptr), cudaSuccess);
+            ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << fault();
+            EXPECT_GT(simt::stats.shared, 0u);
+            EXPECT_LE(2 * (simt::stats.shared + 1024), d.of_processor) << "two blocks";
+            EXPECT_EQ(simt::stats.shared, d.of_processor == 100 << 10 ? 48u << 10 : 64u << 10);
+            results.push_back(widen(y.download()));
+        }
+        EXPECT_EQ(results[0], results[1]);
+        EXPECT_EQ(results[1], results[2]);
+    }
+}
+#endif
 TEST_F(Gemm, Limits) {
     CudaGemm g;
     EXPECT_EQ(cuda_gemm(g, nullptr, nullptr), cudaSuccess);

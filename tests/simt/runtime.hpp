@@ -17,6 +17,9 @@ struct Config {
     std::uint64_t seed = 0;
     /// Planted faults: waits for events do nothing, the host's or the streams'.
     bool forget_host_waits = false, forget_stream_waits = false;
+    /// What the device grants a block and what a processor has, in bytes: the least of all architectures that kernels are built for (sm_86,
+    /// sm_89, sm_120; sm_80: 163 and 164 KiB, sm_90 and sm_100: 227 and 228).
+    std::size_t shared_of_block = 99 << 10, shared_of_processor = 100 << 10;
 };
 extern Config config;
 
@@ -36,6 +39,7 @@ const std::string& fault() noexcept;
 
 struct Stats {
     std::uint64_t launches = 0, blocks = 0, switches = 0, barriers = 0, collectives = 0;
+    std::uint64_t shared = 0;  ///< bytes of dynamic shared memory of the last launch
     std::uint64_t mma = 0;  ///< products that warps took by tensor cores
     /// Race checks only: loads and stores of memory other than the thread's own stack, and the bytes of them that were
     /// device memory.

@@ -26,7 +26,6 @@ Stats stats;
 namespace {
 
 constexpr unsigned kMaxThreads = 1024;
-constexpr std::size_t kMaxSmem = 227 * 1024;
 constexpr std::size_t kSmemAlign = 128;
 
 struct Copy {
@@ -232,7 +231,7 @@ bool valid(const Launch& l) {
     const auto ok = [](unsigned v, unsigned most) { return v >= 1 && v <= most; };
     return ok(l.block.x, 1024) && ok(l.block.y, 1024) && ok(l.block.z, 64) &&
            std::uint64_t(l.block.x) * l.block.y * l.block.z <= kMaxThreads && ok(l.grid.x, 0x7fffffff) &&
-           ok(l.grid.y, 65535) && ok(l.grid.z, 65535) && l.smem <= kMaxSmem &&
+           ok(l.grid.y, 65535) && ok(l.grid.z, 65535) && l.smem <= config.shared_of_block &&
            std::uint64_t(l.grid.x) * l.grid.y * l.grid.z <= 0xffffffffu;
 }
 
@@ -250,6 +249,7 @@ cudaError_t run(const Launch& l) {
     if (!valid(l)) return cudaErrorInvalidConfiguration;
     std::lock_guard lock(m.busy);
     ++stats.launches;
+    stats.shared = l.smem;
     m.launch = &l;
     m.stopped = false;
     m.count = l.block.x * l.block.y * l.block.z;

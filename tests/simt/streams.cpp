@@ -256,7 +256,8 @@ cudaError_t cudaRuntimeGetVersion(int* v) { return *v = CUDART_VERSION, cudaSucc
 cudaError_t cudaDeviceGetAttribute(int* v, cudaDeviceAttr a, int) {
     switch (a) {
         case cudaDevAttrComputeCapabilityMajor: *v = 8; break;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = 99 * 1024; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = static_cast<int>(simt::config.shared_of_block); break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *v = static_cast<int>(simt::config.shared_of_processor); break;
         case cudaDevAttrMultiProcessorCount: *v = 4; break;
         default: *v = 0;
     }
