@@ -16,15 +16,20 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ops_inc})
 file(STRINGS ${ops_inc} op_lines REGEX "^QUERN_OP\\(")
 set(op_files)
 foreach(line ${op_lines})
-  string(REGEX REPLACE "^QUERN_OP\\(([a-z0-9_]+),.*" "\\1" f "${line}")
+  string(REGEX REPLACE "^QUERN_OP\\(([a-z0-9_]+), *([A-Za-z0-9_]+).*" "\\1;\\2" parts "${line}")
+  list(GET parts 0 f)
+  list(GET parts 1 op)
   list(APPEND op_files ${f})
+  string(APPEND cold_${f} "[[gnu::cold]] const OpDef& op_${op}();\n")
 endforeach()
 list(REMOVE_DUPLICATES op_files)
 set(op_units)
 set(all_includes "#pragma once\n")
 foreach(f ${op_files})
   string(APPEND all_includes "#include <quern/ops/${f}-inl.hpp>\n")
-  file(CONFIGURE OUTPUT ${QUERN_GENERATED}/ops_${f}.cpp CONTENT "#include <quern/ops/${f}-inl.hpp>\n")
+  # Finding an operator calls all of these: cold functions lie together, where each in its unit's code would bring a page of every unit into memory.
+  file(CONFIGURE OUTPUT ${QUERN_GENERATED}/ops_${f}.cpp CONTENT
+    "#include <quern/ops/op.hpp>\nQUERN_BEGIN\n${cold_${f}}QUERN_END\n#include <quern/ops/${f}-inl.hpp>\n")
   list(APPEND op_units ${QUERN_GENERATED}/ops_${f}.cpp)
 endforeach()
 file(CONFIGURE OUTPUT ${QUERN_GENERATED}/include/quern/ops/all-inl.hpp CONTENT "${all_includes}")
@@ -32,6 +37,9 @@ file(CONFIGURE OUTPUT ${QUERN_GENERATED}/include/quern/ops/all-inl.hpp CONTENT "
 add_library(quern_core_objects OBJECT
   src/base.cpp src/tensor.cpp src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp
   src/plan.cpp src/session.cpp src/core_backend.cpp src/c_api.cpp src/vec_baseline.cpp src/functions_baseline.cpp src/loops_8_baseline.cpp ${op_units})
+# What runs when a model is loaded and compiled, and the tool: small code, without the copies of loops that only kernels are worth.
+set(QUERN_SMALL_CODE $<$<AND:$<CXX_COMPILER_ID:GNU,Clang,AppleClang>,$<NOT:$<CONFIG:Debug>>>:-Os>)
+set_source_files_properties(src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp src/plan.cpp src/session.cpp src/c_api.cpp PROPERTIES COMPILE_OPTIONS "${QUERN_SMALL_CODE}")
 set(checks)
 if(QUERN_SANITIZE MATCHES "undefined")  # compilers take many minutes over these of unrolled vector loops; AddressSanitizer sees what leaves a buffer
   set(checks -fno-sanitize=alignment,null,object-size,pointer-overflow)

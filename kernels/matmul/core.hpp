@@ -9,6 +9,9 @@
 QUERN_BEGIN
 namespace matmul {
 
+/// What gemm_packed_f32 uses of `work` where A is not transposed, at most, with any instruction set: a panel of sums of a block of rows.
+inline constexpr std::size_t packed_work = std::size_t{16} << 10;
+
 class CoreKernel final : public Kernel {
 public:
     CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)) {
@@ -122,7 +125,8 @@ private:
         }
         q.groups = up(g.batch, q.group);
         if (g.bias == Bias::scalar) q.head = (static_cast<std::size_t>(std::max(g.n, g.m)) * sizeof(float) + 63) / 64 * 64;
-        q.work = (t_.gemm_work_bytes(q.tile_m, q.tile_n, g.k) + 63) / 64 * 64;
+        // Packed panels and rows of A that are read in place need room for a tile's sums only, no copies.
+        q.work = packed_.defined() && !g.ta ? packed_work : (t_.gemm_work_bytes(q.tile_m, q.tile_n, g.k) + 63) / 64 * 64;
         return q;
     }
 

@@ -98,22 +98,38 @@ TEST(Packs, TouchedPagesAreThere) {
         EXPECT_EQ(0, ::mincore(p.data() + from, to - from, in.data()));
         return static_cast<std::size_t>(std::count_if(in.begin(), in.end(), [](auto c) { return c & 1; }));
     };
-    for (int kind = 0; kind < 3; ++kind) {  // huge pages, small ones, huge ones until the first was slow
+    for (int kind = 0; kind < 3; ++kind) {  // huge pages, small ones, one huge page and then no patience
         SCOPED_TRACE(kind);
+        std::atomic<std::int64_t> patience{kind == 2 ? -1 : INT64_MAX};
         Pages p(32 * mb, kind == 1 ? 0 : 32 * mb);
         if (::madvise(p.data(), page, MADV_POPULATE_WRITE) != 0) GTEST_SKIP() << "this kernel cannot";
         p.data()[3 * mb] = std::byte{7};
         if (kind == 1) p.expect_small(4 * mb);
-        EXPECT_EQ(p.touch(5 * mb + 10, 9 * mb + 10, kind == 1, kind == 2 ? -1 : 1e9), kind != 2);
+        EXPECT_EQ(p.touch(5 * mb + 10, 9 * mb + 10, kind == 1, patience), kind != 2);
         EXPECT_EQ(p.data()[3 * mb], std::byte{7});
         EXPECT_EQ(there(p, 5 * mb, 9 * mb + (kind ? page : 0)), 4 * mb / page + (kind ? 1 : 0));
         EXPECT_EQ(there(p, 10 * mb, 32 * mb), 0u);
         p.expect_small(10 * mb);
-        EXPECT_TRUE(p.touch(31 * mb, 40 * mb, true));  // what lies beyond is left out
+        EXPECT_TRUE(p.touch(31 * mb, 40 * mb, true, patience));  // what lies beyond is left out
         EXPECT_EQ(there(p, 31 * mb, 32 * mb), mb / page);
         for (std::size_t i = 5 * mb; i < 9 * mb; i += page) ASSERT_EQ(p.data()[i], std::byte{0});
         std::memset(p.data(), 1, p.size());
     }
+}
+TEST(Packs, TheEndOfABlockThatNoWeightUsesIsGivenBack) {
+    constexpr std::size_t page = 4096, mb = std::size_t{1} << 20;
+    PackStore store(nullptr, 8 * mb);
+    Tensor t;
+    {
+        NodePacks packs(store, "n");
+        t = packs.get("a", {}, 3 * mb - 100, [&](std::byte* to) { std::memset(to, 1, 8 * mb - page); });  // a huge page goes as far
+    }
+    ASSERT_EQ(store.take().size(), 1u);
+    const auto* from = static_cast<const std::byte*>(t.raw());
+    std::vector<unsigned char> in((8 * mb - page) / page);
+    ASSERT_EQ(0, ::mincore(const_cast<std::byte*>(from), 8 * mb - page, in.data()));
+    for (std::size_t i = 0; i < in.size(); ++i) ASSERT_EQ(in[i] & 1, i < 3 * mb / page) << i;
+    EXPECT_EQ(from[3 * mb - 101], std::byte{1});
 }
 #endif
 TEST(Packs, SmallWeightsFillWhatLargeOnesLeft) {

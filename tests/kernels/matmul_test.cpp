@@ -1,4 +1,5 @@
 // Every kernel of kernels/matmul/kernels.inc against the oracle.
+#include <quern/kernels/matmul/core.hpp>
 #include <quern/kernels/matmul/reference.hpp>
 #include "support/kernel_harness.hpp"
 
@@ -193,6 +194,32 @@ TEST(MatMul, RandomShapes) {
         if (rng() % 2) c.post = vec::Post::relu;
         SCOPED_TRACE("batch " + std::to_string(batch) + " m " + std::to_string(m) + " n " + std::to_string(n) + " k " + std::to_string(k));
         check(c, rng);
+    }
+}
+// CoreKernel books no more than packed_work for products of packed weights: nothing behind it may be written.
+TEST(Matmul, ProductsOfPackedPanelsKeepToTheirWork) {
+    const float mark = 12345.f;
+    std::vector<float> work(matmul::packed_work / sizeof(float) + (std::size_t{1} << 18));
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        if (isa > best_isa()) continue;
+        const vec::Table& t = vec::table(isa);
+        SCOPED_TRACE(t.name);
+        for (std::int64_t m : {1, 2, 3, 14, 112, 168, 300})
+            for (std::int64_t n : {std::int64_t{1}, t.panel, 5 * t.panel + 3})
+                for (std::int64_t k : {1, 40, 256, 1100})
+                    for (vec::Post post : {vec::Post::none, vec::Post::gelu}) {
+                        std::vector<float> a(static_cast<std::size_t>(m * k), 1.f), b(static_cast<std::size_t>(k * n), 1.f), row(static_cast<std::size_t>(n), -static_cast<float>(k)), c(static_cast<std::size_t>(m * n), mark), packed(t.packed_floats(n, k) + 16);
+                        auto* panels = packed.data() + (64 - reinterpret_cast<std::uintptr_t>(packed.data()) % 64) % 64 / sizeof(float);
+                        t.pack_b_f32(n, k, b.data(), n, false, 1.f, panels);
+                        std::fill(work.begin(), work.end(), mark);
+                        auto* room = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) % 64 / sizeof(float);
+                        vec::Epilogue e;
+                        e.bias_row = row.data();
+                        e.post = post;
+                        t.gemm_packed_f32(m, n, k, a.data(), k, false, panels, c.data(), n, e, room);
+                        ASSERT_TRUE(std::all_of(c.begin(), c.end(), [](float v) { return v == 0; })) << m << " x " << n << " x " << k;
+                        ASSERT_TRUE(std::all_of(room + matmul::packed_work / sizeof(float), work.data() + work.size(), [&](float v) { return v == mark; })) << m << " x " << n << " x " << k;
+                    }
     }
 }
 }  // namespace

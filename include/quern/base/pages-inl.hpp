@@ -53,28 +53,29 @@ QUERN_INLINE void Pages::expect_small(std::size_t from) noexcept {
     (void)from;
 #endif
 }
-QUERN_INLINE bool Pages::touch(std::size_t from, std::size_t to, bool small, double slow) noexcept {
+QUERN_INLINE bool Pages::touch(std::size_t from, std::size_t to, bool small, std::atomic<std::int64_t>& patience) noexcept {
     bool fast = true;
 #if defined(__linux__) && defined(MADV_POPULATE_WRITE)
     constexpr std::size_t page = 4096;
     to = std::min((to + page - 1) / page * page, size_);
     from = from / page * page;
-    auto seconds = [] {
+    auto now = [] {
         timespec t{};
         (void)::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+        return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
     };
     if (!small)
         for (; from < to && fast; from = std::min(to, (from / huge + 1) * huge)) {
-            double before = seconds();
+            const std::int64_t before = now();
             if (::madvise(data_ + from, page, MADV_POPULATE_WRITE) != 0) return true;
-            fast = seconds() - before <= slow;
+            const std::int64_t more = std::max<std::int64_t>(0, now() - before - small_takes);
+            fast = patience.fetch_sub(more, std::memory_order_relaxed) >= more;
         }
     if (!small && fast) return true;
     if (!fast) expect_small(from);
     if (from < to) (void)::madvise(data_ + from, to - from, MADV_POPULATE_WRITE);
 #else
-    (void)from, (void)to, (void)small, (void)slow;
+    (void)from, (void)to, (void)small, (void)patience;
 #endif
     return fast;
 }

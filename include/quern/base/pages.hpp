@@ -1,6 +1,8 @@
 // Large blocks of memory straight from the system.
 #pragma once
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "../version.hpp"
@@ -40,13 +42,15 @@ public:
     void expect(std::size_t from, std::size_t to) noexcept;
     /// The bytes from `from` on come as small pages.
     void expect_small(std::size_t from) noexcept;
-    /// Brings bytes [from, to) into memory, as zeros or what they are: by huge pages until one takes longer than `slow` seconds of this
-    /// thread's time (a virtual machine's that its host took back takes milliseconds, one at hand 0.1), then, like all that follows, by small
-    /// ones. False where that happened. With `small` the bytes are expect_small()'s. Nothing where the system cannot.
-    bool touch(std::size_t from, std::size_t to, bool small, double slow = 1e-3) noexcept;
+    /// Brings bytes [from, to) into memory, as zeros or what they are: by huge pages as long as `patience` lasts, nanoseconds that they may take
+    /// beyond small ones, which are subtracted (one that a virtual machine's host took back takes some 4 ms, one at hand 0.1, the same in
+    /// small ones 0.7); then, like all that follows, by small ones. False where patience ended. With `small` the bytes are
+    /// expect_small()'s. Nothing where the system cannot.
+    bool touch(std::size_t from, std::size_t to, bool small, std::atomic<std::int64_t>& patience) noexcept;
 
 private:
     static constexpr std::size_t huge = std::size_t{2} << 20;
+    static constexpr std::int64_t small_takes = 700'000;  ///< nanoseconds for as many bytes
     std::byte* data_ = nullptr;  ///< aligned to 4096 at least
     std::size_t size_ = 0;
 };

@@ -68,6 +68,10 @@ QUERN_INLINE void PackRegistry::expected(const void* from, std::size_t bytes) co
 QUERN_INLINE void PackRegistry::consumed(const void* from, std::size_t bytes) const noexcept {
     if (auto* file = file_of(from)) file->forget(from, bytes);
 }
+QUERN_INLINE void PackRegistry::forget_files() const noexcept {
+    std::lock_guard<std::mutex> l(lock_);
+    for (auto& f : files_) f->forget(f->bytes().data(), f->size());
+}
 QUERN_INLINE Tensor PackRegistry::find(const std::string& key) {
     std::lock_guard<std::mutex> l(lock_);
     auto it = made_.find(key);
@@ -99,13 +103,16 @@ QUERN_INLINE Tensor PackRegistry::merge(const std::string& layout, Tensor made) 
 }
 
 QUERN_INLINE PackStore::PackStore(std::shared_ptr<PackRegistry> registry, std::size_t expected_bytes, const std::vector<PlanPack>* made)
-    : registry_(std::move(registry)), block_bytes_(std::clamp<std::size_t>(expected_bytes, std::size_t{64} << 10, std::size_t{64} << 20)), closed_(made != nullptr), impatient_(expected_bytes >= impatient_from) {
+    : registry_(std::move(registry)), block_bytes_(std::clamp<std::size_t>(expected_bytes, std::size_t{64} << 10, std::size_t{64} << 20)), closed_(made != nullptr),
+      patience_(std::min(most_patience, static_cast<std::int64_t>(expected_bytes >> 20) * patience_per_mb)) {
     if (made)
         for (auto& p : *made) given_[p.node + "#" + std::to_string(p.ordinal)] = {p.layout, p.data};
 }
 QUERN_INLINE std::vector<PlanPack> PackStore::take() {
-    if (small_)
-        for (Block& b : blocks_) b.pages->expect(0, b.used);  // the system may make them huge in the background
+    for (Block& b : blocks_) {
+        b.pages->drop(b.used);
+        if (small_) b.pages->expect(0, b.used);  // the system may make them huge in the background
+    }
     std::sort(packs_.begin(), packs_.end(), [](auto& a, auto& b) { return std::tie(a.node, a.ordinal) < std::tie(b.node, b.ordinal); });
     return std::move(packs_);
 }
@@ -116,7 +123,7 @@ QUERN_INLINE std::shared_ptr<Pages> PackStore::fresh(std::size_t bytes) {
     return pages;
 }
 QUERN_INLINE void PackStore::touch(Pages& p, std::size_t from, std::size_t to) noexcept {
-    if (!impatient_ || p.touch(from, to, small_)) return;
+    if (p.touch(from, to, small_, patience_)) return;
     std::lock_guard<std::mutex> l(lock_);
     if (small_.exchange(true)) return;
     for (Block& b : blocks_)

@@ -32,6 +32,8 @@ public:
     void expected(const void* from, std::size_t bytes) const noexcept;
     /// See Packs::consumed.
     void consumed(const void* from, std::size_t bytes) const noexcept;
+    /// The files' pages leave memory, those too that lie across the ends of two weights; what is still read comes back from the system's cache.
+    void forget_files() const noexcept;
     Tensor find(const std::string& key);
     /// What is there under the key from now on: `made`, or what another thread put there meanwhile.
     Tensor add(const std::string& key, Tensor made);
@@ -72,9 +74,9 @@ private:
         std::shared_ptr<Pages> pages;
         std::size_t used;
     };
-    /// With so much to pack, huge pages that the system is slow to find are not waited for: 0.5 GB of them take over a second where small
-    /// ones take 0.1 (and runs are up to 2 % slower). With less, a second's part is what can be lost.
-    static constexpr std::size_t impatient_from = std::size_t{128} << 20;
+    /// How long huge pages may keep an engine waiting: 0.5 GB of those that the system is slow to find take over a second where small ones
+    /// take 0.15, and runs are 0.5 to 4 % slower with these. In proportion to what packing takes anyway.
+    static constexpr std::int64_t patience_per_mb = 100'000, most_patience = 12'000'000;  // nanoseconds
     struct Room {
         std::shared_ptr<Pages> pages;
         std::size_t at;
@@ -87,7 +89,7 @@ private:
     std::shared_ptr<PackRegistry> registry_;
     std::size_t block_bytes_;
     bool closed_;  ///< nothing new is packed
-    bool impatient_;
+    std::atomic<std::int64_t> patience_;
     std::atomic<bool> small_{false};  ///< huge pages are slow to come
     std::mutex lock_;
     std::vector<Block> blocks_;

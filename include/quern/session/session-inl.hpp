@@ -317,6 +317,7 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
             if (o.tune) tune(g, po, o, workers);
             e->plan = make_plan(std::move(g), po);
             e->packings = e->plan->packings;
+            m->packs->forget_files();
             std::lock_guard<std::mutex> l(m->lock);
             if (!key.empty()) m->plans.emplace_back(key, e->plan);
         }
