@@ -532,6 +532,29 @@ TEST(DeviceRun, MemoryOfTheHostIsWrittenAgainOnlyWhenItsCopyIsDone) {
         }
     }
 }
+TEST(DeviceRun, LargeInputsAreNotInDeviceMemoryAllAtOnce) {
+    for (std::int64_t rows : {1, 1024}) {
+        ModelBuilder b;
+        b.constant("w", noise({1024, 16}));
+        std::vector<NamedTensor> in;
+        for (std::string i : {"0", "1", "2", "3"}) {
+            b.input("x" + i, DType::f32, {std::to_string(rows), "1024"}).node("MatMul", {"x" + i, "w"}, {"y" + i}).output("y" + i);
+            in.emplace_back("x" + i, noise({rows, 1024}, static_cast<int>(in.size())));
+        }
+        auto engine = b.model().compile(on_fake());
+        const std::string plan = engine.describe();
+        EXPECT_EQ(plan.find("beside"), std::string::npos) << plan;
+        EXPECT_EQ(plan.rfind("CopyToDevice") < plan.find("MatMul"), rows == 1) << plan;  // small ones come first: one recording for the rest
+        const std::size_t before = counts.held;
+        Session s(engine);
+        for (auto& [name, x] : in) s.bind(name, x);
+        s.run();
+        // Of each product the scratch, too.
+        if (rows > 1) EXPECT_LT(counts.held - before, static_cast<std::size_t>(3 * rows * 1024 * 4));
+        auto want = b.run(in, on_cpu());
+        for (std::size_t o = 0; o < 4; ++o) expect_near(s.output("y" + std::to_string(o)), want[o], 2e-5, 2e-5);
+    }
+}
 TEST(DeviceRun, WithoutHostNodesThereAreNoEvents) {
     const int events = counts.events;
     auto b = chain("N");

@@ -84,6 +84,7 @@ private:
     std::vector<int> uses_;                  // by value
     std::vector<char> from_inputs_;          // slots of the dim program that the inputs decide
     static constexpr int near = 12;          // steps from the one that makes a part to the one that joins it, from a whole to the last reader of its parts
+    static constexpr double large = 1 << 20;  // bytes of an input that is not copied before it is read
     static constexpr std::size_t few = 16384;  // bytes of a constant that is kept though no step reads it
 };
 
@@ -299,7 +300,8 @@ inline void Planner::find_needed() {
 
 /// With a device: what only has to be enqueued comes before what the host computes or waits for, so that both work at the same time.
 /// First copies to the device that can be made, then device steps that the host waits for, other device steps, steps of the host; of
-/// these first what reads nothing from the device, then what reads what was copied first. Otherwise the order stays.
+/// these first what reads nothing from the device, then what reads what was copied first. Otherwise the order stays, and large inputs are
+/// copied where they are read: caches, say, would all be in memory all the while.
 inline void Planner::enqueue_early() {
     const Plan& p = *plan_;
     const Graph& g = p.graph;
@@ -337,6 +339,15 @@ inline void Planner::enqueue_early() {
     auto on_device = [&](NodeId id) { return lowered_[id].device != Device::cpu || lowered_[id].transfer == Transfer::to_host; };
     for (auto it = order.rbegin(); it != order.rend(); ++it)
         for (NodeId n : jobs[*it].next) jobs[*it].feeds = jobs[*it].feeds || !on_device(n) || jobs[n].feeds;
+    auto large_input = [&](ValueId v) {
+        for (NodeId from = g.values[v].producer; from >= 0; from = g.values[v].producer) {
+            if (!needed_[from] || lowered_[from].view_of < 0 || lowered_[from].late) return false;
+            v = g.nodes[from].in[static_cast<std::size_t>(lowered_[from].view_of)];
+        }
+        double bytes = dtype_bits(p.values[v].dtype) / 8.0;
+        for (const Dim& d : g.fact(v).dims) bytes *= d.is_const() ? static_cast<double>(d.value()) : 256;
+        return bytes > large;
+    };
     std::vector<int> copied(p.values.size(), -1);  // by value: place of the copy to the host that it comes from
     std::set<std::tuple<int, int, int, NodeId>> ready;
     auto add = [&](NodeId id) {
@@ -344,8 +355,9 @@ inline void Planner::enqueue_early() {
         int turn = on_host, waits = -1;
         for (std::size_t i = 0; i < s.in.size(); ++i)
             if (s.in[i] >= 0 && (s.device == Device::cpu || (s.kernel && i < 32 && s.kernel->host_in >> i & 1u))) waits = std::max(waits, copied[s.in[i]]);
-        if (s.transfer == Transfer::to_device || (s.view_of >= 0 && !s.late)) turn = at_once;
-        else if (s.transfer == Transfer::to_host || (s.device != Device::cpu && waits < 0)) turn = jobs[id].feeds ? feeds_host : enqueued;
+        const bool copy = s.transfer == Transfer::to_device;
+        if ((copy && !large_input(s.in[0])) || (s.view_of >= 0 && !s.late)) turn = at_once;
+        else if (copy || s.transfer == Transfer::to_host || (s.device != Device::cpu && waits < 0)) turn = jobs[id].feeds ? feeds_host : enqueued;
         ready.emplace(turn, turn == on_host ? waits : 0, jobs[id].place, id);
     };
     for (NodeId id : order)
@@ -650,7 +662,7 @@ inline void Planner::find_waits() {
             if (root.made >= 0 && p.steps[root.made].transfer == Transfer::to_host) st.on_host = true, st.reads_copy = std::max(st.reads_copy, root.made);
         }
         waited = std::max(waited, st.reads_copy);
-        if (st.transfer == Transfer::to_device && worked > waited) st.beside = std::max(begin, waited + 1);
+        if (st.transfer == Transfer::to_device && worked > waited && p.values[p.values[st.in[0]].root].home != PlanValue::Home::input) st.beside = std::max(begin, waited + 1);
         if (st.device != Device::cpu && (st.kernel || st.transfer == Transfer::on_device)) worked = s;
     }
     bool later = false;
