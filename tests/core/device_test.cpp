@@ -27,11 +27,7 @@ struct FakeStream {
     Work captured;
     bool capturing = false, no_graphs = false;
     std::size_t pushed = 0, done = 0;
-    void push(std::function<void()> f) {
-        if (capturing) return captured.push_back(std::move(f));
-        work.push_back(std::move(f));
-        ++pushed;
-    }
+    void push(std::function<void()> f);
     void run_to(std::size_t n) {
         while (done < n) {
             auto f = std::move(work.front());
@@ -58,9 +54,18 @@ struct Counts {
     bool forget_stream_waits = false;  ///< all waits of streams
     std::size_t no_memory_from = SIZE_MAX;
     bool no_pinned = false;
+    std::uint32_t eager = 0;  ///< not 0: streams work now and then though nobody waits, at random from this seed
     std::function<void()> at_kernel;
 };
 Counts counts;
+void FakeStream::push(std::function<void()> f) {
+    if (capturing) return captured.push_back(std::move(f));
+    work.push_back(std::move(f));
+    ++pushed;
+    if (!counts.eager) return;
+    counts.eager = counts.eager * 1664525u + 1013904223u;
+    if (counts.eager >> 30 == 0) run_to(done + 1 + (counts.eager >> 8) % work.size());
+}
 
 class FakeDevice final : public DeviceApi {
 public:
@@ -659,6 +664,83 @@ TEST(DeviceRun, ProfiledRunsThatFailGiveTheirMarksBack) {
     EXPECT_EQ(counts.events, events);
     s.run();
     EXPECT_EQ(counts.events, events);
+}
+/// Nodes of both memories over values of one shape, in random order, many of them read several times or not at all.
+ModelBuilder random_graph(std::uint32_t seed) {
+    std::uint32_t state = seed * 2654435761u + 1;
+    auto draw = [&](std::uint32_t n) {
+        state = state * 1664525u + 1013904223u;
+        return (state >> 8) % n;
+    };
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "128"}).input("z", DType::f32, {"N", "128"}).constant("w", noise({128, 128}, 3));
+    std::vector<std::string> values{"x", "z"};
+    const int nodes = 6 + static_cast<int>(draw(14));
+    for (int i = 0; i < nodes; ++i) {
+        // Mostly what was made last, so that memory dies and is used again.
+        auto pick = [&] { return values[draw(3) ? values.size() - 1 - draw(static_cast<std::uint32_t>(std::min<std::size_t>(3, values.size()))) : draw(static_cast<std::uint32_t>(values.size()))]; };
+        const std::string v = "v" + std::to_string(i);
+        static constexpr const char* host[] = {"Sin", "Cos", "Atan", "Tanh", "Abs"};
+        switch (draw(5)) {
+            case 0: b.node("Softmax", {pick()}, {v}); break;
+            case 1: b.node("MatMul", {pick(), "w"}, {v}).node("Softmax", {v}, {v + "s"}); break;
+            case 2: b.node("Add", {pick(), pick()}, {v}).node("Atan", {v}, {v + "a"}); break;
+            default: b.node(host[draw(5)], {pick()}, {v});
+        }
+        values.push_back(b.proto().graph.node.back().output[0] == std::string_view(v) ? v : std::string(b.proto().graph.node.back().output[0]));
+    }
+    b.output(values.back());
+    for (std::size_t k = 2; k + 1 < values.size(); ++k)
+        if (draw(4) == 0) b.output(values[k]);
+    return b;
+}
+TEST(DeviceRun, RandomGraphsGiveTheAnswersOfTheCpu) {
+    int waits = 0, follows = 0;
+    for (std::uint32_t seed = 1; seed <= 60; ++seed) {
+        SCOPED_TRACE(seed);
+        auto b = random_graph(seed);
+        auto cpu_engine = b.model().compile(on_cpu());
+        std::vector<std::string> names;
+        for (auto& o : cpu_engine.outputs()) names.push_back(o.name);
+        Tensor in[2][2];
+        std::vector<NamedTensor> want[2];
+        for (int k = 0; k < 2; ++k) {
+            for (int i = 0; i < 2; ++i) in[k][i] = noise({k ? 24 : 40, 128}, static_cast<int>(seed) * 4 + 2 * k + i);
+            want[k] = cpu_engine.run({{"x", in[k][0]}, {"z", in[k][1]}});
+        }
+        auto agrees = [&](const Session& s, int k) {
+            for (std::size_t o = 0; o < names.size(); ++o) {
+                const Tensor& y = s.output(names[o]);
+                expect_near(Tensor::borrow(DType::f32, y.shape(), y.raw()), want[k][o].second, 1e-5, 1e-5);
+            }
+            return !::testing::Test::HasFailure();
+        };
+        const Counts before = counts;
+        for (bool device_io : {false, true}) {
+            auto o = on_fake();
+            o.device_io = device_io;
+            auto engine = b.model().compile(o);
+            FakeStream mine;
+            {
+                Session s(engine);
+                if (device_io) s.stream(&mine);
+                for (int run = 0; run < 8; ++run) {
+                    counts.eager = run % 4 == 3 ? 0 : seed * 8 + static_cast<std::uint32_t>(run);
+                    const int k = run / 2 % 2;
+                    for (int i = 0; i < 2; ++i) s.bind(i ? "z" : "x", device_io ? Tensor::borrow_device(Device::cuda, DType::f32, in[k][i].shape(), in[k][i].raw()) : in[k][i]);
+                    s.run();
+                    if (device_io && run % 3 != 0) continue;  // the next run follows at once
+                    mine.run_to(mine.pushed);
+                    if (!agrees(s, k)) break;
+                }
+                counts.eager = 0;
+            }
+            ASSERT_FALSE(HasFailure()) << (device_io ? "device_io\n" : "") << engine.describe();
+        }
+        waits += counts.waits - before.waits, follows += counts.follows - before.follows;
+    }
+    EXPECT_GT(waits, 100);
+    EXPECT_GT(follows, 50);
 }
 TEST(DeviceRun, AnotherStreamWaitsForTheRunBefore) {
     auto b = chain("N");
