@@ -11,6 +11,7 @@
 
 #include "../support/op_test.hpp"
 #if defined(__linux__)
+#include <pthread.h>
 #include <sched.h>
 #endif
 
@@ -280,6 +281,42 @@ TEST(ThreadPool, AfterAPauseRunsAreTheCallersWhereWorkersCameTooLate) {
     EXPECT_TRUE(seen);
 }
 #if defined(__linux__)
+/// Where runs come after pauses workers do not wait for the next one; where one run follows the other they do, for 50 us.
+TEST(ThreadPool, DoesNotWaitForTheNextRunWhereRunsComeAfterPauses) {
+    auto microseconds = [](clockid_t clock) {
+        timespec t{};
+        clock_gettime(clock, &t);
+        return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+    };
+    ThreadPool pool(2);
+    // The worker's usual processor time after its last tile of `runs` runs, each such series after a pause; 0: it took part in none.
+    auto after = [&](int runs) {
+        std::vector<double> used;
+        for (int i = 0; i < 28; ++i) {
+            std::atomic<double> end{0};
+            std::atomic<clockid_t> clock{};
+            for (int k = 0; k < runs; ++k)
+                short_run(pool, 2, [&](std::int64_t, int worker) {
+                    const double until = microseconds(CLOCK_MONOTONIC) + 200;
+                    while (microseconds(CLOCK_MONOTONIC) < until) {}
+                    clockid_t mine{};
+                    if (worker == 0 || pthread_getcpuclockid(pthread_self(), &mine) != 0) return;
+                    clock = mine, end = microseconds(mine);
+                });
+            std::this_thread::sleep_for(std::chrono::milliseconds(4));
+            if (i >= 3 && end > 0) used.push_back(microseconds(clock) - end);
+        }
+        std::sort(used.begin(), used.end());
+        return used.empty() ? 0. : used[used.size() / 2];
+    };
+    double apart = 0, together = 0;
+    for (int attempt = 0; attempt < 3; ++attempt) {  // a busy machine may keep the worker from taking part, or from its processor while it waits
+        together = after(3), apart = after(1);
+        if (apart > 0 && together > apart + 25) break;
+    }
+    if (apart == 0 || together == 0) GTEST_SKIP() << "neighbours keep both processors busy";
+    EXPECT_GT(together, apart + 25);
+}
 /// A worker that sleeps within a tile is as good as one whose processor a neighbour has; one that computes is not.
 TEST(ThreadPool, SeesWhoLostItsProcessorWithinATile) {
     auto milliseconds = [](clockid_t clock) {

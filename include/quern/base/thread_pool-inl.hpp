@@ -94,7 +94,7 @@ bool spin(std::chrono::steady_clock::time_point start, F&& ready, L&& limit) {
 inline constexpr std::chrono::steady_clock::duration shortest_spin = std::chrono::microseconds(50), longest_spin = std::chrono::milliseconds(1),
     first_look = std::chrono::microseconds(100), second_look = std::chrono::microseconds(600), later_looks = std::chrono::microseconds(250), stay = std::chrono::milliseconds(2), forever = std::chrono::steady_clock::duration::max();
 inline constexpr std::int64_t short_run = 4'000'000, shortest_rest = 4'000'000, longest_rest = 128'000'000, soon = 32'000'000, pause = 1'000'000;
-inline constexpr int fewest_skips = 4, most_skips = 64;
+inline constexpr int fewest_skips = 4, most_skips = 64, usual_pauses = 3;
 inline std::int64_t nanoseconds(std::chrono::steady_clock::time_point t) { return std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count(); }
 
 /// Sleeps while `word` is `value`, at most for `limit` where the system can do that; may return early.
@@ -190,6 +190,7 @@ QUERN_INLINE ThreadPool::Mark ThreadPool::begin_run() noexcept {
     const std::int64_t now = detail::nanoseconds(m.start);
     int a = active();
     m.asleep = a > 1 && sleepers_.load(std::memory_order_relaxed) >= a - 1 && now - last_end_.load(std::memory_order_relaxed) > detail::pause;
+    pauses_.store(m.asleep ? std::min(pauses_.load(std::memory_order_relaxed) + 1, detail::usual_pauses) : 0, std::memory_order_relaxed);
     if (m.asleep) {
         asked_.store(0, std::memory_order_relaxed);
         joined_.store(0, std::memory_order_relaxed);
@@ -258,7 +259,7 @@ QUERN_INLINE void ThreadPool::work(int worker) {
         const Clock::duration in_run = std::clamp(2 * usual, detail::shortest_spin, detail::longest_spin);
         const bool news = detail::spin(start, [&] { return epoch_.load(std::memory_order_acquire) != seen; }, [&] {
             if (worker >= active()) return Clock::duration::zero();
-            if (runs_.load(std::memory_order_relaxed) <= 0) return detail::shortest_spin;
+            if (runs_.load(std::memory_order_relaxed) <= 0) return pauses_.load(std::memory_order_relaxed) < detail::usual_pauses ? detail::shortest_spin : Clock::duration::zero();
             const int cpu = detail::this_cpu();
             return cpu >= 0 && cpu == home_.load(std::memory_order_relaxed) ? Clock::duration::zero() : in_run;  // the caller waits for this processor
         });

@@ -24,8 +24,9 @@ QUERN_API double cgroup_quota(std::string_view membership, const std::string& mo
 
 /// A fixed number of threads, started at the first parallel work. One job at a time: a caller that finds
 /// the pool busy does its work alone. Between jobs workers spin, then sleep: while a run is on for twice the longest usual gap between its
-/// jobs, at most 1 ms (waking a sleeping core takes as long as a small step), otherwise for 50 us. A worker that spun on while the caller's
-/// thread has lost its processor to a neighbour would keep the system from moving the caller to the worker's.
+/// jobs, at most 1 ms (waking a sleeping core takes as long as a small step), otherwise for 50 us; where the last `usual_pauses` runs
+/// came after pauses, not at all: the next one will, too. A worker that spun on while the caller's thread has lost its processor to a neighbour
+/// would keep the system from moving the caller to the worker's.
 /// Each worker begins with its own part of the tiles, the same part in each job, and helps the others when that is done: what
 /// one step leaves in a core's cache the next step finds there.
 ///
@@ -102,6 +103,7 @@ private:
     std::atomic<std::int64_t> usual_run_{INT64_MAX}, rest_{0}, rest_end_{0};  ///< nanoseconds
     std::atomic<std::int64_t> last_end_{0}, asked_{0}, joined_{0};  ///< when a run ended; when one that began with all asleep woke workers; when the first came
     std::atomic<std::int64_t> missed_{0};  ///< what a run took for which they came too late
+    std::atomic<int> pauses_{0};  ///< runs in a row that began with all asleep
     std::atomic<int> skip_{0}, skips_{0};  ///< runs after a pause without workers: to come; decided at the last failure
 };
 
