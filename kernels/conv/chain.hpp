@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
 #include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
@@ -105,7 +106,6 @@ private:
     static constexpr std::int64_t most_rows = 64;  ///< of the kernel: refuse_chain
     /// Of X behind in[0].
     static std::span<const View> parts(std::span<const View> in) { return in.size() > ChainProblem::first_part ? in.subspan(ChainProblem::first_part) : std::span<const View>{}; }
-    static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     static std::size_t bytes(std::int64_t floats) { return static_cast<std::size_t>((floats + 15) / 16 * 16) * sizeof(float); }
 
     Plan make_plan(const View& x, std::int64_t channels, const View& y, std::int64_t workers) const {
@@ -125,34 +125,34 @@ private:
         // Bands keep everything in one core, but compute rows at their edges twice; groups of channels meet again at the projection.
         bool expands = expand_.defined();
         std::int64_t least = expands ? std::max<std::int64_t>(1, 7 * (s.kernel[1] - 1) * s.dilation[1] / (2 * s.stride[1])) : 2;
-        std::int64_t wanted = up(workers, std::max<std::int64_t>(1, q.images));
+        std::int64_t wanted = ceil_div(workers, std::max<std::int64_t>(1, q.images));
         q.bands = ho >= 4 * wanted * least ? 2 * wanted : ho >= wanted * least ? wanted : 1;
         q.whole = project_.defined() && q.bands >= wanted;
         q.apart = q.whole || !project_.defined();
         std::int64_t work = q.h * q.w * q.c * d_ * (expands ? 1 : 0) + ho * wo * taps_ * d_ * 2;
-        q.groups = q.bands >= wanted ? 1 : std::clamp<std::int64_t>(work / q.bands >> 20, 1, up(d_, t_.panel));
-        const std::int64_t panels = up(d_, t_.panel), usual = up(panels, q.groups);
-        auto most = [&](std::int64_t e) { return up(up(panels, e), workers) * e; };  // panels of the worker that has most
+        q.groups = q.bands >= wanted ? 1 : std::clamp<std::int64_t>(work / q.bands >> 20, 1, ceil_div(d_, t_.panel));
+        const std::int64_t panels = ceil_div(d_, t_.panel), usual = ceil_div(panels, q.groups);
+        auto most = [&](std::int64_t e) { return ceil_div(ceil_div(panels, e), workers) * e; };  // panels of the worker that has most
         std::int64_t each = usual;
         for (std::int64_t e = usual > 1 ? usual - 1 : 1; q.groups > 1 && e <= usual + 1; ++e)
             if (100 * most(e) <= 94 * most(each)) each = e;
         q.each = each * t_.panel;
-        q.groups = up(d_, q.each);
+        q.groups = ceil_div(d_, q.each);
         std::int64_t row = q.w * std::min(q.each, d_);
-        q.step = std::clamp<std::int64_t>((96 << 10) / std::max<std::int64_t>(1, row * s.stride[1]), 1, std::max<std::int64_t>(1, up(ho, q.bands)));
+        q.step = std::clamp<std::int64_t>((96 << 10) / std::max<std::int64_t>(1, row * s.stride[1]), 1, std::max<std::int64_t>(1, ceil_div(ho, q.bands)));
         q.held = std::min(q.h, (q.step - 1) * s.stride[1] + reach);
         q.zeros = bytes(expands ? row : q.w * q.x_row);
-        q.made = project_.defined() ? up(d_, 16) * 16 : q.y_row;
+        q.made = project_.defined() ? ceil_div(d_, 16) * 16 : q.y_row;
         q.middle = !q.whole && project_.defined() ? bytes(ho * wo * q.made) : 0;
         q.sums = p_.pooled ? bytes(q.images * ho * d_) : 0;
         q.rows = expands ? bytes(q.held * row) : 0;  // else rows are read where they are
         q.band = q.whole ? bytes(q.step * wo * q.made) : 0;
         q.work = (t_.gemm_work_bytes(q.w * q.held, d_, std::max(q.c, d_)) + 63) / 64 * 64;
         std::int64_t pixels = std::max<std::int64_t>(1, ho * wo);
-        q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
-        q.tile_p = up(pixels, q.tiles_p);
-        q.tile_n = up(std::max<std::int64_t>(1, (5 << 18) / std::max<std::int64_t>(1, q.tile_p * d_)), t_.panel) * t_.panel;
-        q.tiles_n = up(m_, q.tile_n);
+        q.tiles_p = ceil_div(pixels, pixels <= 168 ? pixels : 112);
+        q.tile_p = ceil_div(pixels, q.tiles_p);
+        q.tile_n = ceil_div(std::max<std::int64_t>(1, (5 << 18) / std::max<std::int64_t>(1, q.tile_p * d_)), t_.panel) * t_.panel;
+        q.tiles_n = ceil_div(m_, q.tile_n);
         q.by_panel = even_tiles(pixels, q.tiles_n, static_cast<double>(pixels) * static_cast<double>(d_ * m_), q.tiles_p, q.tile_p);
         return q;
     }

@@ -1,5 +1,6 @@
 // The portable convolution: products over operands gathered tile by tile, and depthwise loops, of vec::Table.
 #pragma once
+#include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
 #include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
@@ -63,7 +64,6 @@ private:
         std::size_t head = 0, work = 0;
     };
     static constexpr std::int64_t most_rows = 64;  ///< of a depthwise kernel that goes by rows
-    static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     bool nhwc() const { return p_.layout == Layout::nhwc; }
     /// Depthwise over nchw planes takes ONNX's weights as they are.
     bool reads_weights(std::int64_t channels, std::int64_t m) const {
@@ -122,41 +122,41 @@ private:
             q.work = 0;
             std::int64_t rows = g.s.out[0] * g.s.out[1], row = std::max<std::int64_t>(1, g.s.out[2] * g.group * g.s.taps());
             q.tile_p = std::clamp<std::int64_t>(target / 8 / row, 1, std::max<std::int64_t>(1, rows));
-            q.tiles_p = up(rows, q.tile_p);
+            q.tiles_p = ceil_div(rows, q.tile_p);
             q.by_rows = packed_.defined() && g.s.kernel[0] == 1 && g.s.in[0] == 1 && g.s.out[0] == 1 && g.s.kernel[1] <= most_rows;
             if (q.by_rows) {  // pairs of rows, and channels where rows are few
-                q.tile_p = std::clamp<std::int64_t>(up(target / 4 / row, 2) * 2, 2, std::max<std::int64_t>(2, rows));
-                q.tiles_p = up(rows, q.tile_p);
-                q.tile_n = up(g.group, q.tiles_p < 8 && g.group >= 128 ? 2 : 1);
-                q.tile_n = up(q.tile_n, 16) * 16;
-                q.tiles_n = up(g.group, q.tile_n);
+                q.tile_p = std::clamp<std::int64_t>(ceil_div(target / 4 / row, 2) * 2, 2, std::max<std::int64_t>(2, rows));
+                q.tiles_p = ceil_div(rows, q.tile_p);
+                q.tile_n = ceil_div(g.group, q.tiles_p < 8 && g.group >= 128 ? 2 : 1);
+                q.tile_n = ceil_div(q.tile_n, 16) * 16;
+                q.tiles_n = ceil_div(g.group, q.tile_n);
             }
             if (q.by_rows) q.head = (static_cast<std::size_t>(g.s.in[2] * g.s.in_channels) * sizeof(float) + 63) / 64 * 64;
         } else if (nhwc()) {
             // Rows that are gathered are so once for each tile of columns.
             bool copied = g.s.taps() != 1;
             for (int d = 0; d < 3; ++d) copied = copied || g.s.stride[d] != 1 || g.s.pad[d] != 0;
-            q.tiles_p = up(pixels, pixels <= 168 ? pixels : 112);
-            q.tile_p = up(pixels, q.tiles_p);
+            q.tiles_p = ceil_div(pixels, pixels <= 168 ? pixels : 112);
+            q.tile_p = ceil_div(pixels, q.tiles_p);
             std::int64_t tn = std::max<std::int64_t>(target / 3 / (q.tile_p * k), copied ? 128 : t_.panel);
             // A few large tiles leave cores idle in the end.
-            for (std::int64_t n = up(m, tn); copied && q.tiles_p * n < 16 && q.tiles_p * n % 8 != 0 && q.tile_p > 56 && q.tile_p * tn * k > target / 2;) q.tile_p = up(pixels, ++q.tiles_p);
-            while (copied && g.s.taps() == 1 && tn > t_.panel && q.tiles_p * up(m, tn) < 8 && q.tile_p * tn * k > target / 2) tn /= 2;
+            for (std::int64_t n = ceil_div(m, tn); copied && q.tiles_p * n < 16 && q.tiles_p * n % 8 != 0 && q.tile_p > 56 && q.tile_p * tn * k > target / 2;) q.tile_p = ceil_div(pixels, ++q.tiles_p);
+            while (copied && g.s.taps() == 1 && tn > t_.panel && q.tiles_p * ceil_div(m, tn) < 8 && q.tile_p * tn * k > target / 2) tn /= 2;
             if (g.images * pixels < 16) tn = std::min(tn, std::max(4 * t_.panel, (32 << 10) / k));  // reading the weights is what takes the time
-            q.tiles_n = up(m, tn);
-            q.tile_n = up(up(m, q.tiles_n), t_.panel) * t_.panel;
-            q.tiles_n = up(m, q.tile_n);
+            q.tiles_n = ceil_div(m, tn);
+            q.tile_n = ceil_div(ceil_div(m, q.tiles_n), t_.panel) * t_.panel;
+            q.tiles_n = ceil_div(m, q.tile_n);
             if (!copied) q.by_panel = even_tiles(pixels, g.images * g.group * q.tiles_n, static_cast<double>(g.images * pixels) * static_cast<double>(k) * static_cast<double>(m * g.group), q.tiles_p, q.tile_p);
         } else {
-            std::int64_t panels = up(pixels, t_.panel), blocks = up(m, t_.row_block);
+            std::int64_t panels = ceil_div(pixels, t_.panel), blocks = ceil_div(m, t_.row_block);
             std::int64_t each = std::clamp<std::int64_t>(target / (m * k * t_.panel), 1, 16);
-            q.tiles_p = up(panels, each);
-            q.tile_p = up(panels, q.tiles_p) * t_.panel;
-            q.tiles_p = up(pixels, q.tile_p);
+            q.tiles_p = ceil_div(panels, each);
+            q.tile_p = ceil_div(panels, q.tiles_p) * t_.panel;
+            q.tiles_p = ceil_div(pixels, q.tile_p);
             std::int64_t cuts = std::clamp<std::int64_t>(q.tile_p * m * k / target, 1, blocks);
             if (q.tiles_p * g.images * g.group >= 16) cuts = 1;
-            q.tile_n = up(blocks, cuts);
-            q.tiles_n = up(blocks, q.tile_n);
+            q.tile_n = ceil_div(blocks, cuts);
+            q.tiles_n = ceil_div(blocks, q.tile_n);
         }
         return q;
     }
@@ -186,7 +186,7 @@ private:
                 }
                 t_.conv_nhwc_f32(g.s, xi + ig * g.s.channels, wg + n0 * g.k(), p0, p1, n, y + at, g.s.out_channels, e, work);
             } else {
-                std::int64_t blocks = up(g.m, t_.row_block), at = image * g.y_image() + ig * g.m * pixels;
+                std::int64_t blocks = ceil_div(g.m, t_.row_block), at = image * g.y_image() + ig * g.m * pixels;
                 if (bias) e.bias_col = bias + ig * g.m;
                 if (e.residual) e.residual += at;
                 t_.conv_nchw_f32(g.s, xi + ig * g.s.channels * plane, wg, g.m, in_ * q.tile_n, std::min(blocks, (in_ + 1) * q.tile_n), p0,

@@ -106,7 +106,7 @@ private:
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
     if (is_half(p.dtype)) {
-        if (p.transposed || p.group != 1) return std::string("type ") + dtype_name(p.dtype) + (p.transposed ? " transposed" : " in groups") + "; float is accepted";
+        if (p.transposed) return std::string("type ") + dtype_name(p.dtype) + " transposed; float is accepted";
     } else if (p.dtype != DType::f32) {
         return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
     }

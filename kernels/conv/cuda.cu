@@ -1,6 +1,6 @@
 // Convolutions of f32 as products whose right side is gathered from the image while it is fetched (C = W x patches, a
-// column for each output pixel of the batch), and depthwise ones directly.
-#include <quern/kernels/conv/cuda_plan.hpp>
+// column for each output pixel of the batch); how convolutions of all types are cut.
+#include <quern/kernels/conv/cuda_depthwise.hpp>
 #include <quern/kernels/cuda/tensor_tile.hpp>
 
 QUERN_BEGIN
@@ -247,105 +247,15 @@ __global__ void __launch_bounds__(S::threads, tensor_blocks<S>) conv_tensor_tile
     }
 }
 
-// One input channel for each output channel, square kernels of K in two dimensions, not dilated: a thread computes four
-// neighbours in a row, so that each value is read once a row of the kernel and not once a tap.
-template <int K, int Stride>
-__global__ void __launch_bounds__(128) depthwise_rows(const Conv c, simt::Divisor channels, simt::Divisor rows,
-                                                      simt::Divisor fours, unsigned count, int per_group) {
-    constexpr int N = 4, columns = (N - 1) * Stride + K;
-    unsigned four = blockIdx.x * 128 + threadIdx.x;
-    if (four >= count) return;
-    unsigned h = fours.split(four);
-    const unsigned plane = rows.split(h);
-    unsigned channel = plane;
-    const unsigned image = channels.split(channel);
-    const float* x = c.x + image * c.x_image + channel / per_group * c.x_plane;
-    const float* w = c.w + channel * (K * K);
-    const int y0 = static_cast<int>(h) * Stride - c.pad[1], z0 = static_cast<int>(four) * N * Stride - c.pad[2];
-    float s[N] = {};
-#pragma unroll
-    for (int r = 0; r < K; ++r) {
-        const int y = y0 + r;
-        if (static_cast<unsigned>(y) >= static_cast<unsigned>(c.in[1])) continue;
-        float v[columns];
-#pragma unroll
-        for (int q = 0; q < columns; ++q) {
-            const int z = z0 + q;
-            v[q] = static_cast<unsigned>(z) < static_cast<unsigned>(c.in[2]) ? x[y * c.in[2] + z] : 0.0f;
-        }
-#pragma unroll
-        for (int q = 0; q < K; ++q) {
-            const float f = w[r * K + q];
-#pragma unroll
-            for (int j = 0; j < N; ++j) s[j] += f * v[j * Stride + q];
-        }
-    }
-    const int width = static_cast<int>(c.out_w.divisor), column = static_cast<int>(four) * N;
-    const std::int64_t at = plane * c.y_plane + static_cast<int>(h) * width + column;
-    if (c.vector && width % N == 0) {
-#pragma unroll
-        for (int j = 0; j < N; ++j) s[j] = c.finish.value(s[j], static_cast<int>(channel), at + j);
-        simt::store_pack(c.finish.y + at, s);
-    } else {
-#pragma unroll
-        for (int j = 0; j < N; ++j)
-            if (column + j < width) c.finish.y[at + j] = c.finish.value(s[j], static_cast<int>(channel), at + j);
-    }
-}
-// One input channel for each output channel; a thread a pixel. K: size of a square kernel of two dimensions, 0: any.
-template <int K>
-__global__ void __launch_bounds__(256) depthwise(const Conv c, simt::Divisor channels, unsigned count, int per_group) {
-    const unsigned i = blockIdx.x * 256 + threadIdx.x;
-    if (i >= count) return;
-    const unsigned plane = c.pixels.divide(i), image = channels.divide(plane);
-    unsigned p = i - plane * c.pixels.divisor;
-    const int channel = static_cast<int>(plane - image * channels.divisor);
-    const float* x = c.x + image * c.x_image + channel / per_group * c.x_plane;
-    const float* w = c.w + channel * c.k;
-    const unsigned d = c.out_hw.divide(p);
-    p -= d * c.out_hw.divisor;
-    const unsigned h = c.out_w.divide(p);
-    const int h0 = static_cast<int>(h) * c.stride[1] - c.pad[1];
-    const int w0 = static_cast<int>(p - h * c.out_w.divisor) * c.stride[2] - c.pad[2];
-    float s = 0;
-    if constexpr (K > 0) {
-#pragma unroll
-        for (int r = 0; r < K; ++r) {
-            const int y = h0 + r * c.dilation[1];
-            if (static_cast<unsigned>(y) >= static_cast<unsigned>(c.in[1])) continue;
-#pragma unroll
-            for (int q = 0; q < K; ++q) {
-                const int z = w0 + q * c.dilation[2];
-                if (static_cast<unsigned>(z) < static_cast<unsigned>(c.in[2])) s += w[r * K + q] * x[y * c.in[2] + z];
-            }
-        }
-    } else {
-        const int d0 = static_cast<int>(d) * c.stride[0] - c.pad[0];
-        for (int tap = 0; tap < c.k; ++tap) {
-            unsigned t = tap;
-            const unsigned e = c.kernel_hw.divide(t);
-            t -= e * c.kernel_hw.divisor;
-            const unsigned r = c.kernel_w.divide(t), q = t - r * c.kernel_w.divisor;
-            const int v = d0 + static_cast<int>(e) * c.dilation[0], y = h0 + static_cast<int>(r) * c.dilation[1];
-            const int z = w0 + static_cast<int>(q) * c.dilation[2];
-            if (static_cast<unsigned>(v) < static_cast<unsigned>(c.in[0]) &&
-                static_cast<unsigned>(y) < static_cast<unsigned>(c.in[1]) &&
-                static_cast<unsigned>(z) < static_cast<unsigned>(c.in[2]))
-                s += w[tap] * x[(v * c.in[1] + y) * c.in[2] + z];
-        }
-    }
-    c.finish.y[i] = c.finish.value(s, channel, i);
-}
-
 // Tiles and splits: the fastest of those that an H100 ran for the layers of resnet50 at 1, 8 and 32 images
 // (bench/results). Two or three blocks share a processor; a tile of 128 x 128, which one has to itself, never won in f32.
 inline std::int64_t tiles_of(const Plan& p, std::int64_t group, Plan::Kind k) {
     const std::int64_t m = k == Plan::tiles128x64 ? 128 : k == Plan::tiles32 ? 32 : 64;
     const std::int64_t n = k == Plan::tiles128x64 || k == Plan::tiles64 ? 64 : 128;
-    return up(p.m, m) * up(p.n, n) * group;
+    return ceil_div(p.m, m) * ceil_div(p.n, n) * group;
 }
-inline Plan::Kind choose_half(const Plan& p) {
-    return tiles_of(p, 1, Plan::tiles64x128) >= 390 ? Plan::tiles64x128 : Plan::tiles64;
+inline Plan::Kind choose_half(const Plan& p, std::int64_t group) {
+    return tiles_of(p, group, Plan::tiles64x128) >= 390 ? Plan::tiles64x128 : Plan::tiles64;
 }
 inline Plan::Kind choose_f32(const Plan& p, std::int64_t group) {
     if (p.m <= 32) return Plan::tiles32;
@@ -388,20 +298,20 @@ Plan plan(const CudaConv& c) {
     p.order = direct ? Order::pointwise : p.row ? Order::taps : Order::onnx;
     if (p.row) p.k = s.taps() * p.row;
     p.parts = half ? 1 : choose_parts(p, c);
-    p.kind = asked_for(c, half ? choose_half(p) : choose_f32(p, c.group));
+    p.kind = asked_for(c, half ? choose_half(p, c.group) : choose_f32(p, c.group));
     p.splits = choose_splits(p, tiles_of(p, c.group, p.kind), half);
-    p.k_split = up(up(p.k, p.splits), 32) * 32;
-    if (p.k > 0) p.splits = static_cast<int>(up(p.k, p.k_split));
+    p.k_split = ceil_div(ceil_div(p.k, p.splits), 32) * 32;
+    if (p.k > 0) p.splits = static_cast<int>(ceil_div(p.k, p.k_split));
     const std::size_t each = half ? 2 : 4;
     if (p.splits > 1) p.partial = room(p.splits * c.group * p.m * p.n, sizeof(float));
     if (p.row && !c.packed && (s.taps() > 1 || p.row != s.channels)) p.weights = room(s.out_channels * p.k, each);
-    if (half && !direct) p.image = room(c.images * s.pixels_in() * p.row, each);
+    if (half && !direct) p.image = room(c.images * c.group * s.pixels_in() * p.row, each);
     return p;
 }
 
 template <class S>
 dim3 tile_grid(const Conv& c) {
-    return dim3(static_cast<unsigned>(up(c.n, S::BN)), static_cast<unsigned>(up(c.m, S::BM)),
+    return dim3(static_cast<unsigned>(ceil_div(c.n, S::BN)), static_cast<unsigned>(ceil_div(c.m, S::BM)),
                 static_cast<unsigned>(c.group * c.splits));
 }
 template <class S, Order O, int W, int V>
@@ -456,37 +366,13 @@ inline cudaError_t run_tiles(const CudaConv& f, const Plan& p, void* scratch, cu
     else e = launch_parts<Order::pointwise, 1, 1>(c, p, stream);
     return e == cudaSuccess ? finish_parts(c, stream) : e;
 }
-template <int Stride>
-auto* rows_kernel(std::int64_t size) {
-    return size == 3 ? depthwise_rows<3, Stride> : size == 5 ? depthwise_rows<5, Stride> : depthwise_rows<7, Stride>;
-}
-inline cudaError_t run_depthwise(const CudaConv& f, const Plan& p, cudaStream_t stream) {
-    const vec::ConvShape& s = f.shape;
-    const Conv c = arguments<float>(f, p, nullptr);
-    const simt::Divisor channels(s.out_channels);
-    const int per_group = static_cast<int>(p.m);
-    const std::int64_t planes = f.images * s.out_channels, size = s.kernel[2], stride = s.stride[2];
-    const bool flat = s.in[0] == 1 && s.kernel[0] == 1 && s.pad[0] == 0 && s.kernel[1] == size;
-    if (flat && (size == 3 || size == 5 || size == 7) && s.dilation[1] == 1 && s.dilation[2] == 1 &&
-        s.stride[1] == stride && (stride == 1 || stride == 2)) {
-        const std::int64_t fours = up(s.out[2], 4), count = planes * s.out[1] * fours;
-        return simt::launch(stride == 1 ? rows_kernel<1>(size) : rows_kernel<2>(size),
-                            dim3(static_cast<unsigned>(up(count, 128))), dim3(128), 0, stream, c, channels,
-                            simt::Divisor(s.out[1]), simt::Divisor(fours), static_cast<unsigned>(count), per_group);
-    }
-    const std::int64_t outputs = planes * s.pixels_out();
-    auto* kernel = flat && size == 3 ? depthwise<3> : flat && size == 5 ? depthwise<5> : depthwise<0>;
-    return simt::launch(kernel, dim3(static_cast<unsigned>(up(outputs, 256))), dim3(256), 0, stream, c, channels,
-                        static_cast<unsigned>(outputs), per_group);
-}
-
 }  // namespace conv::cuda
 
 namespace conv {
 
 std::int64_t cuda_conv_row(DType type, std::int64_t channels, std::int64_t taps) noexcept {
-    if (type != DType::f32) return cuda::up(channels, 8) * 8;
-    const std::int64_t row = cuda::up(channels, 16) * 16;
+    if (type != DType::f32) return ceil_div(channels, 8) * 8;
+    const std::int64_t row = ceil_div(channels, 16) * 16;
     if (taps == 1) return row == channels ? row : 0;
     return 4 * row <= 5 * channels ? row : 0;  // a fifth at most is for nothing
 }
@@ -503,7 +389,8 @@ cudaError_t cuda_conv(const CudaConv& f, void* scratch, cudaStream_t stream) {
     const std::int64_t inputs = f.images * s.in_channels * s.pixels_in();
     if (outputs == 0) return cudaSuccess;
     const std::int64_t row = cuda_conv_row(f.type, s.channels, s.taps());
-    if (outputs > cuda::kMost || inputs > cuda::kMost || f.images * s.pixels_in() * row > cuda::kMost ||
+    const bool half = f.type != DType::f32;
+    if (outputs > cuda::kMost || inputs > cuda::kMost || f.images * (half ? f.group : 1) * s.pixels_in() * row > cuda::kMost ||
         s.out_channels * (row > s.channels ? row : s.channels) * s.taps() > cuda::kMost)
         return cudaErrorInvalidValue;
     for (int d = 0; d < 3; ++d)
@@ -511,10 +398,8 @@ cudaError_t cuda_conv(const CudaConv& f, void* scratch, cudaStream_t stream) {
              {s.in[d], s.stride[d], s.dilation[d], s.pad[d], s.kernel[d] * s.dilation[d], s.out[d] * s.stride[d]})
             if (v < 0 || v > (1 << 29)) return cudaErrorInvalidValue;
     const cuda::Plan p = cuda::plan(f);
-    const bool half = f.type != DType::f32;
-    if (half && f.group != 1) return cudaErrorInvalidValue;
-    if (p.kind == cuda::Plan::depthwise) return cuda::run_depthwise(f, p, stream);
-    if (f.group * p.splits > 65535 || cuda::up(p.m, 32) > 65535) return cudaErrorInvalidValue;
+    if (p.kind == cuda::Plan::depthwise && !half) return cuda::run_depthwise<float>(f, p, stream);
+    if (f.group * p.splits > 65535 || ceil_div(p.m, 32) > 65535) return cudaErrorInvalidValue;
     return half ? cuda::run_half(f, p, scratch, stream) : cuda::run_tiles(f, p, scratch, stream);
 }
 

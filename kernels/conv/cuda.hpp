@@ -14,7 +14,7 @@ namespace conv {
 /// y = post(conv(x, w) + bias + residual): x [images, in_channels, d...], w [out_channels, channels, k...] as in ONNX,
 /// bias [out_channels] or null, residual and y [images, out_channels, o...] (residual may be y, or null). `shape` as
 /// kernels/conv/geometry.hpp resolves it (up to three spatial dimensions, right-aligned). Each tensor has fewer than
-/// 2^31 elements. f16 and bf16: one group, summed in f32. Sums run in a fixed order that depends on the sizes only.
+/// 2^31 elements. f16 and bf16 are summed in f32. Sums run in a fixed order that depends on the sizes only.
 /// Tolerance as in conv.hpp, tf32: 1e-3; f16, bf16: that of f32 before the result is rounded.
 struct CudaConv {
     vec::ConvShape shape{};

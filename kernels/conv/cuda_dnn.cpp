@@ -27,8 +27,6 @@ struct DnnState {
     bool bias = false, residual = false;  ///< what `finish` adds
     std::int64_t dims[3] = {};            ///< of y for `finish`, innermost first: pixels, channels, images
     Booking own;
-    /// Where a plan of half types turned out not to run: what our own kernel needs, which was not booked.
-    std::unique_ptr<std::byte, void (*)(std::byte*)> room{nullptr, [](std::byte* p) { (void)cudaFree(p); }};
 };
 
 /// Adds what the plan left out and applies the activation; the bits of functions are those of the element-wise family.
@@ -61,10 +59,7 @@ inline ew::Program finishing(const Problem& p, bool residual, bool bias, bool ac
 
 class DnnKernel final : public Kernel {
 public:
-    DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd), same_(conv_cuda.refuse(p, t).empty()), log_(t.log) {
-        Problem own = p_;
-        if (!same_) own.dtype = DType::f32, own.w = Tensor();
-        own_ = conv_cuda.make(own, t);
+    DnnKernel(const Problem& p, const Target& t) : p_(p), tf32_(t.tf32), winograd_(t.winograd), log_(t.log), own_(conv_cuda.make(p, t)) {
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.cudnn"; }
@@ -76,7 +71,7 @@ public:
         const bool bias = in.size() > 2 && in[2].present();
         if (worth(g)) find(g, bias, *s);
         s->own = own_->book(in, out, workers);
-        if (!s->plan || same_) b.scratch = own_scratch(*s, in, out);
+        b.scratch = s->own.scratch;
         if (s->plan) b.scratch = std::max(b.scratch, static_cast<std::size_t>(s->plan->workspace));
         b.state = std::move(s);
         return b;
@@ -84,37 +79,23 @@ public:
     void run(const Call& c) const override {
         // The state belongs to this session's shape, which one thread runs at a time.
         auto& s = *const_cast<DnnState*>(static_cast<const DnnState*>(c.state));
-        if (s.plan && same_ && !aligned(c)) return with_state(c, s.own.state.get());
-        if (s.plan)
-            if (std::string why = run_plan(c, s); !why.empty()) {
-                if (log_) log_(LogLevel::warning, "conv.cudnn: " + why + "; conv.cuda computes this shape");
-                s.plan.reset();
-                if (!same_) {
-                    void* p = nullptr;
-                    cuda::check(cudaMalloc(&p, own_scratch(s, c.in, c.out)), name());
-                    s.room.reset(static_cast<std::byte*>(p));
-                }
-            }
-        if (s.plan) return;
-        if (same_) with_state(c, s.own.state.get());
-        else widened(c, s, s.room ? s.room.get() : c.scratch);
+        if (s.plan && aligned(c)) {
+            std::string why = run_plan(c, s);
+            if (why.empty()) return;
+            if (log_) log_(LogLevel::warning, "conv.cudnn: " + why + "; conv.cuda computes this shape");
+            s.plan.reset();
+        }
+        Call own = c;
+        own.state = s.own.state.get();
+        own_->run(own);
     }
 
 private:
     static constexpr std::uintptr_t kAlignment = 16;
-    static std::size_t up(std::size_t n) { return (n + 255) / 256 * 256; }
-    static std::size_t wide_bytes(const View& v) { return v.present() ? up(static_cast<std::size_t>(v.count()) * sizeof(float)) : 0; }
     static bool aligned(const Call& c) {
         auto bits = reinterpret_cast<std::uintptr_t>(c.out[0].data);
         for (const View& v : c.in) bits |= v.present() ? reinterpret_cast<std::uintptr_t>(v.data) : 0;
         return bits % kAlignment == 0;
-    }
-    /// Of our own kernel, with its operands as f32 where it does not take this type.
-    std::size_t own_scratch(const DnnState& s, std::span<const View> in, std::span<const View> out) const {
-        if (same_) return s.own.scratch;
-        std::size_t bytes = up(s.own.scratch) + wide_bytes(out[0]);
-        for (const View& v : in) bytes += wide_bytes(v);
-        return bytes;
     }
     /// Why the plan could not be run; empty: it was enqueued.
     std::string run_plan(const Call& c, const DnnState& s) const {
@@ -126,7 +107,6 @@ private:
         std::size_t n = 3;
         if (bias && !s.bias) uids[n] = cuda::DnnPlan::bias, data[n++] = const_cast<void*>(bias);
         if (residual && !s.residual) uids[n] = cuda::DnnPlan::residual, data[n++] = const_cast<void*>(residual);
-        if (!aligned(c)) return "an operand is not on a boundary of 16 bytes";
         const cuda::Cudnn& dnn = cuda::cudnn();
         {
             cuda::Cudnn::Handle& h = dnn.handle();
@@ -187,37 +167,8 @@ private:
         }
         s.dims[0] = g.s.pixels_out(), s.dims[1] = g.s.out_channels, s.dims[2] = g.images;
     }
-    void with_state(const Call& c, const void* state) const {
-        Call own = c;
-        own.state = state;
-        own_->run(own);
-    }
-    static void convert(const void* from, DType a, void* to, DType b, std::int64_t n, cudaStream_t stream) {
-        ew::Program p;
-        p.inputs = 1;
-        p.add({.code = ew::Code::load});
-        const ew::ProgramOperand o{from, a, {1}};
-        cuda::check(ew::cuda_run_program(p, &o, to, b, 1, &n, stream), "conv.cudnn");
-    }
-    void widened(const Call& c, const DnnState& s, std::byte* scratch) const {
-        const auto stream = static_cast<cudaStream_t>(c.stream);
-        std::byte* at = scratch + up(s.own.scratch);
-        View in[4] = {}, out = c.out[0];
-        for (std::size_t i = 0; i < c.in.size() && i < 4; ++i) {
-            in[i] = c.in[i];
-            if (!in[i].present()) continue;
-            convert(c.in[i].data, p_.dtype, at, DType::f32, c.in[i].count(), stream);
-            in[i].dtype = DType::f32, in[i].data = at;
-            at += wide_bytes(in[i]);
-        }
-        out.dtype = DType::f32, out.data = at;
-        Call own{std::span<const View>(in, c.in.size()), std::span<const View>(&out, 1), scratch, s.own.state.get(), c.workers, c.stream, {}};
-        own_->run(own);
-        convert(at, DType::f32, c.out[0].data, p_.dtype, out.count(), stream);
-    }
-
     Problem p_;
-    bool tf32_, winograd_, same_;  ///< same_: our own kernel takes this type
+    bool tf32_, winograd_;
     LogCallback log_;
     std::unique_ptr<Kernel> own_;
 };
@@ -225,10 +176,7 @@ private:
 static std::string refuse_dnn(const Problem& p, const Target& t) {
     if (!cuda::cudnn().refusal.empty()) return cuda::cudnn().refusal;
     if (p.transposed) return "transposed convolutions";
-    if (p.dtype != DType::f32 && !is_half(p.dtype)) return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
-    Problem wide = p;
-    wide.dtype = DType::f32;
-    return conv_cuda.refuse(wide, t);
+    return conv_cuda.refuse(p, t);
 }
 static std::unique_ptr<Kernel> make_dnn(const Problem& p, const Target& t) { return std::make_unique<DnnKernel>(p, t); }
 #else

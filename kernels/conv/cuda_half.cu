@@ -1,7 +1,7 @@
 // Convolutions of f16 and bf16 by tensor cores. Patches come by 16-byte copies, eight channels of a pixel each, from a
 // copy of the image with channels last, or, of one tap, as rows of pixels from the image itself; results are written
 // channels first.
-#include <quern/kernels/conv/cuda_plan.hpp>
+#include <quern/kernels/conv/cuda_depthwise.hpp>
 #include <quern/kernels/cuda/half_tile.hpp>
 
 QUERN_BEGIN
@@ -23,7 +23,7 @@ struct Chunks {
     }
 };
 
-/// [pixel][k] from the image with channels last.
+/// [pixel][k] from the image with channels last, [images][groups][pixels][row].
 template <class T, class S>
 struct WindowSide {
     using C = Chunks<S, S::BN, S::BK>;
@@ -32,14 +32,14 @@ struct WindowSide {
     int tap, channel;
     int origin[C::each], at[C::each];  // pixels before the image; elements before the tap's pixel, -1: in the padding
     int start[C::each][3];
-    __device__ __forceinline__ WindowSide(const BasicConv<T>& conv, int n0, int k0) : c(conv) {
+    __device__ __forceinline__ WindowSide(const BasicConv<T>& conv, int group, int n0, int k0) : c(conv) {
         tap = static_cast<int>(c.packed.divide(k0 + C::column()));
         channel = k0 + C::column() - tap * c.row;
 #pragma unroll
         for (int j = 0; j < C::each; ++j) {
             const int n = n0 + C::row(j);
             const Window w(c, n < c.n ? n : 0);
-            origin[j] = n < c.n ? static_cast<int>(w.image * c.x_plane) : -1;
+            origin[j] = n < c.n ? static_cast<int>((w.image * c.group + group) * c.x_plane) : -1;
 #pragma unroll
             for (int d = 0; d < 3; ++d) start[j][d] = w.start[d];
         }
@@ -74,7 +74,7 @@ struct PixelSide {
     std::int64_t plane;
     int channels;  // that are left from row(0) on
     bool wide, inside[2];
-    __device__ __forceinline__ PixelSide(const BasicConv<T>& c, int n0, int k0)
+    __device__ __forceinline__ PixelSide(const BasicConv<T>& c, int group, int n0, int k0)
         : plane(c.x_plane), channels(c.channels - k0 - C::row(0)), wide(c.vector) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -82,7 +82,7 @@ struct PixelSide {
             inside[i] = n < static_cast<unsigned>(c.n);
             if (!inside[i]) n = 0;
             const unsigned image = c.pixels.split(n);
-            at[i] = c.x + image * c.x_image + n + (k0 + C::row(0)) * plane;
+            at[i] = c.x + image * c.x_image + n + (group * c.channels + k0 + C::row(0)) * plane;
         }
     }
     __device__ __forceinline__ void copy(T* to, int left) {
@@ -107,14 +107,14 @@ struct PixelSide {
 template <class T, class S, template <class, class> class Side>
 __global__ void __launch_bounds__(S::threads, S::blocks) half_tiles(const BasicConv<T> c) {
     using B = Side<T, S>;
-    const unsigned split = blockIdx.z;
+    const int group = blockIdx.z / c.splits, split = blockIdx.z - group * c.splits;
     const int n0 = blockIdx.x * S::BN, m0 = blockIdx.y * S::BM;
     const int k0 = split * c.k_split, k1 = k0 + c.k_split < c.k ? k0 + c.k_split : c.k;
-    HalfSide<T, S::threads, S::BM, S::BK, true> a(c.w + std::int64_t(m0) * c.k + k0, c.k, c.m - m0);
-    B b(c, n0, k0);
+    HalfSide<T, S::threads, S::BM, S::BK, true> a(c.w + (std::int64_t(group) * c.m + m0) * c.k + k0, c.k, c.m - m0);
+    B b(c, group, n0, k0);
     float acc[S::MT][S::NT][4] = {};
     quern::cuda::multiply_half_tile<T, S, B::Along>(a, b, k1 - k0, acc);
-    store_tile<S>(c, 0, split, m0, n0, acc, nullptr);
+    store_tile<S>(c, group, split, m0, n0, acc, nullptr);
 }
 
 constexpr int kTurnPitch = 66;
@@ -160,28 +160,29 @@ __global__ void __launch_bounds__(256)
 template <class T>
 cudaError_t put_channels_last(const CudaConv& f, const Plan& p, T* to, cudaStream_t stream) {
     const auto* x = static_cast<const T*>(f.x);
-    const std::int64_t pixels = f.shape.pixels_in();
+    const std::int64_t pixels = f.shape.pixels_in(), images = f.images * f.group;  // a group of channels is an image
     const bool four = pixels % 4 == 0 && reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(T)) == 0;
-    const dim3 grid(static_cast<unsigned>(up(pixels, 64)), static_cast<unsigned>(up(p.row, 64)),
-                    static_cast<unsigned>(f.images < 65535 ? f.images : 65535));
+    const dim3 grid(static_cast<unsigned>(ceil_div(pixels, 64)), static_cast<unsigned>(ceil_div(p.row, 64)),
+                    static_cast<unsigned>(images < 65535 ? images : 65535));
     if (grid.x == 0 || grid.y == 0) return cudaSuccess;
     if (grid.y > 65535) return cudaErrorInvalidValue;
     return simt::launch(four ? channels_last<T, 4> : channels_last<T, 1>, grid, dim3(256),
                         64 * kTurnPitch * sizeof(T), stream, x, to,
                         static_cast<int>(f.shape.channels), static_cast<int>(p.row), static_cast<int>(pixels),
-                        static_cast<unsigned>(f.images));
+                        static_cast<unsigned>(images));
 }
 
 template <class T, class S>
 cudaError_t launch_shape(const BasicConv<T>& c, Order order, cudaStream_t stream) {
     static_assert(S::bytes >= quern::cuda::each_four_bytes<S>());
-    const dim3 grid(static_cast<unsigned>(up(c.n, S::BN)), static_cast<unsigned>(up(c.m, S::BM)),
-                    static_cast<unsigned>(c.splits));
+    const dim3 grid(static_cast<unsigned>(ceil_div(c.n, S::BN)), static_cast<unsigned>(ceil_div(c.m, S::BM)),
+                    static_cast<unsigned>(c.group * c.splits));
     return simt::launch(order == Order::pointwise ? half_tiles<T, S, PixelSide> : half_tiles<T, S, WindowSide>, grid,
                         dim3(S::threads), S::bytes, stream, c);
 }
 template <class T>
 cudaError_t run_type(const CudaConv& f, const Plan& p, void* scratch, cudaStream_t stream) {
+    if (p.kind == Plan::depthwise) return run_depthwise<T>(f, p, stream);
     BasicConv<T> c = arguments<T>(f, p, scratch);
     char* to = static_cast<char*>(scratch) + p.partial;
     cudaError_t e = take_weights(c, f, p, to, stream);

@@ -1,5 +1,6 @@
 // What the convolutions of every storage type share: arguments of their kernels, where results go, how one is cut.
 #pragma once
+#include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/cuda.hpp>
 #include <quern/kernels/cuda/half.hpp>
 #include <quern/kernels/cuda/post.hpp>
@@ -155,7 +156,6 @@ struct Plan {
     std::int64_t row;                   // of packed weights, 0: ONNX's order
     std::size_t partial, weights, image;  // bytes of scratch: partial sums, packed weights, x with channels last
 };
-inline std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::size_t room(std::int64_t elements, std::size_t each) {
     return (static_cast<std::size_t>(elements) * each + 255) / 256 * 256;
 }
@@ -206,7 +206,7 @@ cudaError_t take_weights(BasicConv<T>& c, const CudaConv& f, const Plan& p, void
     }
     c.w = static_cast<const T*>(to);
     const std::int64_t count = f.shape.out_channels * p.k;
-    return simt::launch(pack_taps<T>, dim3(static_cast<unsigned>(up(count, 256))), dim3(256), 0, stream,
+    return simt::launch(pack_taps<T>, dim3(static_cast<unsigned>(ceil_div(count, 256))), dim3(256), 0, stream,
                         static_cast<const T*>(f.w), static_cast<T*>(to), static_cast<unsigned>(count),
                         simt::Divisor(p.row), simt::Divisor(f.shape.taps()), static_cast<int>(f.shape.channels));
 }
@@ -214,7 +214,7 @@ template <class T>
 cudaError_t finish_parts(const BasicConv<T>& c, cudaStream_t stream) {
     if (!c.partial) return cudaSuccess;
     const std::int64_t all = std::int64_t(c.group) * c.m * c.n;
-    return simt::launch(add_parts<T>, dim3(static_cast<unsigned>(up(all, 256))), dim3(256), 0, stream, c);
+    return simt::launch(add_parts<T>, dim3(static_cast<unsigned>(ceil_div(all, 256))), dim3(256), 0, stream, c);
 }
 /// Convolutions of f16 and bf16 (cuda_half.cu).
 cudaError_t run_half(const CudaConv&, const Plan&, void* scratch, cudaStream_t);

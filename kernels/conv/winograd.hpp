@@ -1,6 +1,7 @@
 // 3 x 3 convolutions with stride 1 in nhwc by Winograd's method: a half to a third of the time of the direct sum.
 // Infinities and NaN in the input spread over the T x T outputs of their tile.
 #pragma once
+#include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
 #include <quern/kernels/packs.hpp>
 
@@ -33,13 +34,13 @@ public:
         auto q = std::make_shared<Plan>();
         q->g = resolve(p_, in, out[0]);
         const Geometry& g = q->g;
-        q->tiles = up(g.s.out[1], side_) * up(g.s.out[2], side_);
+        q->tiles = ceil_div(g.s.out[1], side_) * ceil_div(g.s.out[2], side_);
         q->panels = g.m / t_.panel;
-        q->blocks = up(q->tiles, 28);
+        q->blocks = ceil_div(q->tiles, 28);
         if (q->blocks > 2) q->blocks += q->blocks % 2;
         // Few tiles: all are transformed first, then panels are shared out; else each block does both.
         q->together = q->blocks <= 2;
-        std::int64_t most = q->together ? q->tiles : up(q->tiles, std::max<std::int64_t>(1, q->blocks));
+        std::int64_t most = q->together ? q->tiles : ceil_div(q->tiles, std::max<std::int64_t>(1, q->blocks));
         q->most = std::max<std::int64_t>(1, most);
         q->v = floats(t_.winograd_tile_floats(side_, q->most, g.s.channels));
         q->work = floats(t_.winograd_work_floats(side_, q->most));
@@ -76,7 +77,6 @@ private:
         vec::Epilogue e;
         const float* zeros;
     };
-    static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
     static std::size_t floats(std::size_t n) { return (n + 15) / 16 * 16; }
 
     Part part(const Call& call, const Plan& q, std::int64_t image, const float* zeros) const {
@@ -92,14 +92,14 @@ private:
     /// Some images, so that a panel of weights is read once for all of them.
     void run_together(const Call& call, const Plan& q, std::int64_t first, std::int64_t images, float* rest, const float* zeros) const {
         constexpr std::int64_t some = 4;
-        const std::int64_t pieces = up(q.tiles, some);
+        const std::int64_t pieces = ceil_div(q.tiles, some);
         call.workers.for_each(images * pieces, [&](std::int64_t i) {
             std::int64_t t0 = i % pieces * some, t1 = std::min(q.tiles, t0 + some), k = i / pieces;
             t_.winograd_input_f32(q.g.s, side_, part(call, q, first + k, zeros).x, t0, t1, t0, q.most, rest + static_cast<std::size_t>(k) * q.v, zeros);
         });
         // Few panels are shared out by tiles too, in pieces that still fill most rows of a micro-tile.
-        std::int64_t each = std::max<std::int64_t>(1, q.panels / 8), parts = up(q.panels, each);
-        const std::int64_t cuts = std::clamp<std::int64_t>(std::min(up(4, parts), q.tiles / 8), 1, 4);
+        std::int64_t each = std::max<std::int64_t>(1, q.panels / 8), parts = ceil_div(q.panels, each);
+        const std::int64_t cuts = std::clamp<std::int64_t>(std::min(ceil_div(4, parts), q.tiles / 8), 1, 4);
         call.workers.for_each(cuts * parts, [&](std::int64_t i, int worker) {
             float* work = rest + static_cast<std::size_t>(q.at_once) * q.v + static_cast<std::size_t>(worker) * q.work;
             const std::int64_t t0 = q.tiles * (i / parts) / cuts, t1 = q.tiles * (i / parts + 1) / cuts, p0 = i % parts * each;

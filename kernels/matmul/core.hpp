@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include <quern/base/ceil_div.hpp>
 #include <quern/kernels/matmul/geometry.hpp>
 #include <quern/kernels/packs.hpp>
 
@@ -60,11 +61,10 @@ private:
         std::int64_t tile_m, tile_n, tiles_m, tiles_n, group = 1, groups;
         std::size_t head = 0, work = 0;
     };
-    static std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
     /// One matrix of B from bytes that need not be aligned, as pack_b_f32 does it; in parts, so that the pages behind them can go at once.
     void pack(std::int64_t n, std::int64_t k, const std::byte* from, float* to, Packs* packs) const {
-        std::int64_t panel = t_.panel, panels = up(n, panel), whole = n / panel;
+        std::int64_t panel = t_.panel, panels = ceil_div(n, panel), whole = n / panel;
         auto row_bytes = static_cast<std::size_t>(p_.trans_b ? k : n) * sizeof(float);
         std::int64_t rows = p_.trans_b ? panel : 16, step = std::max<std::int64_t>(1, (std::int64_t{4} << 20) / static_cast<std::int64_t>(row_bytes * static_cast<std::size_t>(rows) + 1));
         std::int64_t last = 0, total = p_.trans_b ? n : k;
@@ -103,11 +103,11 @@ private:
         bool packed = packed_.defined(), f32 = p_.dtype == DType::f32;
         q.dots = f32 && !packed && ((g.n == 1 && !g.ta) || (g.m == 1 && g.tb));
         std::int64_t k = std::max<std::int64_t>(g.k, 1), rows_limit = packed ? 168 : 448, panel = t_.panel;
-        q.tiles_m = std::max<std::int64_t>(1, up(g.m, rows_limit));
-        q.tile_m = std::max<std::int64_t>(1, up(g.m, q.tiles_m));
+        q.tiles_m = std::max<std::int64_t>(1, ceil_div(g.m, rows_limit));
+        q.tile_m = std::max<std::int64_t>(1, ceil_div(g.m, q.tiles_m));
         if (q.dots && g.n == 1) {
             q.tile_m = std::clamp<std::int64_t>((64 << 10) / k, 1, 4096);
-            q.tiles_m = std::max<std::int64_t>(1, up(g.m, q.tile_m));
+            q.tiles_m = std::max<std::int64_t>(1, ceil_div(g.m, q.tile_m));
         }
         // Rows of A that are copied pay for themselves over more columns.
         bool in_place = packed && !g.ta;
@@ -116,14 +116,14 @@ private:
         std::int64_t least = few ? 4 * panel : in_place ? 2 * panel : 128, most = std::int64_t{few ? 96 : 256} << 10;
         std::int64_t tn = (std::int64_t{in_place ? 2 : 8} << 20) / (std::max<std::int64_t>(q.tile_m, 1) * k);
         tn = std::clamp<std::int64_t>(tn, least, std::max(least, most / k));
-        q.tiles_n = std::max<std::int64_t>(1, up(g.n, tn));
-        q.tile_n = std::max(panel, up(up(g.n, q.tiles_n), panel) * panel);
-        q.tiles_n = std::max<std::int64_t>(1, up(g.n, q.tile_n));
+        q.tiles_n = std::max<std::int64_t>(1, ceil_div(g.n, tn));
+        q.tile_n = std::max(panel, ceil_div(ceil_div(g.n, q.tiles_n), panel) * panel);
+        q.tiles_n = std::max<std::int64_t>(1, ceil_div(g.n, q.tile_n));
         if (q.tiles_m * q.tiles_n == 1) {
             std::int64_t each = std::max<std::int64_t>(1, g.m * g.n * k);
             q.group = std::clamp<std::int64_t>((1 << 20) / each, 1, std::max<std::int64_t>(g.batch, 1));
         }
-        q.groups = up(g.batch, q.group);
+        q.groups = ceil_div(g.batch, q.group);
         if (g.bias == Bias::scalar) q.head = (static_cast<std::size_t>(std::max(g.n, g.m)) * sizeof(float) + 63) / 64 * 64;
         // Packed panels and rows of A that are read in place need room for a tile's sums only, no copies.
         q.work = packed_.defined() && !g.ta ? packed_work : (t_.gemm_work_bytes(q.tile_m, q.tile_n, g.k) + 63) / 64 * 64;

@@ -182,7 +182,7 @@ inline bool wide(const CudaGemm& c, const void* p, std::int64_t ld, std::int64_t
 }
 template <class S>
 dim3 tile_grid(const Gemm& g) {
-    return dim3(static_cast<unsigned>(up(g.n, S::BN)), static_cast<unsigned>(up(g.m, S::BM)), depth(g));
+    return dim3(static_cast<unsigned>(ceil_div(g.n, S::BN)), static_cast<unsigned>(ceil_div(g.m, S::BM)), depth(g));
 }
 template <class S, bool TransA, bool TransB>
 cudaError_t launch_tiles(const Gemm& g, bool vector, cudaStream_t stream) {
@@ -232,12 +232,12 @@ cudaError_t launch_few(const Gemm& g, const CudaGemm& c, bool transposed, cudaSt
     if (transposed) {
         v = v && c.k % 4 == 0 && c.lda % 4 == 0 && reinterpret_cast<std::uintptr_t>(c.a) % 16 == 0;
         for (int d = 0; d < c.batch_rank; ++d) v = v && c.stride_a[d] % 4 == 0;
-        const dim3 grid(static_cast<unsigned>(up(c.n, 8)), 1, depth(g));
+        const dim3 grid(static_cast<unsigned>(ceil_div(c.n, 8)), 1, depth(g));
         return simt::launch(v ? few_rows_transposed<Rows, true> : few_rows_transposed<Rows, false>, grid, block, 0,
                             stream, g);
     }
     v = v && c.n % 4 == 0;
-    const dim3 grid(static_cast<unsigned>(up(c.n, 128)), 1, depth(g));
+    const dim3 grid(static_cast<unsigned>(ceil_div(c.n, 128)), 1, depth(g));
     return simt::launch(v ? few_rows<Rows, true> : few_rows<Rows, false>, grid, block, 0, stream, g);
 }
 
@@ -255,7 +255,7 @@ inline cudaError_t run(const CudaGemm& c, const Plan& p, float* scratch, cudaStr
         e = launch_kind<1>(g, c, p.kind, stream);
     }
     if (e != cudaSuccess || !g.partial) return e;
-    return simt::launch(add_parts<float>, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0,
+    return simt::launch(add_parts<float>, dim3(static_cast<unsigned>(ceil_div(g.batches * c.m * c.n, 256))), dim3(256), 0,
                         stream, g);
 }
 

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(S::threads, S::blocks) half_tiles(const BasicG
 template <class T, class S>
 cudaError_t launch_half(const BasicGemm<T>& g, bool trans_b, cudaStream_t stream) {
     static_assert(S::bytes >= quern::cuda::each_four_bytes<S>());
-    const std::int64_t tiles = up(g.m, S::BM) * up(g.n, S::BN);
+    const std::int64_t tiles = ceil_div(g.m, S::BM) * ceil_div(g.n, S::BN);
     if (tiles > kMost) return cudaErrorInvalidValue;
     const dim3 grid(static_cast<unsigned>(tiles), 1, depth(g));
     return simt::launch(trans_b ? half_tiles<T, S, true> : half_tiles<T, S, false>, grid, dim3(S::threads), S::bytes, stream, g);
@@ -129,11 +129,11 @@ cudaError_t run_type(const CudaGemm& c, const Plan& p, float* scratch, cudaStrea
     const BasicGemm<T> g = arguments<T>(c, p, scratch);
     cudaError_t e;
     if (p.kind == Plan::few_transposed) {
-        const dim3 grid(static_cast<unsigned>(up(c.n, 8)), 1, depth(g));
+        const dim3 grid(static_cast<unsigned>(ceil_div(c.n, 8)), 1, depth(g));
         e = simt::launch(c.m == 1 ? half_rows_transposed<T, 1> : half_rows_transposed<T, kFewRows>, grid, dim3(256), 0,
                          stream, g);
     } else if (p.kind == Plan::few) {
-        const dim3 grid(static_cast<unsigned>(up(c.n, 256)), 1, depth(g));
+        const dim3 grid(static_cast<unsigned>(ceil_div(c.n, 256)), 1, depth(g));
         e = simt::launch(c.m == 1 ? half_rows<T, 1> : half_rows<T, kFewRows>, grid, dim3(256), 0, stream, g);
     } else if (p.kind == Plan::large) {
         e = launch_staged<T, 128, 32, 64, 2>(g, c.trans_b, stream);
@@ -141,7 +141,7 @@ cudaError_t run_type(const CudaGemm& c, const Plan& p, float* scratch, cudaStrea
         e = launch_staged<T, 64, 64, 32, 3>(g, c.trans_b, stream);
     }
     if (e != cudaSuccess || !g.partial) return e;
-    return simt::launch(add_parts<T>, dim3(static_cast<unsigned>(up(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,
+    return simt::launch(add_parts<T>, dim3(static_cast<unsigned>(ceil_div(g.batches * c.m * c.n, 256))), dim3(256), 0, stream,
                         g);
 }
 

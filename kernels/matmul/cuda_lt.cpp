@@ -56,8 +56,6 @@ struct LtPlan {
         set(CUBLASLT_MATMUL_DESC_TRANSB, g.trans_a ? CUBLAS_OP_T : CUBLAS_OP_N);
         const bool relu = g.post == vec::Post::relu;
         set(CUBLASLT_MATMUL_DESC_EPILOGUE, has_bias ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS) : relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
-        // An algorithm is chosen for what will run: any address on the boundary that run() asks for stands for the bias.
-        if (has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(kLtAlignment * 16));
         const std::int64_t batch = g.batch_rank ? g.batch[0] : 1;
         const cudaDataType_t type = g.type == DType::f16 ? CUDA_R_16F : g.type == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
         layout(b, type, g.trans_b ? g.k : g.n, g.trans_b ? g.n : g.k, g.ldb, batch, g.stride_b[0]);

@@ -1,5 +1,6 @@
 // What the products of every storage type share: arguments of their kernels, where results go, how a product is cut.
 #pragma once
+#include <quern/base/ceil_div.hpp>
 #include <quern/kernels/cuda/half.hpp>
 #include <quern/kernels/cuda/post.hpp>
 #include <quern/kernels/cuda/tile.hpp>
@@ -95,7 +96,6 @@ struct Plan {
     int splits;
     std::int64_t k_split;
 };
-inline std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::int64_t batches(const CudaGemm& g) {
     std::int64_t n = 1;
     for (int d = 0; d < g.batch_rank; ++d) n *= g.batch[d];
@@ -111,20 +111,20 @@ inline Plan plan(const CudaGemm& g) {
     if (g.m <= kFewRows && !g.trans_a && g.trans_b) return {Plan::few_transposed, 1, g.k};
     if (g.m <= kFewRows && !g.trans_a) {
         p.kind = Plan::few;
-        p.splits = quern::cuda::split_count(b * up(g.n, half ? 256 : 128), g.k, 64, 8 * processors);
+        p.splits = quern::cuda::split_count(b * ceil_div(g.n, half ? 256 : 128), g.k, 64, 8 * processors);
     } else if (g.m > 32 || half) {
-        const std::int64_t large = b * up(g.m, 128) * up(g.n, half ? 128 : 64), medium = b * up(g.m, 64) * up(g.n, 64);
-        p.kind = up(large, 2 * processors) * (half ? 204 : 104) < up(medium, 3 * processors) * 100 ? Plan::large : Plan::medium;
+        const std::int64_t large = b * ceil_div(g.m, 128) * ceil_div(g.n, half ? 128 : 64), medium = b * ceil_div(g.m, 64) * ceil_div(g.n, 64);
+        p.kind = ceil_div(large, 2 * processors) * (half ? 204 : 104) < ceil_div(medium, 3 * processors) * 100 ? Plan::large : Plan::medium;
         // Half types, 96 medium tiles on an H100: k 768 takes 9.7 us whole and 10.9 in two parts, k 3072 18.6 and in four 15.9. Products that
         // leave half of the processors idle are cut shorter.
         const bool idle = half && 2 * medium <= processors;
         p.splits = p.kind == Plan::large ? 1 : quern::cuda::split_count(medium, g.k, idle ? 192 : half ? 512 : 128, idle ? 200 : 400);
     } else {
         p.kind = Plan::low;
-        p.splits = quern::cuda::split_count(b * up(g.n, 128), g.k, 128, 320);
+        p.splits = quern::cuda::split_count(b * ceil_div(g.n, 128), g.k, 128, 320);
     }
-    p.k_split = up(up(g.k, p.splits), 64) * 64;
-    if (g.k > 0) p.splits = static_cast<int>(up(g.k, p.k_split));
+    p.k_split = ceil_div(ceil_div(g.k, p.splits), 64) * 64;
+    if (g.k > 0) p.splits = static_cast<int>(ceil_div(g.k, p.k_split));
     return p;
 }
 

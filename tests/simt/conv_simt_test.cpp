@@ -192,10 +192,33 @@ TEST_F(Conv, HalfTiles) {
         check_half<__half>({1, 136, 70, 1, {9, 16}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, false, Post::none, m, n}, false);
     }
 }
-TEST_F(Conv, HalfLimits) {
-    CudaConv f = described({1, 4, 4, 2, {4, 4}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
+TEST_F(Conv, HalfGroups) {
+    check_halves({1, 12, 18, 3, {6, 6}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, false, Post::relu});
+    check_halves({2, 32, 24, 2, {5, 5}, {3, 3}, {2, 1}, {1, 1}, {1, 1}, true, true});
+    check_halves({2, 16, 8, 2, {4, 6}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true});   // planes of 24: from the image
+    check_halves({2, 24, 16, 2, {6, 6}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, true});  // of 36, by 8 bytes
+    check_halves({1, 192, 6, 2, {5, 5}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::hard_swish});  // split sums
+    check_halves({1, 8, 4, 2, {4, 5, 3}, {2, 3, 2}, {1, 2, 1}, {1, 0, 1}, {1, 1, 1}});
+    CudaConv f = described({1, 192, 6, 2, {5, 5}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
     f.type = quern::DType::f16;
-    EXPECT_EQ(cuda_conv(f, nullptr, nullptr), cudaErrorInvalidValue) << "groups";
+    CudaConv short_sums = described({1, 128, 6, 2, {5, 5}, {3, 3}, {1, 1}, {1, 1}, {1, 1}});
+    short_sums.type = quern::DType::f16;
+    f.packed = short_sums.packed = &f;  // for the sizes
+    const auto image = [](const CudaConv& c) { return static_cast<std::size_t>(c.shape.in_channels * 25 * 2 + 255) / 256 * 256; };
+    EXPECT_GT(cuda_conv_scratch(f), image(f)) << "no parts of sums";
+    EXPECT_EQ(cuda_conv_scratch(short_sums), image(short_sums));
+}
+TEST_F(Conv, HalfDepthwise) {
+    const auto halves = [](const Case& c) {
+        check_half<__half>(c, false);
+        check_half<__nv_bfloat16>(c, false);
+    };
+    halves({2, 6, 6, 6, {9, 9}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, true, true, Post::relu});
+    halves({1, 5, 5, 5, {12, 10}, {5, 5}, {2, 2}, {2, 2}, {1, 1}, true, false, Post::hard_swish});
+    halves({2, 3, 6, 3, {11, 16}, {7, 7}, {1, 1}, {3, 3}, {1, 1}, true, true});
+    halves({1, 3, 6, 3, {8, 8}, {3, 3}, {1, 1}, {2, 2}, {2, 2}});
+    halves({1, 4, 4, 4, {7, 9}, {2, 3}, {1, 2}, {0, 1}, {1, 1}, true});
+    halves({1, 2, 4, 2, {3, 4, 5}, {2, 2, 2}, {1, 1, 1}, {1, 0, 1}, {1, 1, 1}, true});
 }
 TEST_F(Conv, Pointwise) {
     check({1, 24, 40, 1, {8, 8}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, true, false, Post::relu});

@@ -189,20 +189,35 @@ TEST_F(Dnn, LargeOnesOfF32GoThereWithoutTf32AndSmallOnesDoNot) {
 }
 TEST_F(Dnn, APlanThatDoesNotRunIsAWarningAndOurOwnKernel) {
     if (!control_) GTEST_SKIP() << "the twin can be told to refuse";
-    for (DType t : {DType::f32, DType::f16}) {
-        *control_ = {};
-        control_->refuse = twin::Refuse::running;
-        warnings_.clear();
+    for (DType t : {DType::f32, DType::f16})
+        for (std::int64_t group : {1, 2, 6}) {
+            if (t == DType::f32 && group == 6) continue;  // ours from the start
+            SCOPED_TRACE(testing::Message() << dtype_name(t) << " in " << group << " groups");
+            *control_ = {};
+            control_->refuse = twin::Refuse::running;
+            warnings_.clear();
+            ModelBuilder b;
+            b.input("x", t, {"N", "6", "9", "7"}).constant("w", converted(noise({12, 6 / group, 3, 3}, 2), t)).constant("c", converted(noise({12}, 3), t));
+            b.node("Conv", {"x", "w", "c"}, {"z"}, window(1, 1, group)).node("Relu", {"z"}, {"y"}).output("y");
+            auto o = options();
+            o.tf32 = t == DType::f32;
+            expect_cpu(b, o, {{"x", converted(noise({2, 6, 9, 7}), t)}}, 2e-2, 2e-2);
+            EXPECT_EQ(control_->runs, 1) << "refused once, then left alone";
+            ASSERT_EQ(warnings_.size(), 1u);
+            EXPECT_NE(warnings_[0].find("conv.cudnn: running a plan failed"), std::string::npos) << warnings_[0];
+            EXPECT_NE(warnings_[0].find("told to refuse"), std::string::npos) << warnings_[0];
+        }
+}
+TEST_F(Dnn, WithoutItHalfTypesInGroupsStayNarrow) {
+    for (std::int64_t group : {2, 8}) {
         ModelBuilder b;
-        b.input("x", t, {"N", "6", "9", "7"}).constant("w", converted(noise({8, 6, 3, 3}, 2), t)).constant("c", converted(noise({8}, 3), t));
-        b.node("Conv", {"x", "w", "c"}, {"z"}, window(1, 1)).node("Relu", {"z"}, {"y"}).output("y");
+        b.input("x", DType::f16, {"N", "8", "9", "7"}).constant("w", converted(noise({8, 8 / group, 3, 3}, 2), DType::f16));
+        b.node("Conv", {"x", "w"}, {"y"}, window(1, 1, group)).output("y");
         auto o = options();
-        o.tf32 = t == DType::f32;
-        expect_cpu(b, o, {{"x", converted(noise({2, 6, 9, 7}), t)}}, 2e-2, 2e-2);
-        EXPECT_EQ(control_->runs, 1) << "refused once, then left alone";
-        ASSERT_EQ(warnings_.size(), 1u);
-        EXPECT_NE(warnings_[0].find("conv.cudnn: running a plan failed"), std::string::npos) << warnings_[0];
-        EXPECT_NE(warnings_[0].find("told to refuse"), std::string::npos) << warnings_[0];
+        o.library_dirs.clear();
+        const std::string told = b.model().compile(o).describe();
+        EXPECT_EQ(told.find("Cast"), std::string::npos) << told;
+        EXPECT_NE(told.find("conv.cuda"), std::string::npos) << told;
     }
 }
 
@@ -237,6 +252,7 @@ TEST_F(Lt, BiasResidualAndReluAreInItsEpilogue) {
     if (control_) {
         EXPECT_EQ(control_->refused, 0);
         EXPECT_GT(control_->runs, 0);
+        EXPECT_FALSE(control_->address) << "an algorithm is chosen before there is an address";
     }
 }
 TEST_F(Lt, WhatItHasNoAlgorithmForOurOwnKernelComputes) {

@@ -22,6 +22,7 @@ struct LtControl {
     int runs = 0;     ///< enqueued by the host, not replayed
     int refused = 0;  ///< calls of cublasLtMatmul
     int objects = 0;  ///< descriptors, layouts and preferences that live
+    bool address = false;  ///< an algorithm was asked for with the address of a bias, which nobody has yet
 };
 
 }  // namespace twin

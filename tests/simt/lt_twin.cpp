@@ -153,6 +153,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (room < 1 || !fits(Matrix(of(a)), Matrix(of(b)), Matrix(of(d)), o.get<int>(CUBLASLT_MATMUL_DESC_TRANSA) == CUBLAS_OP_T, o.get<int>(CUBLASLT_MATMUL_DESC_TRANSB) == CUBLAS_OP_T))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (control.refuse == twin::Refuse::everything) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (o.get<const void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER)) control.address = true;
     Chosen c{};
     c.epilogue = o.get<int>(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
     c.alignment = of(preference).get<std::uint32_t>(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 256);
