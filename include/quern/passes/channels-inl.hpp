@@ -225,8 +225,12 @@ private:
         for (std::size_t k = 0; k < static_cast<std::size_t>(s.rank()); ++k) (k < d ? outer : inner) *= k == d ? 1 : s[static_cast<int>(k)];
         const float* x = from.data<float>().data();
         float* y = to.data<float>().data();
-        for (std::int64_t o = 0; o < outer; ++o)
-            for (std::int64_t c : order) y = std::copy_n(x + (o * static_cast<std::int64_t>(order.size()) + c) * inner, inner, y);
+        for (std::int64_t o = 0; o < outer; ++o, x += static_cast<std::int64_t>(order.size()) * inner) {
+            if (inner == 1)
+                for (std::int64_t c : order) *y++ = x[c];
+            else
+                for (std::int64_t c : order) y = std::copy_n(x + c * inner, inner, y);
+        }
         if (std::find(ours_.begin(), ours_.end(), v) != ours_.end()) {
             g.fact(v).value = std::move(to);
             return;
