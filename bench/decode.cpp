@@ -1,5 +1,4 @@
-// Text decoding with a growing key/value cache: one token a step. The cache lies in two sets of buffers made before the first step: a step
-// reads one and writes the other.
+// Text decoding with a growing key/value cache: one token a step. The cache grows in memory made before the first step.
 //
 //   decode MODEL [STEPS] [THREADS] [PAUSE_MS] [ROUNDS]
 //
@@ -39,29 +38,24 @@ int main(int argc, char** argv) {
     std::size_t packings = engine.packings();
     struct Cache {
         std::string in, out;
-        std::int64_t heads, size;
-        Tensor memory[2];
-        Tensor at(int length, int which) { return Tensor::borrow(std::span<float>(memory[which].data<float>()).first(static_cast<std::size_t>(heads * length * size)), {1, heads, length, size}); }
+        Tensor memory;
     };
     std::vector<Cache> caches;
     for (auto& in : engine.inputs())
         if (in.name.rfind("past_key_values.", 0) == 0) {
             const std::int64_t heads = *in.dims[1].value, size = *in.dims[3].value;
-            caches.push_back({in.name, "present." + in.name.substr(16), heads, size, {Tensor(in.dtype, {heads * steps * size}), Tensor(in.dtype, {heads * steps * size})}});
+            caches.push_back({in.name, "present." + in.name.substr(16), Tensor(in.dtype, {1, heads, steps, size})});
         }
     std::vector<double> times(static_cast<std::size_t>(steps), 1e300);
     for (int round = 0; round < rounds; ++round) {
         Session session(engine);
+        for (Cache& c : caches) session.bind_cache(c.in, c.out, c.memory);
         std::int64_t token = 1;
         for (int step = 0; step < steps; ++step) {
             auto t0 = std::chrono::steady_clock::now();
             session.input("input_ids", {1, 1}).data<std::int64_t>()[0] = token;
             session.input("position_ids", {1, 1}).data<std::int64_t>()[0] = step;
             for (auto& m : session.input("attention_mask", {1, step + 1}).data<std::int64_t>()) m = 1;
-            for (Cache& c : caches) {
-                session.bind(c.in, c.at(step, step % 2));
-                session.bind_output(c.out, c.at(step + 1, (step + 1) % 2));
-            }
             session.run();
             std::span<const float> logits = session.output("logits").data<float>();
             token = std::max_element(logits.begin(), logits.end()) - logits.begin();

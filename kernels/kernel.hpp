@@ -85,6 +85,11 @@ public:
     /// Output 0 is the inputs beside each other in the last dimension. What a producer wrote there itself is left alone, so that
     /// the plan may place an input inside of the output; inputs and output may be strided.
     bool joins = false;
+    /// Bit k set: input k may have View::room.
+    std::uint32_t roomy_in = 0;
+    /// Output 0 is input 0 with more rows. Where the output has View::room it lies in the memory of the input, and only what is new is written;
+    /// book() raises where that is more than there is room for.
+    bool grows = false;
 };
 // run() of a device kernel only enqueues on Call::stream: it neither allocates nor waits, and host memory that it reads
 // is read before it returns. What it enqueues may be recorded and replayed for the same shapes and addresses.

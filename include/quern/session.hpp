@@ -33,6 +33,13 @@ public:
     /// Lets output `name` be written into the caller's tensor (copied at the end of run if it must be);
     /// run() raises shape_mismatch when the shape that came out is another.
     void bind_output(std::string_view name, Tensor tensor);
+    /// Keys or values of text decoding that grow where they are, without being copied. `memory` is the caller's (as for bind()), float [B, H, C, D] with
+    /// room for C positions. `input` [B, H, P, D] is the first `length` of each head; run() writes what `output` has beyond that behind them, and the next
+    /// run's input is then as long as this output was: no binding between runs. After a run that failed the input is as it was. A shorter `length`
+    /// goes back in the text. output() gives `memory`. Ends with bind() of the input.
+    /// Raises unsupported where the model does more with the two than to append [axis 2] and to look at the result by attention, or where they are
+    /// on a device; run() raises shape_mismatch where room is missing, and invalid_argument where the memory is that of another input or output.
+    void bind_cache(std::string_view input, std::string_view output, const Tensor& memory, std::int64_t length = 0);
     void run();
     /// The output of the last run: a view into the session, valid until the next run.
     const Tensor& output(std::string_view name) const&;
@@ -49,6 +56,7 @@ public:
     Result<void> try_bind(std::string_view name, const Value& value) noexcept;
     Result<Value> try_output_value(std::string_view name) const noexcept;
     Result<void> try_bind_output(std::string_view name, Tensor tensor) noexcept;
+    Result<void> try_bind_cache(std::string_view input, std::string_view output, const Tensor& memory, std::int64_t length = 0) noexcept;
     Result<void> try_run() noexcept;
     Result<Tensor> try_output(std::string_view name) const noexcept;
     Result<Tensor> try_tap(std::string_view name) const noexcept;

@@ -12,7 +12,7 @@ namespace attention {
 /// Y [B, H, P + L, D] = past [B, H, P, D], and behind it for each head the L rows of X, f32. Views: in[0] = past; in[1] = X of any rank with its layout,
 /// whose leading roles count the B * H heads, row-major, `key` the rows, `inner` their values; in[2], in[3] = cosines and sines [B, L, R / 2] of
 /// the rotation of the first R values of X's rows, or absent (ONNX's RotaryEmbedding, pairs being neighbours if `interleaved`, else halves);
-/// out[0] = Y. Sizes that disagree raise shape_mismatch. Copies are exact; a rotation is within 3 roundings of double.
+/// out[0] = Y; where it has View::room, in the memory of past, whose rows then stay where they are. Sizes that disagree raise shape_mismatch. Copies are exact; a rotation is within 3 roundings of double.
 struct AppendProblem {
     Layout x;
     bool interleaved = false;
@@ -20,17 +20,17 @@ struct AppendProblem {
 
 class AppendKernel final : public Kernel {
 public:
-    explicit AppendKernel(AppendProblem p) : p_(std::move(p)) {}
+    explicit AppendKernel(AppendProblem p) : p_(std::move(p)) { grows = true; }
     const char* name() const noexcept override { return "attention.append"; }
     Booking book(std::span<const View> in, std::span<const View> out, int) const override { return {0, std::make_shared<Plan>(resolve(in, out[0]))}; }
     void run(const Call& c) const override {
         const Plan& p = *static_cast<const Plan*>(c.state);
         const bool turns = given(c.in, 2);
-        const std::int64_t total = p.past + p.rows;
+        const std::int64_t first = p.room ? p.past : 0, total = p.past + p.rows - first, apart = p.room ? p.room : total;  // rows that are written for each head, between heads
         c.workers.ranges(p.batch * p.heads * total, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, p.d)), [&](std::int64_t from, std::int64_t to) {
             while (from < to) {
-                const std::int64_t lead = from / total, row = from % total;
-                float* y = c.out[0].out<float>() + from * p.d;
+                const std::int64_t lead = from / total, row = first + from % total;
+                float* y = c.out[0].out<float>() + (lead * apart + row) * p.d;
                 if (row < p.past) {
                     const std::int64_t n = std::min(p.past - row, to - from);
                     std::memcpy(y, c.in[0].in<float>() + (lead * p.past + row) * p.d, static_cast<std::size_t>(n * p.d) * sizeof(float));
@@ -54,7 +54,7 @@ public:
 private:
     struct Plan {
         Strides x;
-        std::int64_t batch, heads, past, rows, d, half = 0;
+        std::int64_t batch, heads, past, rows, d, half = 0, room = 0;
     };
     static bool given(std::span<const View> in, std::size_t i) { return i < in.size() && in[i].present(); }
     static void agree(std::int64_t found, std::int64_t wanted, const char* what) {
@@ -74,6 +74,10 @@ private:
         if (p.d > 1) agree(p.x.stride[Factor::inner], 1, "distances between the values of a row");
         const std::int64_t want[] = {p.batch, p.heads, p.past + p.rows, p.d};
         for (int i = 0; i < 4; ++i) agree(out.dims[i], want[i], "dimensions of a cache");
+        p.room = out.room;
+        agree(past.room, p.room, "rows that the old cache has room for");
+        if (p.room && p.past + p.rows > p.room)
+            raise(ErrorCode::shape_mismatch, "a cache with room for " + std::to_string(p.room) + " positions would get " + std::to_string(p.past + p.rows) + "; accepted are up to " + std::to_string(p.room - p.past) + " new ones behind " + std::to_string(p.past));
         if (given(in, 2) != given(in, 3)) raise(ErrorCode::shape_mismatch, "cosines without sines; accepted: both or none");
         for (std::size_t i = 2; i < 4 && given(in, 2); ++i) {
             if (in[i].rank != 3) raise(ErrorCode::shape_mismatch, "a table of rank " + std::to_string(in[i].rank) + "; 3 is accepted");

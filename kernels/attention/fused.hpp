@@ -46,11 +46,17 @@ struct Strides {
     std::int64_t offset = 0;
     Strides() { size.fill(1), stride.fill(0); }
     Strides(const Layout& layout, const View& v, const char* what) : Strides() {
-        std::int64_t step = 1;
+        std::int64_t step = 1, whole = v.count();
+        bool within = v.room > 0;  // one block of the last two dimensions
         for (std::size_t i = layout.size(); i-- > 0;) {
             const Factor& f = layout[i];
             std::int64_t n = f.size;
             if (f.dim < 0 || f.dim >= v.rank) mismatch(what, v.rank, f.dim + 1);
+            if (within && f.dim < v.rank - 2) {
+                within = false;
+                step = v.dims[v.rank - 1] * v.room;
+                whole = v.count(0, v.rank - 2) * step;
+            }
             if (n < 0) {
                 std::int64_t others = 1;
                 for (const Factor& o : layout)
@@ -64,7 +70,7 @@ struct Strides {
             else size[static_cast<std::size_t>(f.role)] = n, stride[static_cast<std::size_t>(f.role)] = n == 1 ? 0 : step;
             if (__builtin_mul_overflow(step, n, &step)) mismatch(what, v.count(), INT64_MAX);
         }
-        if (step != v.count()) mismatch(what, v.count(), step);
+        if (step != whole) mismatch(what, whole, step);
     }
 
 private:
@@ -75,7 +81,7 @@ private:
 
 class FusedKernel final : public Kernel {
 public:
-    FusedKernel(FusedProblem p, const vec::Table& t) : p_(std::move(p)), t_(t) {}
+    FusedKernel(FusedProblem p, const vec::Table& t) : p_(std::move(p)), t_(t) { roomy_in = 6; }
     const char* name() const noexcept override { return "attention.fused"; }
     Booking book(std::span<const View> in, std::span<const View> out, int workers) const override {
         auto plan = std::make_shared<Plan>(resolve(in, out[0]));

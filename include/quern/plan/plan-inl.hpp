@@ -67,6 +67,7 @@ private:
     std::vector<char> dense_values() const;
     void cut_columns();
     void join_columns();
+    void find_caches();
     void constants();
     void device_constants();
     void find_recordable();
@@ -534,6 +535,31 @@ inline void Planner::join_columns() {
     }
 }
 
+inline void Planner::find_caches() {
+    Plan& p = *plan_;
+    if (opt_.depth) return;
+    std::vector<char> elsewhere(p.values.size(), 0);  // read by what wants no room, or more than once as what grows
+    std::vector<int> shown(p.values.size(), 0);
+    for (int v : p.outputs) ++shown[static_cast<std::size_t>(v)];
+    for (std::size_t v = 0; v < p.values.size(); ++v)
+        if (const int root = p.values[v].root; root != static_cast<int>(v) && root >= 0) elsewhere[static_cast<std::size_t>(root)] = 1;
+    for (const PlanStep& s : p.steps)
+        for (std::size_t i = 0; i < s.in.size(); ++i) {
+            if (s.in[i] < 0) continue;
+            char& e = elsewhere[static_cast<std::size_t>(s.in[i])];
+            if (s.kernel && s.kernel->grows && i == 0 && !s.late) e = static_cast<char>(e | (e ? 1 : 2));
+            else if (!s.kernel || !(i < 32 && s.kernel->roomy_in >> i & 1u)) e = 1;
+        }
+    for (const PlanStep& s : p.steps) {
+        if (!s.kernel || !s.kernel->grows || s.late || s.device != Device::cpu || s.in[0] < 0 || s.out[0] < 0) continue;
+        const PlanValue &from = p.values[static_cast<std::size_t>(s.in[0])], &to = p.values[static_cast<std::size_t>(s.out[0])];
+        if (from.home != PlanValue::Home::input || to.home != PlanValue::Home::arena || elsewhere[static_cast<std::size_t>(s.in[0])] != 2 || elsewhere[static_cast<std::size_t>(s.out[0])]) continue;
+        if (shown[static_cast<std::size_t>(s.in[0])] || shown[static_cast<std::size_t>(s.out[0])] != 1) continue;
+        const auto o = std::find(p.outputs.begin(), p.outputs.end(), s.out[0]) - p.outputs.begin();
+        p.caches.push_back({from.index, static_cast<int>(o)});
+    }
+}
+
 /// Kernels may assume alignment to the element; bytes in a file need not have it. Only what is read is copied, and only what is read or
 /// short (sizes and axes, which inference may ask for again) is kept.
 inline void Planner::constants() {
@@ -720,6 +746,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     outputs();
     cut_columns();
     join_columns();
+    find_caches();
     constants();
     if (plan_->device) device_constants(), find_recordable();
     liveness();

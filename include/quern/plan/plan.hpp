@@ -89,6 +89,9 @@ struct Plan {
     std::vector<PlanStep> steps;
     std::vector<int> segments;  ///< first step of each segment; the first is 0
     std::vector<int> inputs, outputs;
+    /// Outputs that are an input with more rows, and whose other readers take rows with room behind them: numbers in inputs and outputs.
+    struct Cache { int input, output; };
+    std::vector<Cache> caches;
     std::vector<std::pair<std::string, int>> taps;
     DimProgram program;
     /// Symbols bound by the inputs: slot, input, dimension. Others are bound by late steps.

@@ -137,6 +137,7 @@ QUERN_INLINE Frame* Runner::find_frame(std::span<const View> inputs) {
             if (k >= f.key.size() || f.key[k++] != in.rank) return false;
             for (int d = 0; d < in.rank; ++d)
                 if (k >= f.key.size() || f.key[k++] != in.dims[d]) return false;
+            if (k >= f.key.size() || f.key[k++] != in.room) return false;
         }
         return k == f.key.size();
     };
@@ -156,6 +157,7 @@ QUERN_INLINE Frame* Runner::find_frame(std::span<const View> inputs) {
     for (auto& in : inputs) {
         f->key.push_back(in.rank);
         f->key.insert(f->key.end(), in.dims, in.dims + in.rank);
+        f->key.push_back(in.room);
     }
     return f;
 }
@@ -202,6 +204,14 @@ QUERN_INLINE void Runner::bind(std::span<const View> inputs) {
             repoint(v, inputs[i].data);
             if (p.values[v].device != Device::cpu) f->recordings.clear(), f->placed = 0;
         }
+    }
+    for (const Plan::Cache& c : p.caches) {
+        const View& from = inputs[static_cast<std::size_t>(c.input)];
+        View &old = f->views[p.inputs[static_cast<std::size_t>(c.input)]], &now = f->views[p.outputs[static_cast<std::size_t>(c.output)]];
+        if (!from.room) continue;
+        if (now.room != from.room || now.data != from.data) f->placed = 0;
+        old.room = now.room = from.room;
+        now.data = from.data;
     }
 }
 
@@ -257,6 +267,7 @@ QUERN_INLINE void Runner::set_shape(int v) {
 /// Of a value whose shape is known; raises out_of_memory where no memory could hold it.
 QUERN_INLINE std::size_t Runner::bytes_of(int v) const {
     const View& w = frame_->views[v];
+    if (w.room) return 0;  // where the input is
     std::int64_t n = 1;
     for (int d = 0; d < w.rank; ++d)
         if (w.dims[d] == 0) return 0;
@@ -374,7 +385,7 @@ QUERN_INLINE void Runner::place() {
     Frame& f = *frame_;
     for (std::size_t v = 0; v < p.values.size(); ++v) {
         const PlanValue& x = p.values[v];
-        if (x.home == PlanValue::Home::arena && f.segment_of[v] >= 0)
+        if (x.home == PlanValue::Home::arena && f.segment_of[v] >= 0 && !f.views[v].room)
             f.views[v].data = x.dtype == DType::string ? f.strings[v].raw() : arenas_[arena_of(f.segment_of[v], x.device)].data() + f.offset[v];
         if (x.home == PlanValue::Home::box) f.views[v].data = &boxes_[v];
     }

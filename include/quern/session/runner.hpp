@@ -75,7 +75,7 @@ struct Frame {
         std::vector<std::int64_t> key;       // shapes and contents that late inference last saw
         std::vector<std::vector<std::int64_t>> now, late_dims;  // what it gives, and what was resolved
     };
-    std::vector<std::int64_t> key;     // rank and dims of the inputs, one after the other
+    std::vector<std::int64_t> key;     // rank, dims and room of the inputs, one after the other
     std::vector<std::int64_t> slots;   // the dim program
     std::vector<std::int64_t> dims;    // of ranked values, flattened
     std::vector<std::vector<std::int64_t>> loose;  // of unranked values
@@ -104,7 +104,8 @@ public:
     /// `given[i]`: input i is a Value that the run may empty.
     Runner(std::shared_ptr<const Plan> plan, RunShared& shared, std::vector<char> given = {});
     ~Runner();
-    /// One run. `inputs` in the plan's order; their memory must live until outputs are read.
+    /// One run. `inputs` in the plan's order; their memory must live until outputs are read. One of Plan::caches may have View::room: then its
+    /// output lies there, too.
     void run(std::span<const View> inputs);
     /// Waits until what was copied to the host is there.
     void settle();

@@ -58,6 +58,12 @@ struct Session::Impl {
     RunShared shared;
     Runner runner;
     std::vector<Tensor> owned, bound, outputs, bound_outputs;
+    struct Cache {
+        int input, output;
+        Tensor memory;
+        std::int64_t length;
+    };
+    std::vector<Cache> caches;
     std::vector<Value> bound_values;           // of ports that are no tensors
     mutable std::vector<Value> output_values;  // and of tensors, once they were asked for so
     std::vector<View> views;
@@ -101,6 +107,8 @@ struct Session::Impl {
     void bind(int i, const Tensor& t);
     void bind(int i, const Value& v);
     void bind_output(int i, Tensor t);
+    void bind_cache(int i, int o, const Tensor& memory, std::int64_t length);
+    void place_caches();
     Tensor& input(std::string_view name, const Shape* shape);
     void run();
     void run_plan();
@@ -462,7 +470,53 @@ QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
         if (t.dtype() != DType::string && dtype_bits(t.dtype()) >= 8 && reinterpret_cast<std::uintptr_t>(t.raw()) % (dtype_bits(t.dtype()) / 8))
             raise(ErrorCode::invalid_argument, "input '" + port.name + "' is not aligned to its elements");
     }
+    std::erase_if(caches, [&](const Cache& c) { return c.input == i; });
     bound[i] = t;
+}
+namespace session_detail {
+/// The first `length` positions of a cache.
+inline Tensor begin_of(const Tensor& memory, std::int64_t length) {
+    const Shape& s = memory.shape();
+    return Tensor::borrow(memory.dtype(), {s[0], s[1], length, s[3]}, memory.raw());
+}
+}  // namespace session_detail
+QUERN_INLINE void Session::Impl::bind_cache(int i, int o, const Tensor& memory, std::int64_t length) {
+    const Plan& p = *engine->plan;
+    auto name = [&](const Plan::Cache& c) { return "'" + engine->model->inputs[static_cast<std::size_t>(c.input)].name + "' with '" + engine->outputs[static_cast<std::size_t>(c.output)].name + "'"; };
+    if (std::none_of(p.caches.begin(), p.caches.end(), [&](const Plan::Cache& c) { return c.input == i && c.output == o; })) {
+        std::string accepted;
+        for (const Plan::Cache& c : p.caches)
+            if (c.output < static_cast<int>(engine->outputs.size())) accepted += (accepted.empty() ? "" : ", ") + name(c);
+        raise(ErrorCode::unsupported, name({i, o}) + " is no cache that can grow in place; accepted: " + (accepted.empty() ? "none in this engine" : accepted));
+    }
+    const Shape& s = memory.shape();
+    if (!memory.defined() || s.rank() != 4 || s[2] < 1) raise(ErrorCode::invalid_argument, "the memory of a cache is " + s.to_string() + "; accepted: [B, H, C, D] with C of 1 or more");
+    if (memory.device() != Device::cpu) raise(ErrorCode::invalid_argument, "the memory of a cache is a device's; accepted: the host's");
+    if (length < 0 || length > s[2]) raise(ErrorCode::invalid_argument, "a cache of length " + std::to_string(length) + "; accepted: 0 to " + std::to_string(s[2]));
+    if (!memory.raw()) raise(ErrorCode::invalid_argument, "the memory of a cache is not there");
+    bind(i, session_detail::begin_of(memory, length));
+    std::erase_if(caches, [&](const Cache& c) { return c.output == o; });
+    caches.push_back({i, o, memory, length});
+}
+/// Shows what is bound of them to the run.
+QUERN_INLINE void Session::Impl::place_caches() {
+    auto overlap = [](const Tensor& a, const void* b, std::size_t n) {
+        auto from = reinterpret_cast<std::uintptr_t>(a.raw()), other = reinterpret_cast<std::uintptr_t>(b);
+        return n && from < other + n && other < from + a.bytes();
+    };
+    for (const Cache& c : caches) {
+        const std::string name = "cache '" + engine->model->inputs[static_cast<std::size_t>(c.input)].name + "'";
+        if (bound_outputs[static_cast<std::size_t>(c.output)].defined()) raise(ErrorCode::invalid_argument, name + ": its output is bound to another tensor, too; accepted: one of the two");
+        auto alone = [&](const Tensor& t) {
+            if (t.defined() && t.device() == Device::cpu && overlap(c.memory, t.raw(), t.bytes())) raise(ErrorCode::invalid_argument, name + " lies in memory of another input or output; accepted: memory of its own");
+        };
+        for (std::size_t i = 0; i < bound.size(); ++i)
+            if (static_cast<int>(i) != c.input) alone(bound[i]);
+        for (const Tensor& t : bound_outputs) alone(t);
+        for (const Cache& other : caches)
+            if (&other != &c) alone(other.memory);
+        views[static_cast<std::size_t>(c.input)].room = c.memory.shape()[2];
+    }
 }
 QUERN_INLINE void Session::Impl::bind(int i, const Value& v) {
     if (i < 0 || i >= static_cast<int>(bound.size())) raise(ErrorCode::invalid_argument, "the port is not an input of this model");
@@ -529,6 +583,7 @@ QUERN_INLINE void Session::Impl::run() {
         if (!bound[i].defined()) raise(ErrorCode::invalid_argument, "input '" + ports[i].name + "' was not given; the model's inputs are " + session_detail::names_of(ports));
         views[i] = detail::view_of(bound[i]);
     }
+    if (!caches.empty()) place_caches();
     times.clear();
     shared.profile_start = std::chrono::steady_clock::now();
     shared.deadline = no_deadline;
@@ -541,8 +596,14 @@ QUERN_INLINE void Session::Impl::run() {
         ~Uncancel() { flag.store(false); }
     } uncancel{shared.cancelled};
     with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { run_plan(); });
+    for (Cache& c : caches) {
+        c.length = runner.output(static_cast<std::size_t>(c.output)).dims[2];
+        bound[static_cast<std::size_t>(c.input)] = session_detail::begin_of(c.memory, c.length);
+        outputs[static_cast<std::size_t>(c.output)] = c.memory;
+    }
     for (std::size_t o = 0; o < outputs.size(); ++o) {
         const View& v = runner.output(o);
+        if (v.room) continue;
         if (v.kind != Kind::tensor) {
             output_values[o] = *v.in<Value>();
             continue;
@@ -599,6 +660,9 @@ QUERN_INLINE Result<void> Session::try_bind(PortId port, const Tensor& t) noexce
 }
 QUERN_INLINE Result<void> Session::try_bind_output(std::string_view name, Tensor t) noexcept {
     return guarded([&] { p_->bind_output(p_->index_of(name, true), std::move(t)); });
+}
+QUERN_INLINE Result<void> Session::try_bind_cache(std::string_view input, std::string_view output, const Tensor& memory, std::int64_t length) noexcept {
+    return guarded([&] { p_->bind_cache(p_->index_of(input, false), p_->index_of(output, true), memory, length); });
 }
 QUERN_INLINE Result<void> Session::try_run() noexcept {
     return guarded([&] { p_->run(); });
@@ -675,6 +739,7 @@ QUERN_INLINE void Session::bind(PortId port, const Tensor& t) { p_->bind(port.ou
 QUERN_INLINE void Session::bind(std::string_view name, const Value& v) { p_->bind(p_->index_of(name, false), v); }
 QUERN_INLINE const Value& Session::output_value(std::string_view name) const& { return p_->output_value(p_->index_of(name, true)); }
 QUERN_INLINE void Session::bind_output(std::string_view name, Tensor t) { p_->bind_output(p_->index_of(name, true), std::move(t)); }
+QUERN_INLINE void Session::bind_cache(std::string_view input, std::string_view output, const Tensor& memory, std::int64_t length) { p_->bind_cache(p_->index_of(input, false), p_->index_of(output, true), memory, length); }
 QUERN_INLINE void Session::run() { p_->run(); }
 QUERN_INLINE const Tensor& Session::output(std::string_view name) const& { return p_->output(p_->index_of(name, true)); }
 QUERN_INLINE const Tensor& Session::output(PortId port) const& { return p_->output(port.output ? port.index : -1); }

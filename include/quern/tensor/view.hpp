@@ -19,6 +19,9 @@ struct View {
     /// Elements from one row of the last dimension to the next where other values lie between them; 0: none do. Only kernels that
     /// say so (Kernel::strided_in, strided_out) are given such views.
     std::int64_t pitch = 0;
+    /// Rows that each block of the last two dimensions has memory for, where that may be more than its rows; the blocks are dense
+    /// otherwise. 0: as many as there are. Only kernels that say so (Kernel::roomy_in, grows) are given such views.
+    std::int64_t room = 0;
 
     bool present() const noexcept { return dtype != DType::undefined; }
     std::span<const std::int64_t> shape() const noexcept { return {dims, static_cast<std::size_t>(rank)}; }
