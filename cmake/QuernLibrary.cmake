@@ -37,9 +37,10 @@ file(CONFIGURE OUTPUT ${QUERN_GENERATED}/include/quern/ops/all-inl.hpp CONTENT "
 add_library(quern_core_objects OBJECT
   src/base.cpp src/tensor.cpp src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp
   src/plan.cpp src/session.cpp src/core_backend.cpp src/c_api.cpp src/vec_baseline.cpp src/functions_baseline.cpp src/loops_8_baseline.cpp ${op_units})
-# What runs when a model is loaded and compiled, and the tool: small code, without the copies of loops that only kernels are worth.
+# What runs when a model is loaded and compiled, and the tool: small code, without the copies of loops that only kernels are worth. The session
+# runs each time: 20 tiny nodes take 0.58 us, with -Os 0.62.
 set(QUERN_SMALL_CODE $<$<AND:$<CXX_COMPILER_ID:GNU,Clang,AppleClang>,$<NOT:$<CONFIG:Debug>>>:-Os>)
-set_source_files_properties(src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp src/plan.cpp src/session.cpp src/c_api.cpp PROPERTIES COMPILE_OPTIONS "${QUERN_SMALL_CODE}")
+set_source_files_properties(src/onnx.cpp src/graph.cpp src/ops.cpp src/import.cpp src/passes.cpp src/plan.cpp src/c_api.cpp PROPERTIES COMPILE_OPTIONS "${QUERN_SMALL_CODE}")
 set(checks)
 if(QUERN_SANITIZE MATCHES "undefined")  # compilers take many minutes over these of unrolled vector loops; AddressSanitizer sees what leaves a buffer
   set(checks -fno-sanitize=alignment,null,object-size,pointer-overflow)
