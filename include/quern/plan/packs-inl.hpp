@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <tuple>
 
 #include "../base/checksum.hpp"
@@ -68,9 +69,18 @@ QUERN_INLINE void PackRegistry::expected(const void* from, std::size_t bytes) co
 QUERN_INLINE void PackRegistry::consumed(const void* from, std::size_t bytes) const noexcept {
     if (auto* file = file_of(from)) file->forget(from, bytes);
 }
-QUERN_INLINE void PackRegistry::forget_files() const noexcept {
+QUERN_INLINE void PackRegistry::forget_files(std::vector<std::span<const std::byte>> read) const {
+    std::sort(read.begin(), read.end(), [](auto& a, auto& b) { return std::less<>()(a.data(), b.data()); });
     std::lock_guard<std::mutex> l(lock_);
-    for (auto& f : files_) f->forget(f->bytes().data(), f->size());
+    for (auto& f : files_) {
+        const std::byte *at = f->bytes().data(), *end = at + f->size();
+        for (auto& r : read) {
+            if (std::less<>()(r.data(), at) || std::less<>()(end, r.data() + r.size())) continue;
+            f->forget(at, static_cast<std::size_t>(r.data() - at));
+            at = r.data() + r.size();
+        }
+        f->forget(at, static_cast<std::size_t>(end - at));
+    }
 }
 QUERN_INLINE Tensor PackRegistry::find(const std::string& key) {
     std::lock_guard<std::mutex> l(lock_);

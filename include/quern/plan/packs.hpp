@@ -32,8 +32,9 @@ public:
     void expected(const void* from, std::size_t bytes) const noexcept;
     /// See Packs::consumed.
     void consumed(const void* from, std::size_t bytes) const noexcept;
-    /// The files' pages leave memory, those too that lie across the ends of two weights; what is still read comes back from the system's cache.
-    void forget_files() const noexcept;
+    /// The files' pages leave memory, those too that lie across the ends of two weights, but for what is read where it is: a page that comes
+    /// back may bring 2 MB around it.
+    void forget_files(std::vector<std::span<const std::byte>> read) const;
     Tensor find(const std::string& key);
     /// What is there under the key from now on: `made`, or what another thread put there meanwhile.
     Tensor add(const std::string& key, Tensor made);

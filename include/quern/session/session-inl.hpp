@@ -261,6 +261,13 @@ inline void forget_replaced(const Model::Impl& m, const Graph& g) {
     for (auto& v : m.graph.values)
         if (v.fact.is_const() && v.fact.dtype != DType::string && !std::binary_search(used.begin(), used.end(), v.fact.value.raw())) m.packs->consumed(v.fact.value.raw(), v.fact.value.bytes());
 }
+/// Constants that runs look at where they are.
+inline void read_in_place(const Plan& p, std::vector<std::span<const std::byte>>& all) {
+    for (auto& v : p.values)
+        if (v.constant.defined() && v.constant.dtype() != DType::string && v.constant.bytes()) all.emplace_back(static_cast<const std::byte*>(v.constant.raw()), v.constant.bytes());
+    for (auto& s : p.steps)
+        for (auto& b : s.branches) read_in_place(*b, all);
+}
 /// What only concerns running.
 inline void set_running(Engine::Impl& e, const Options& o) {
     if (o.threads < 0 || o.threads > 1024) raise(ErrorCode::invalid_argument, "threads is " + std::to_string(o.threads) + "; accepted: 0 to 1024");
@@ -325,7 +332,9 @@ inline std::shared_ptr<const Engine::Impl> compile(std::shared_ptr<const Model::
             if (o.tune) tune(g, po, o, workers);
             e->plan = make_plan(std::move(g), po);
             e->packings = e->plan->packings;
-            m->packs->forget_files();
+            std::vector<std::span<const std::byte>> read;
+            read_in_place(*e->plan, read);
+            m->packs->forget_files(std::move(read));
             std::lock_guard<std::mutex> l(m->lock);
             if (!key.empty()) m->plans.emplace_back(key, e->plan);
         }
