@@ -3,13 +3,13 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
-#include <set>
 #include <tuple>
 
 #include "../base/guard.hpp"
 #include "../ops/evaluate.hpp"
 #include "../passes/match-inl.hpp"
 #include "../value.hpp"
+#include "overlap-inl.hpp"
 #include "plan.hpp"
 
 QUERN_BEGIN
@@ -61,7 +61,6 @@ private:
     void lower_all();
     std::vector<std::int64_t> turns_of_lowering() const;
     void find_needed();
-    void enqueue_early();
     void add_step(NodeId id);
     void outputs();
     std::vector<char> dense_values() const;
@@ -72,7 +71,6 @@ private:
     void device_constants();
     void find_recordable();
     void liveness();
-    void find_waits();
     void find_checks();
 
     const PlanOptions& opt_;
@@ -85,7 +83,6 @@ private:
     std::vector<int> uses_;                  // by value
     std::vector<char> from_inputs_;          // slots of the dim program that the inputs decide
     static constexpr int near = 12;          // steps from the one that makes a part to the one that joins it, from a whole to the last reader of its parts
-    static constexpr double large = 1 << 20;  // bytes of an input that is not copied before it is read
     static constexpr std::size_t few = 16384;  // bytes of a constant that is kept though no step reads it
 };
 
@@ -296,83 +293,6 @@ inline void Planner::find_needed() {
         }
         for (std::size_t i = 0; i < s.in.size(); ++i)
             if (s.in[i] >= 0 && (s.view_of < 0 || s.late || s.view_of == static_cast<int>(i))) want[s.in[i]] = 1;
-    }
-}
-
-/// With a device: what only has to be enqueued comes before what the host computes or waits for, so that both work at the same time.
-/// First copies to the device that can be made, then device steps that the host waits for, other device steps, steps of the host; of
-/// these first what reads nothing from the device, then what reads what was copied first. Otherwise the order stays, and large inputs are
-/// copied where they are read: caches, say, would all be in memory all the while.
-inline void Planner::enqueue_early() {
-    const Plan& p = *plan_;
-    const Graph& g = p.graph;
-    enum Turn { at_once, feeds_host, enqueued, on_host };
-    struct Job {
-        int place = 0, missing = 0;
-        bool feeds = false;
-        std::vector<NodeId> next;
-    };
-    std::vector<Job> jobs(g.nodes.size());
-    std::vector<NodeId> order;
-    for (NodeId id : order_)
-        if (needed_[id]) order.push_back(id);
-    NodeId last_late = -1;
-    auto from_data = [&](const std::vector<ValueId>& values) {
-        for (ValueId v : values) {
-            if (v == no_value) continue;
-            if (!p.values[v].ranked) return true;
-            for (int s : p.values[v].dims)
-                if (!from_inputs_[s]) return true;
-        }
-        return false;
-    };
-    auto after = [&](NodeId first, NodeId then) { jobs[first].next.push_back(then), ++jobs[then].missing; };
-    for (std::size_t i = 0; i < order.size(); ++i) {
-        const NodeId id = order[i];
-        const Node& n = g.nodes[id];
-        jobs[id].place = static_cast<int>(i);
-        for (ValueId v : n.in)
-            if (NodeId from = v == no_value ? -1 : g.values[v].producer; from >= 0 && needed_[from]) after(from, id);
-        // Sizes are bound in the order of the steps that tell them.
-        if (last_late >= 0 && (lowered_[id].late || from_data(n.in) || from_data(n.out))) after(last_late, id);
-        if (lowered_[id].late) last_late = id;
-    }
-    auto on_device = [&](NodeId id) { return lowered_[id].device != Device::cpu || lowered_[id].transfer == Transfer::to_host; };
-    for (auto it = order.rbegin(); it != order.rend(); ++it)
-        for (NodeId n : jobs[*it].next) jobs[*it].feeds = jobs[*it].feeds || !on_device(n) || jobs[n].feeds;
-    auto large_input = [&](ValueId v) {
-        for (NodeId from = g.values[v].producer; from >= 0; from = g.values[v].producer) {
-            if (!needed_[from] || lowered_[from].view_of < 0 || lowered_[from].late) return false;
-            v = g.nodes[from].in[static_cast<std::size_t>(lowered_[from].view_of)];
-        }
-        double bytes = dtype_bits(p.values[v].dtype) / 8.0;
-        for (const Dim& d : g.fact(v).dims) bytes *= d.is_const() ? static_cast<double>(d.value()) : 256;
-        return bytes > large;
-    };
-    std::vector<int> copied(p.values.size(), -1);  // by value: place of the copy to the host that it comes from
-    std::set<std::tuple<int, int, int, NodeId>> ready;
-    auto add = [&](NodeId id) {
-        const PlanStep& s = lowered_[id];
-        int turn = on_host, waits = -1;
-        for (std::size_t i = 0; i < s.in.size(); ++i)
-            if (s.in[i] >= 0 && (s.device == Device::cpu || (s.kernel && i < 32 && s.kernel->host_in >> i & 1u))) waits = std::max(waits, copied[s.in[i]]);
-        const bool copy = s.transfer == Transfer::to_device;
-        if ((copy && !large_input(s.in[0])) || (s.view_of >= 0 && !s.late)) turn = at_once;
-        else if (copy || s.transfer == Transfer::to_host || (s.device != Device::cpu && waits < 0)) turn = jobs[id].feeds ? feeds_host : enqueued;
-        ready.emplace(turn, turn == on_host ? waits : 0, jobs[id].place, id);
-    };
-    for (NodeId id : order)
-        if (!jobs[id].missing) add(id);
-    order_.clear();
-    while (!ready.empty()) {
-        const NodeId id = std::get<3>(*ready.begin());
-        ready.erase(ready.begin());
-        const PlanStep& s = lowered_[id];
-        for (int v : s.out)
-            if (v >= 0) copied[v] = s.transfer == Transfer::to_host ? static_cast<int>(order_.size()) : s.view_of >= 0 && !s.late ? copied[s.in[s.view_of]] : -1;
-        order_.push_back(id);
-        for (NodeId n : jobs[id].next)
-            if (!--jobs[n].missing) add(n);
     }
 }
 
@@ -669,35 +589,6 @@ inline void Planner::liveness() {
     }
 }
 
-/// With a device: what each step of the host waits for, and which copies to the device overtake what was enqueued before them.
-inline void Planner::find_waits() {
-    Plan& p = *plan_;
-    int waited = -1, worked = -1, begin = 0;  // the last copy that the host waited for, the last work of the device, the segment
-    std::size_t segment = 0;
-    for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
-        PlanStep& st = p.steps[s];
-        if (segment < p.segments.size() && p.segments[segment] == s) begin = s, ++segment;
-        const bool host = st.device == Device::cpu && st.transfer == Transfer::none;
-        st.on_host = host && (st.kernel || st.late);
-        for (std::size_t i = 0; i < st.in.size(); ++i) {
-            const bool read = host ? st.on_host : st.transfer == Transfer::to_device || (st.kernel && i < 32 && st.kernel->host_in >> i & 1u);
-            if (st.in[i] < 0 || !read) continue;
-            const PlanValue& root = p.values[p.values[st.in[i]].root];
-            if (root.home != PlanValue::Home::arena) continue;
-            if (st.transfer == Transfer::none) st.on_host = true;
-            if (root.made >= 0 && p.steps[root.made].transfer == Transfer::to_host) st.on_host = true, st.reads_copy = std::max(st.reads_copy, root.made);
-        }
-        waited = std::max(waited, st.reads_copy);
-        if (st.transfer == Transfer::to_device && worked > waited && p.values[p.values[st.in[0]].root].home != PlanValue::Home::input) st.beside = std::max(begin, waited + 1);
-        if (st.device != Device::cpu && (st.kernel || st.transfer == Transfer::on_device)) worked = s;
-    }
-    bool later = false;
-    for (auto it = p.steps.rbegin(); it != p.steps.rend(); ++it) {
-        it->marked = later && (it->transfer == Transfer::to_device || it->transfer == Transfer::to_host);
-        later = later || it->on_host;
-    }
-}
-
 /// Steps whose shapes fit whatever sizes the symbols have are never looked at again. The others are found by trying:
 /// sizes that differ from each other break every equation that is not an identity; 1 and 2 break lower bounds. A hostile model could be made to fit
 /// all sizes that are tried and no other: polynomials are also tried at sizes that it cannot know, and what has quotients or bounds in it is
@@ -740,7 +631,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     uses_ = plan_->graph.use_counts();
     lower_all();
     find_needed();
-    if (plan_->device) enqueue_early();
+    if (plan_->device) order_ = Enqueuer{*plan_, needed_, lowered_, from_inputs_}.run(order_);
     for (NodeId id : order_)
         if (needed_[id]) add_step(id);
     outputs();
@@ -750,7 +641,7 @@ inline std::shared_ptr<const Plan> Planner::make() {
     constants();
     if (plan_->device) device_constants(), find_recordable();
     liveness();
-    if (plan_->device) find_waits();
+    if (plan_->device) find_waits(*plan_);
     find_checks();
     if (opt_.store && opt_.depth == 0) plan_->packs = opt_.store->take();
     return plan_;
