@@ -8,7 +8,7 @@ namespace conv::cuda {
 // One input channel for each output channel, square kernels of K in two dimensions, not dilated: a thread computes four
 // neighbours in a row, so that each value is read once a row of the kernel and not once a tap.
 template <class T, int K, int Stride>
-__global__ void __launch_bounds__(128) depthwise_rows(const BasicConv<T> c, simt::Divisor channels, simt::Divisor rows,
+__global__ void __launch_bounds__(128, simt::by_arch(0, K == 7 ? 10 : 0)) depthwise_rows(const BasicConv<T> c, simt::Divisor channels, simt::Divisor rows,
                                                       simt::Divisor fours, unsigned count, int per_group) {
     constexpr int N = 4, columns = (N - 1) * Stride + K;
     unsigned four = blockIdx.x * 128 + threadIdx.x;

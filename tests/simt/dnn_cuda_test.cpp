@@ -149,14 +149,17 @@ TEST_F(Dnn, WhatItsGraphRefusesIsDoneBehindThePlainConvolution) {
 TEST_F(Dnn, WithoutAnyPlanOurOwnKernelRuns) {
     if (!control_) GTEST_SKIP() << "the twin can be told to refuse";
     control_->refuse = twin::Refuse::everything;
-    for (DType t : {DType::f32, DType::f16, DType::bf16}) {
-        ModelBuilder b;
-        b.input("x", t, {"2", "6", "9", "7"}).constant("w", converted(noise({8, 6, 3, 3}, 2), t)).constant("c", converted(noise({8}, 3), t));
-        b.node("Conv", {"x", "w", "c"}, {"z"}, window(1, 1)).node("Relu", {"z"}, {"y"}).output("y");
-        auto o = options();
-        o.tf32 = t == DType::f32;
-        expect_cpu(b, o, {{"x", converted(noise({2, 6, 9, 7}), t)}}, 2e-2, 2e-2);
-    }
+    for (DType t : {DType::f32, DType::f16, DType::bf16})
+        for (std::int64_t group : {1, 2, 6}) {
+            SCOPED_TRACE(testing::Message() << dtype_name(t) << " in " << group << " groups");
+            ModelBuilder b;
+            b.input("x", t, {"2", "6", "9", "7"}).constant("w", converted(noise({12, 6 / group, 3, 3}, 2), t)).constant("c", converted(noise({12}, 3), t));
+            b.node("Conv", {"x", "w", "c"}, {"z"}, window(1, 1, group)).node("Relu", {"z"}, {"y"}).output("y");
+            auto o = options();
+            o.tf32 = t == DType::f32;
+            expect_cpu(b, o, {{"x", converted(noise({2, 6, 9, 7}), t)}}, 2e-2, 2e-2);
+            EXPECT_EQ(b.model().compile(o).describe().find("Cast"), std::string::npos) << b.model().compile(o).describe();
+        }
     EXPECT_EQ(control_->runs, 0);
 }
 TEST_F(Dnn, HalfTypesStayNarrow) {
@@ -207,18 +210,6 @@ TEST_F(Dnn, APlanThatDoesNotRunIsAWarningAndOurOwnKernel) {
             EXPECT_NE(warnings_[0].find("conv.cudnn: running a plan failed"), std::string::npos) << warnings_[0];
             EXPECT_NE(warnings_[0].find("told to refuse"), std::string::npos) << warnings_[0];
         }
-}
-TEST_F(Dnn, WithoutItHalfTypesInGroupsStayNarrow) {
-    for (std::int64_t group : {2, 8}) {
-        ModelBuilder b;
-        b.input("x", DType::f16, {"N", "8", "9", "7"}).constant("w", converted(noise({8, 8 / group, 3, 3}, 2), DType::f16));
-        b.node("Conv", {"x", "w"}, {"y"}, window(1, 1, group)).output("y");
-        auto o = options();
-        o.library_dirs.clear();
-        const std::string told = b.model().compile(o).describe();
-        EXPECT_EQ(told.find("Cast"), std::string::npos) << told;
-        EXPECT_NE(told.find("conv.cuda"), std::string::npos) << told;
-    }
 }
 
 class Lt : public ByLibrary<twin::LtControl> {
