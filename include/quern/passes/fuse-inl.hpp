@@ -32,10 +32,8 @@ inline void take_over(Graph& g, Node& n, ValueId out, NodeId removed) {
 /// A copy of weights to compute on; large ones have pages of their own, which leave memory as soon as they are packed, whatever the heap keeps.
 inline Tensor editable(const Tensor& t, std::size_t large = std::size_t{256} << 10) {
     if (t.dtype() == DType::string || t.bytes() < large) return t.clone();
-    auto pages = std::make_shared<Pages>(t.bytes());
+    auto pages = std::make_shared<const Pages>(t.bytes(), 0);  // short-lived: not worth waiting for huge pages
     if (!pages->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(t.bytes()) + " bytes of weights");
-    std::atomic<std::int64_t> patience{0};  // short-lived memory is not worth waiting for huge pages
-    pages->touch(0, t.bytes(), false, patience);
     std::memcpy(pages->data(), t.raw(), t.bytes());
     return Tensor::share(t.dtype(), t.shape(), pages->data(), pages);
 }

@@ -77,7 +77,7 @@ private:
     };
     /// How long huge pages may keep an engine waiting: 0.5 GB of those that the system is slow to find take over a second where small ones
     /// take 0.15, and runs are 0.5 to 4 % slower with these. In proportion to what packing takes anyway.
-    static constexpr std::int64_t patience_per_mb = 150'000, most_patience = 20'000'000;  // nanoseconds
+    static constexpr std::int64_t patience_per_mb = 100'000, most_patience = 20'000'000;  // nanoseconds
     struct Room {
         std::shared_ptr<Pages> pages;
         std::size_t at;
