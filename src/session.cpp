@@ -1,3 +1,4 @@
 #include <quern/session/control-inl.hpp>
-#include <quern/session/runner-inl.hpp>
+#include <quern/session/runner_device-inl.hpp>
+#include <quern/session/runner_late-inl.hpp>
 #include <quern/session/engine-inl.hpp>

@@ -31,7 +31,7 @@ struct Options {
     std::string device = "cpu";
     /// A node that would run on the CPU although a device was asked for is an error that names it and the reason.
     bool strict_device = false;
-    /// With a device: inputs and outputs are device memory (cuda.hpp), nothing is copied and run() does not wait.
+    /// With a device: inputs and outputs are device memory (cuda.hpp); only what nodes on the CPU read is copied, and run() waits for that alone.
     bool device_io = false;
     /// With a device: products of f32 may be rounded to TF32 (10 bits of mantissa), several times faster.
     bool tf32 = false;

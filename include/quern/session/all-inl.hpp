@@ -27,6 +27,8 @@
 #include "../plan/plan-inl.hpp"
 #include "control-inl.hpp"
 #include "runner-inl.hpp"
+#include "runner_device-inl.hpp"
+#include "runner_late-inl.hpp"
 #include "engine-inl.hpp"
 #include <quern/kernels/core_backend-inl.hpp>
 #include <quern/kernels/quant/loops-inl.hpp>
