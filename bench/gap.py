@@ -74,6 +74,8 @@ def main():
                 np.save(f"{tmp}/{bench_peers.safe(n)}.npy", x)
                 inputs += ["--input", f"{n}={tmp}/{bench_peers.safe(n)}.npy"]
             flop, weights = count(model, feeds)
+            if not flop:
+                continue
             median = json.loads(ask([a.quern, "bench", model, *inputs, *threads, "--seconds", str(a.seconds), "--json"]))["median_ms"]
             profile = ask([a.quern, "inspect", model, "--profile", *inputs, *threads])
         shares = {}

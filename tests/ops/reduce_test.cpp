@@ -152,7 +152,7 @@ TEST(Reduce, LongSumsKeepTheirDigits) {
     Tensor x(DType::f32, {n});
     for (auto& v : x.data<float>()) v = 0.1f;
     const auto a = run_op("ReduceSum", {x}, {}, 20, 1, {}, {.threads = 1})[0], b = run_op("ReduceSum", {x}, {}, 20, 1, {}, {.threads = 2})[0];
-    EXPECT_NEAR(a.data<float>()[0], double(0.1f) * double(n), 0.05);
+    EXPECT_NEAR(a.data<float>()[0], double(0.1f) * double(n), 0.125);  // 4 ulps
     EXPECT_EQ(a.data<float>()[0], b.data<float>()[0]);
     Tensor tall = x.reshaped({n / 3, 3});
     EXPECT_NEAR(run_op("ReduceMean", {tall, ints({1}, {0})}, {}, 20, 1, {1})[0].data<float>()[1], 0.1f, 1e-8);
