@@ -4,9 +4,9 @@
 #   bench/gpu.sh --pack [DIR]   on the machine that builds: gathers programs, zoo skeletons and ONNX's cases in DIR (.gpu), under 64 MiB
 #   bench/gpu.sh [DIR]          on the machine with the GPU: runs everything; what comes out is under $OUT (default: DIR/out)
 #
-# GPU_PARTS chooses parts (default: info tests models conformance sanitizer kernels torch; also ptxas); GPU_SECONDS is the time for all of them
+# GPU_PARTS chooses parts (default: info tests models conformance sanitizer kernels torch ort; also ptxas); GPU_SECONDS is the time for all of them
 # (default 280). A part that fails or takes too long does not stop the next one. Needs there: a driver; python3 with numpy and
-# onnx for models; PyTorch for comparisons; compute-sanitizer for its part. What is missing is said and left out.
+# onnx for models; PyTorch, and ONNX Runtime with its CUDA or TensorRT provider, for comparisons; compute-sanitizer for its part. What is missing is said and left out.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 started=$(date +%s)
@@ -46,7 +46,7 @@ out=${OUT:-$dir/out}
 export LD_LIBRARY_PATH=$dir/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 mkdir -p "$out"
 work=$(mktemp -d)
-parts=${GPU_PARTS:-info tests models conformance sanitizer kernels torch}
+parts=${GPU_PARTS:-info tests models conformance sanitizer kernels torch ort}
 budget=${GPU_SECONDS:-280}
 left() { echo $((budget - ($(date +%s) - started))); }
 : >"$out/gpu.log"
@@ -116,6 +116,9 @@ if wants ptxas; then
     mkdir -p "$work/sources" && tar xzf "$dir/sources.tar.gz" -C "$work/sources" && run ptxas 120 "$python" -u "$dir/ptxas.py" --root "$work/sources" --out "$out/ptxas.md"
 fi
 wants torch && run torch 120 "$python" -u "$dir/gpu_models.py" torch --zoo "$dir/zoo" --out "$out" ${GPU_MODELS:+--only "$GPU_MODELS"}
+if wants ort && "$python" -c 'import onnxruntime' 2>/dev/null; then
+    run ort 100 "$python" -u "$dir/gpu_models.py" ort --zoo "$dir/zoo" --work "$work" --out "$out" ${GPU_MODELS:+--only "$GPU_MODELS"}
+fi
 "$python" "$dir/gpu_models.py" report --work "$work" --out "$out"
 rm -rf "$work"
 echo "== done in $(($(date +%s) - started)) s; results in $out"

@@ -1,4 +1,4 @@
-"""The parts of gpu.sh that need Python: models on the device against the CPU, kernels and models against PyTorch, the report.
+"""The parts of gpu.sh that need Python: models on the device against the CPU, kernels and models against PyTorch, models against ONNX Runtime (CUDA, TensorRT), the report.
 
 Weights are drawn from seeds (shared/zoo), so that answers mean nothing but must agree: the device's with the CPU backend's.
 Every part prints a line as soon as it has it and adds a JSON line to OUT/results.jsonl, from which `report` makes the table.
@@ -14,6 +14,7 @@ BIG = {"resnet50": "b8", "mobilenet_v2": "b8", "vit_b_16": "b8", "bert_base": "b
 TORCHVISION = ["squeezenet1_1", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "resnet18", "resnet50", "efficientnet_b0",
                "vgg16", "densenet121", "convnext_tiny", "vit_b_16", "swin_t"]
 BY_LIBRARIES = {"bert_base", "bert_base_fp16", "minilm_l6", "vit_b_16", "gpt2_kv", "resnet50", "vgg16", "unet_small", "convnext_tiny"}  # also by cuBLASLt and cuDNN
+PROVIDERS = ["CUDAExecutionProvider", "TensorrtExecutionProvider"]
 COMPILED = {"resnet50", "bert_base"}  # torch.compile takes most of a minute a model
 
 
@@ -352,6 +353,42 @@ def torch_models(args):
                 print(f"{name}: torch.compile: {type(e).__name__}: {str(e)[:160]}", flush=True)
 
 
+def ort_models(args):
+    """ONNX Runtime's providers for the device, each in turn; TensorRT's builds its engine before it is timed."""
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    import onnxruntime as ort
+    z, there = zoo(args), ort.get_available_providers()
+    providers = [p for p in args.providers.split(",") if p in there]
+    print(f"onnxruntime {ort.__version__}: {', '.join(providers) or 'no provider for the device, only ' + ', '.join(there)}", flush=True)
+    for name in chosen(args) if providers else []:
+        path = f"{args.work}/{name}.onnx"
+        if not os.path.exists(path):
+            import onnx
+            onnx.save(z.build(f"{args.zoo}/skel", name)[0], path)
+        first = next(iter(z.meta(f"{args.zoo}/skel", name)["variants"]))
+        for variant in [first] + ([BIG[name]] if name in BIG else []):
+            row = dict(model=name, variant=variant)
+            for provider in providers:
+                try:
+                    options = ort.SessionOptions()
+                    options.log_severity_level = 4
+                    session = ort.InferenceSession(path, options, providers=[provider] + [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p != provider and p in there])
+                    feeds = z.inputs(f"{args.zoo}/skel", name, variant)
+                    if session.get_providers()[0] != provider:
+                        raise RuntimeError(f"runs by {session.get_providers()[0]} instead")
+                    for _ in range(5): session.run(None, feeds)
+                    times, end = [], time.perf_counter() + 0.3
+                    while time.perf_counter() < end or len(times) < 5:
+                        t0 = time.perf_counter()
+                        session.run(None, feeds)
+                        times.append((time.perf_counter() - t0) * 1e3)
+                    row[provider] = statistics.median(times)
+                    print(f"{name} {variant}: ONNX Runtime by {provider[:-17]} {row[provider]:.3f} ms", flush=True)
+                except Exception as e:
+                    print(f"{name} {variant}: {provider}: {type(e).__name__}: {str(e)[:160]}", flush=True)
+            log(args, "ort", **row)
+
+
 def report(args):
     def rows(part):
         try:
@@ -372,17 +409,21 @@ def report(args):
         lines += ["ONNX's cases: " + open(f"{args.work}/conformance.log").read().split("\n")[0], ""]
     if os.path.exists(f"{args.work}/sanitizer.log"):
         lines += ["compute-sanitizer: " + " ".join(l for l in open(f"{args.work}/sanitizer.log").read().splitlines() if "ERROR SUMMARY" in l or "exit" in l), ""]
-    torch = {}
+    torch, ort = {}, {}
     for r in rows("torch"):
         torch.setdefault((r["model"], r["variant"]), {}).update(r)
+    for r in rows("ort"):
+        ort.setdefault((r["model"], r["variant"]), {}).update(r)
+    providers = [x for x in PROVIDERS if any(x in r for r in ort.values())]
     ms = lambda v: "" if v is None else f"{v:.3f}"
     lines += ["Latency in ms, inputs and outputs in host memory, f32 without TF32. Difference: largest against the CPU backend, over the largest value. By libraries: with cuBLASLt and cuDNN in Options::library_dirs.", "",
-              "| model | variant | steps on the device | on the host | difference | quern | in kernels | quern by libraries | torch eager | torch in a CUDA graph | torch.compile |", "|---|---|---|---|---|---|---|---|---|---|---|"]
+              "| model | variant | steps on the device | on the host | difference | quern | in kernels | quern by libraries | torch eager | torch in a CUDA graph | torch.compile |" + "".join(f" ONNX Runtime, {x[:-17]} |" for x in providers),
+              "|---" * (11 + len(providers)) + "|"]
     for r in rows("models"):
         t = torch.get((r["model"], r["variant"]), {})
         d = r.get("error", "")[:160] or (f"{r['difference']:.1e} {r.get('what', '')}")
         lines.append(f"| {r['model']} | {r['variant']} | {r.get('on_device') if r.get('on_device') is not None else ''} | {r.get('on_host') if r.get('on_host') is not None else ''} | {d} | {ms(r.get('ms'))} | "
-                     f"{ms(sum(r['kernels'].values()) / 1e3) if r.get('kernels') else ''} | {ms(r.get('library_ms'))} | {ms(t.get('eager_ms'))} | {ms(t.get('graph_ms'))} | {ms(t.get('compiled_ms'))} |")
+                     f"{ms(sum(r['kernels'].values()) / 1e3) if r.get('kernels') else ''} | {ms(r.get('library_ms'))} | {ms(t.get('eager_ms'))} | {ms(t.get('graph_ms'))} | {ms(t.get('compiled_ms'))} |" + "".join(f" {ms(ort.get((r['model'], r['variant']), {}).get(x))} |" for x in providers))
     lines += ["", "Kernels, device time in us (events); torch: the same operator in eager mode (cuBLAS, cuDNN, its own).", "",
               "| shape | quern | kernel | rate | quern by libraries | torch | torch / quern | difference |", "|---|---|---|---|---|---|---|---|"]
     for r in rows("kernels"):
@@ -395,9 +436,10 @@ def report(args):
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
-    p.add_argument("part", choices=["models", "kernels", "torch", "report"])
+    p.add_argument("part", choices=["models", "kernels", "torch", "ort", "report"])
     p.add_argument("--bin"), p.add_argument("--zoo"), p.add_argument("--work"), p.add_argument("--out", required=True), p.add_argument("--only", default="")
     p.add_argument("--library-dir", action="append", default=[])
     p.add_argument("--compiled", action="store_true")
+    p.add_argument("--providers", default=",".join(PROVIDERS), help="of ONNX Runtime, for part ort")
     a = p.parse_args()
-    {"models": models, "kernels": kernels, "torch": torch_models, "report": report}[a.part](a)
+    {"models": models, "kernels": kernels, "torch": torch_models, "ort": ort_models, "report": report}[a.part](a)
