@@ -96,68 +96,69 @@ TEST_F(CudaEngine, RecordedRunsAreTheBitsOfRunsOneByOne) {
         ASSERT_EQ(0, std::memcmp(r.output("y").raw(), p.output("y").raw(), r.output("y").bytes())) << run;
     }
 }
-TEST_F(CudaEngine, DeviceTensorsOnTheCallersStream) {
-    auto b = block();
-    auto o = cuda_strict();
-    o.device_io = true;
-    Engine engine = b.model().compile(o);
-    cudaStream_t stream = nullptr;
-    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-    {
-        Session s(engine);
-        s.stream(stream);
-        Tensor x = noise({5, 32});
-        DeviceMemory in(x.bytes());
-        for (int run = 0; run < 4; ++run) {
-            x = noise({5, 32}, run);
-            in.upload(x, stream);
-            s.bind("x", cuda::borrow(DType::f32, {5, 32}, in.get()));
-            s.run();
-            const Tensor& y = s.output("y");
-            ASSERT_EQ(y.device(), Device::cuda);
-            Tensor got(DType::f32, y.shape());
-            ASSERT_EQ(cudaMemcpyAsync(got.raw(), y.raw(), got.bytes(), cudaMemcpyDeviceToHost, stream), cudaSuccess);
-            ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
-            expect_same(got, b.run({{"x", x}}, cpu())[0]);
-        }
+class CallersStream {
+public:
+    CallersStream() { EXPECT_EQ(cudaStreamCreateWithFlags(&s_, cudaStreamNonBlocking), cudaSuccess); }
+    CallersStream(const CallersStream&) = delete;
+    CallersStream& operator=(const CallersStream&) = delete;
+    ~CallersStream() { EXPECT_EQ(cudaStreamDestroy(s_), cudaSuccess); }
+    operator cudaStream_t() const { return s_; }
+
+private:
+    cudaStream_t s_ = nullptr;
+};
+/// A session that takes and gives device memory on a stream of the caller's.
+struct OnCallersStream {
+    CallersStream stream;  // outlives the session
+    ModelBuilder b = block();
+    Engine engine;
+    Session s;
+    Tensor x = noise({5, 32});
+    DeviceMemory in;
+
+    explicit OnCallersStream(quern::Options o) : engine(b.model().compile((o.device_io = true, o))), s(engine), in(x.bytes()) { s.stream(stream); }
+    void upload(int run) {
+        x = noise({5, 32}, run);
+        in.upload(x, stream);
     }
-    EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+    void bind() { s.bind("x", cuda::borrow(DType::f32, {5, 32}, in.get())); }
+    void expect_answer() {
+        const Tensor& y = s.output("y");
+        ASSERT_EQ(y.device(), Device::cuda);
+        Tensor got(DType::f32, y.shape());
+        ASSERT_EQ(cudaMemcpyAsync(got.raw(), y.raw(), got.bytes(), cudaMemcpyDeviceToHost, stream), cudaSuccess);
+        ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+        expect_same(got, b.run({{"x", x}}, cpu())[0]);
+    }
+};
+TEST_F(CudaEngine, DeviceTensorsOnTheCallersStream) {
+    OnCallersStream f(cuda_strict());
+    for (int run = 0; run < 4; ++run) {
+        f.upload(run);
+        f.bind();
+        f.s.run();
+        ASSERT_NO_FATAL_FAILURE(f.expect_answer());
+    }
 }
 TEST_F(CudaEngine, TheApplicationRecordsARunIntoItsOwnGraph) {
-    auto b = block();
-    auto o = cuda_strict();
-    o.device_io = true;
-    Engine engine = b.model().compile(o);
-    cudaStream_t stream = nullptr;
-    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-    {
-        Session s(engine);
-        s.stream(stream);
-        Tensor x = noise({5, 32});
-        DeviceMemory in(x.bytes());
-        in.upload(x, stream);
-        s.bind("x", cuda::borrow(DType::f32, {5, 32}, in.get()));
-        for (int run = 0; run < 3; ++run) s.run();  // the session's own graph is there, too
-        ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
-        cudaGraph_t graph = nullptr;
-        cudaGraphExec_t exec = nullptr;
-        ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-        s.run();
-        ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-        ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
-        for (int run = 0; run < 3; ++run) {
-            x = noise({5, 32}, run + 7);
-            in.upload(x, stream);
-            ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
-            Tensor got(DType::f32, s.output("y").shape());
-            ASSERT_EQ(cudaMemcpyAsync(got.raw(), s.output("y").raw(), got.bytes(), cudaMemcpyDeviceToHost, stream), cudaSuccess);
-            ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
-            expect_same(got, b.run({{"x", x}}, cpu())[0]);
-        }
-        EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
-        EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+    OnCallersStream f(cuda_strict());
+    f.upload(0);
+    f.bind();
+    for (int run = 0; run < 3; ++run) f.s.run();  // the session's own graph is there, too
+    ASSERT_EQ(cudaStreamSynchronize(f.stream), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    ASSERT_EQ(cudaStreamBeginCapture(f.stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    f.s.run();
+    ASSERT_EQ(cudaStreamEndCapture(f.stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+    for (int run = 0; run < 3; ++run) {
+        f.upload(run + 7);
+        ASSERT_EQ(cudaGraphLaunch(exec, f.stream), cudaSuccess);
+        ASSERT_NO_FATAL_FAILURE(f.expect_answer());
     }
-    EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+    EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
 }
 TEST_F(CudaEngine, SessionsRunAtTheSameTime) {
     auto b = block();
