@@ -47,17 +47,35 @@ def zoo(args):
     return materialize
 
 
-def prepare(args, name):
-    """The model's file, its inputs and the CPU's answer, for each variant."""
-    import numpy as np, onnx
-    z = zoo(args)
+def model_file(args, name):
+    import onnx
     path = f"{args.work}/{name}.onnx"
     if not os.path.exists(path):
-        model, _ = z.build(f"{args.zoo}/skel", name)
+        model, _ = zoo(args).build(f"{args.zoo}/skel", name)
         onnx.save(model, path)
-    first = next(iter(z.meta(f"{args.zoo}/skel", name)["variants"]))
+    return path
+
+
+def variants(args, name):
+    return [next(iter(zoo(args).meta(f"{args.zoo}/skel", name)["variants"]))] + ([BIG[name]] if name in BIG else [])
+
+
+def median_ms(f, seconds):
+    for _ in range(5): f()
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        t0 = time.perf_counter()
+        f()
+        times.append((time.perf_counter() - t0) * 1e3)
+    return statistics.median(times)
+
+
+def prepare(args, name):
+    """The model's file, its inputs and the CPU's answer, for each variant."""
+    import numpy as np
+    z, path = zoo(args), model_file(args, name)
     jobs = []
-    for variant in [first] + ([BIG[name]] if name in BIG else []):
+    for variant in variants(args, name):
         feeds = []
         for k, (key, value) in enumerate(z.inputs(f"{args.zoo}/skel", name, variant).items()):
             file = f"{args.work}/{name}.{variant}.{k}.npy"
@@ -289,16 +307,11 @@ def torch_models(args):
         if name == "distilbert": return t.DistilBertModel(t.DistilBertConfig())
         return None
 
-    def timed(f, seconds=0.4):
-        for _ in range(5): f()
-        torch.cuda.synchronize()
-        times, end = [], time.perf_counter() + seconds
-        while time.perf_counter() < end or len(times) < 5:
-            t0 = time.perf_counter()
+    def timed(f):
+        def once():
             f()
             torch.cuda.synchronize()
-            times.append((time.perf_counter() - t0) * 1e3)
-        return statistics.median(times)
+        return median_ms(once, 0.4)
 
     for name in chosen(args):
         try:
@@ -308,8 +321,7 @@ def torch_models(args):
             continue
         if model is None: continue
         model = model.eval().cuda()
-        first = next(iter(z.meta(f"{args.zoo}/skel", name)["variants"]))
-        for variant in [first] + ([BIG[name]] if name in BIG else []):
+        for variant in variants(args, name):
             try:
                 feeds = [torch.from_numpy(v) for v in z.inputs(f"{args.zoo}/skel", name, variant).values()]
                 row = dict(model=name, variant=variant)
@@ -361,12 +373,8 @@ def ort_models(args):
     providers = [p for p in args.providers.split(",") if p in there]
     print(f"onnxruntime {ort.__version__}: {', '.join(providers) or 'no provider for the device, only ' + ', '.join(there)}", flush=True)
     for name in chosen(args) if providers else []:
-        path = f"{args.work}/{name}.onnx"
-        if not os.path.exists(path):
-            import onnx
-            onnx.save(z.build(f"{args.zoo}/skel", name)[0], path)
-        first = next(iter(z.meta(f"{args.zoo}/skel", name)["variants"]))
-        for variant in [first] + ([BIG[name]] if name in BIG else []):
+        path = model_file(args, name)
+        for variant in variants(args, name):
             row = dict(model=name, variant=variant)
             for provider in providers:
                 try:
@@ -376,13 +384,7 @@ def ort_models(args):
                     feeds = z.inputs(f"{args.zoo}/skel", name, variant)
                     if session.get_providers()[0] != provider:
                         raise RuntimeError(f"runs by {session.get_providers()[0]} instead")
-                    for _ in range(5): session.run(None, feeds)
-                    times, end = [], time.perf_counter() + 0.3
-                    while time.perf_counter() < end or len(times) < 5:
-                        t0 = time.perf_counter()
-                        session.run(None, feeds)
-                        times.append((time.perf_counter() - t0) * 1e3)
-                    row[provider] = statistics.median(times)
+                    row[provider] = median_ms(lambda: session.run(None, feeds), 0.3)
                     print(f"{name} {variant}: ONNX Runtime by {provider[:-17]} {row[provider]:.3f} ms", flush=True)
                 except Exception as e:
                     print(f"{name} {variant}: {provider}: {type(e).__name__}: {str(e)[:160]}", flush=True)
