@@ -30,6 +30,12 @@ template <class T> T stored(double v) {
     else return static_cast<T>(v);
 }
 
+/// The numbers that make an element.
+inline std::int64_t known_parts(std::int64_t parts) {
+    if (parts != 1 && parts != 2) raise(ErrorCode::shape_mismatch, "the last dimension is " + std::to_string(parts) + "; accepted: 1 (real), 2 (complex)");
+    return parts;
+}
+
 /// x[outer, n, inner, 1 or 2] -> y[outer, m, inner, 2] (1 for the inverse of a one-sided spectrum), f32 or f64.
 /// Input 2 is the axis where it is not known beforehand (axis < 0).
 class Dft final : public Kernel {
@@ -46,8 +52,7 @@ public:
     void run(const Call& call) const override {
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
-        const std::int64_t parts = x.dims[x.rank - 1];
-        if (parts != 1 && parts != 2) raise(ErrorCode::shape_mismatch, "the last dimension is " + std::to_string(parts) + "; accepted: 1 (real), 2 (complex)");
+        const std::int64_t parts = known_parts(x.dims[x.rank - 1]);
         int axis = axis_;
         if (axis < 0) {
             std::int64_t a = scalar(call.in[2]);
@@ -107,8 +112,7 @@ public:
         const View &x = call.in[0], &y = call.out[0];
         if (y.count() == 0) return;
         const bool windowed = call.in.size() > 2 && call.in[2].present();
-        const std::int64_t step = scalar(call.in[1]), length = x.dims[1], parts = x.rank == 2 ? 1 : x.dims[2], frames = y.dims[1], bins = y.dims[2];
-        if (parts != 1 && parts != 2) raise(ErrorCode::shape_mismatch, "the signal's last dimension is " + std::to_string(parts) + "; accepted: 1 (real), 2 (complex)");
+        const std::int64_t step = scalar(call.in[1]), length = x.dims[1], parts = x.rank == 2 ? 1 : known_parts(x.dims[2]), frames = y.dims[1], bins = y.dims[2];
         std::int64_t n = windowed ? call.in[2].count() : length;
         if (call.in.size() > 3 && call.in[3].present()) n = scalar(call.in[3]);
         if (step < 1 || n < 1 || n > length || (windowed && call.in[2].count() != n) || frames > (length - n) / step + 1 || bins > n)
@@ -119,12 +123,12 @@ public:
             auto value = [&](const T* s, std::int64_t k) { return (w ? static_cast<double>(w[k]) : 1) * static_cast<double>(*s); };
             if (parts == 1) {
                 const RealFft fft(n);
-                each_frame<T>(call, fft, fft.row(), step, bins, [&](const T* s, Complex* row) {
+                each_frame<T>(call, fft, fft.row(), step, parts, [&](const T* s, Complex* row) {
                     for (std::int64_t k = 0; k < n; ++k) fft.put(row, k, value(s + k, k));
                 });
             } else {
                 const Fft fft(n, false);
-                each_frame<T>(call, fft, static_cast<std::size_t>(n), step, bins, [&](const T* s, Complex* row) {
+                each_frame<T>(call, fft, static_cast<std::size_t>(n), step, parts, [&](const T* s, Complex* row) {
                     for (std::int64_t k = 0; k < n; ++k) row[k] = {value(s + 2 * k, k), value(s + 2 * k + 1, k)};
                 });
             }
@@ -134,9 +138,9 @@ public:
 private:
     /// Bins past the row's end are the conjugates of those before.
     template <class T, class F, class Fill>
-    static void each_frame(const Call& call, const F& fft, std::size_t size, std::int64_t step, std::int64_t bins, Fill fill) {
+    static void each_frame(const Call& call, const F& fft, std::size_t size, std::int64_t step, std::int64_t parts, Fill fill) {
         const View &x = call.in[0], &y = call.out[0];
-        const std::int64_t frames = y.dims[1], length = x.dims[1], parts = x.rank == 2 ? 1 : x.dims[2], known = static_cast<std::int64_t>(size);
+        const std::int64_t frames = y.dims[1], bins = y.dims[2], length = x.dims[1], known = static_cast<std::int64_t>(size);
         call.workers.ranges(x.dims[0] * frames, std::max<std::int64_t>(1, 8192 / known), [&](std::int64_t b, std::int64_t e) {
             std::vector<Complex> row(size), work(fft.work());
             for (; b < e; ++b) {

@@ -8,8 +8,8 @@
 QUERN_BEGIN
 namespace ops_chain {
 
-/// FusedDepthwise(X, expand W?, expand B?, W, B?, project W?, project B?, residual?; Conv's attributes of the depthwise convolution,
-/// more of X...; activation, expand_activation, project_activation and their params): Y, means?; the contract of conv::ChainProblem.
+/// FusedDepthwise(X, expand W?, expand B?, W, B?, project W?, project B?, residual?, more of X...; Conv's attributes of the depthwise
+/// convolution, activation, expand_activation, project_activation and their params): Y, means?; the contract of conv::ChainProblem.
 inline conv::ChainProblem problem(const LowerCtx& ctx) {
     conv::ChainProblem p;
     auto stage = [&](int input, const char* prefix) {

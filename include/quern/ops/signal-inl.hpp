@@ -22,6 +22,11 @@ inline Dim at_least(const InferCtx& ctx, const Dim& d, std::int64_t least, const
     return d;
 }
 
+/// The numbers that make an element: the last dimension.
+inline void need_parts(const InferCtx& ctx, const Dim& parts) {
+    if (parts.is_const() && !parts.is(1) && !parts.is(2)) ctx.fail("the last dimension is " + parts.to_string() + "; accepted: 1 (real), 2 (complex)");
+}
+
 QUERN_INLINE void import_dft(ImportCtx& ctx) {
     if (ctx.opset >= 20) return;
     std::int64_t axis = ctx.attrs.i("axis", 1);
@@ -35,8 +40,7 @@ QUERN_INLINE void infer_dft(InferCtx& ctx) {
     ctx.need_rank(0, 2);
     bool inverse = ctx.attrs.i("inverse", 0) != 0, onesided = ctx.attrs.i("onesided", 0) != 0;
     if (!x.ranked) return ctx.set_unranked(0, x.dtype);
-    const Dim& parts = x.dims.back();
-    if (parts.is_const() && !parts.is(1) && !parts.is(2)) ctx.fail("the last dimension is " + parts.to_string() + "; accepted: 1 (real), 2 (complex)");
+    need_parts(ctx, x.dims.back());
     std::optional<Dim> axis = ctx.has(2) ? one(ctx, 2) : std::optional<Dim>(-2);
     if (!axis || !axis->is_const()) {  // the kernel reads it; only the sizes matter here
         bool same = !ctx.has(1) && !onesided;
@@ -69,7 +73,7 @@ QUERN_INLINE void infer_stft(InferCtx& ctx) {
     const Fact& x = ctx.in(0);
     need_real(ctx, 0);
     ctx.need_rank(0, 2, 3);
-    if (x.ranked && x.rank() == 3 && x.dims[2].is_const() && !x.dims[2].is(1) && !x.dims[2].is(2)) ctx.fail("the signal's last dimension is " + x.dims[2].to_string() + "; accepted: 1 (real), 2 (complex)");
+    if (x.ranked && x.rank() == 3) need_parts(ctx, x.dims[2]);
     bool onesided = ctx.attrs.i("onesided", 1) != 0;
     auto step = one(ctx, 1);
     std::optional<Dim> length;

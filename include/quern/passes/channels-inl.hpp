@@ -30,7 +30,6 @@ private:
     struct Channel {
         ValueId source;
         std::int32_t index;
-        bool operator==(const Channel&) const = default;
     };
     using Order = std::vector<std::int64_t>;           // by new place: the old one
     struct Part { ValueId source; std::int64_t first, count; auto operator<=>(const Part&) const = default; };
@@ -255,11 +254,11 @@ private:
     }
 
     bool takes_parts(const Node& n) const { return is_op(&n, "FusedDepthwise", "quern") && has(n, 1); }
-    ValueId ints(std::int64_t i) { return g.add_constant(g.fresh_name("channels"), Tensor::from(std::span<const std::int64_t>(&i, 1), {1})); }
+    ValueId number(std::int64_t i) { return add_ints(g, "channels", {i}); }
     ValueId part(const Part& p) {
         if (p.first == 0 && p.count == width(p.source)) return p.source;
         auto& v = cuts_.try_emplace(p, no_value).first->second;
-        if (v == no_value) v = add_inferred(g, op_named("Slice"), {p.source, ints(p.first), ints(p.first + p.count), ints(3)}, {}, g.values[at(p.source)].name, g.values[at(p.source)].name, "");
+        if (v == no_value) v = add_inferred(g, op_named("Slice"), {p.source, number(p.first), number(p.first + p.count), number(3)}, {}, g.values[at(p.source)].name, g.values[at(p.source)].name, "");
         return v;
     }
     void rewrite_reads() {

@@ -128,9 +128,6 @@ struct Layout {
         if (a < 0) a += rank;
         return a == 0 ? 0 : a == 1 ? rank - 1 : a - 1;
     }
-    ValueId ints(const char* stem, const std::vector<std::int64_t>& v) {
-        return g.add_constant(g.fresh_name(stem), Tensor::from(std::span<const std::int64_t>(v), {static_cast<std::int64_t>(v.size())}));
-    }
     /// `v` in channels last where that moves nothing: behind a transpose, or of one pixel; else no_value.
     ValueId cheap_last(ValueId v, int rank) {
         if (ValueId b = behind(v, rank); b != no_value) return b;
@@ -185,7 +182,7 @@ struct Layout {
             for (int d = 2; d < rank; ++d)
                 if (!marked[static_cast<std::size_t>(d)] && !marked[1]) return false;
         std::sort(axes->begin(), axes->end());
-        m.in[1] = ints("axes", *axes);
+        m.in[1] = add_ints(g, "axes", *axes);
         m.back = keep;
         return true;
     }
@@ -193,7 +190,7 @@ struct Layout {
         std::vector<std::int64_t> axes;
         for (int d = 1; d < rank - 1; ++d) axes.push_back(d);
         m.op = m.op == "GlobalMaxPool" ? "ReduceMax" : "ReduceMean";
-        m.in.push_back(ints("axes", axes));
+        m.in.push_back(add_ints(g, "axes", axes));
         m.attrs.set("keepdims", std::int64_t{1});
         return true;
     }
@@ -203,7 +200,7 @@ struct Layout {
         std::vector<std::int64_t> p(pads->size());
         for (int d = 0; d < rank; ++d)
             for (int end = 0; end < 2; ++end) p[static_cast<std::size_t>(axis_last(d, rank) + end * rank)] = (*pads)[static_cast<std::size_t>(d + end * rank)];
-        m.in[1] = ints("pads", p);
+        m.in[1] = add_ints(g, "pads", p);
         return true;
     }
     bool slice(Moved& m, int rank) {
@@ -219,7 +216,7 @@ struct Layout {
         }
         for (std::int64_t& a : axes) a = axis_last(a, rank);
         m.in.resize(std::max<std::size_t>(m.in.size(), 4), no_value);
-        m.in[3] = ints("axes", axes);
+        m.in[3] = add_ints(g, "axes", axes);
         return true;
     }
     /// Spatial dimensions only, by scales or sizes.
@@ -247,7 +244,7 @@ struct Layout {
         if (m.in[3] != no_value) {
             Attrs a;
             a.set("axis", std::int64_t{0});
-            m.in[3] = node(op_named("Gather"), {m.in[3], ints("spatial", spatial)}, std::move(a), "", "sizes");
+            m.in[3] = node(op_named("Gather"), {m.in[3], add_ints(g, "spatial", spatial)}, std::move(a), "", "sizes");
         }
         m.attrs.set("axes", axes);
         return true;
@@ -357,9 +354,9 @@ struct Layout {
         std::int64_t groups = split.dims[1].value(), each = split.dims[2].value();
         std::string origin = mid->origin, name = mid->name;
         const NodeId fresh = static_cast<NodeId>(g.nodes.size());
-        v = node(op_named("Reshape"), {v, ints("shape", {0, 0, 0, groups, each})}, {}, origin, name);
+        v = node(op_named("Reshape"), {v, add_ints(g, "shape", {0, 0, 0, groups, each})}, {}, origin, name);
         v = transpose(v, {0, 1, 2, 4, 3}, origin);
-        v = node(op_named("Reshape"), {v, ints("shape", {0, 0, 0, groups * each})}, {}, origin, name);
+        v = node(op_named("Reshape"), {v, add_ints(g, "shape", {0, 0, 0, groups * each})}, {}, origin, name);
         take_place(id, transpose(v, to_first(4), origin), fresh);
         return true;
     }

@@ -24,6 +24,10 @@ inline std::optional<std::vector<std::int64_t>> constant_ints(const Graph& g, Va
     return detail::small_ints(g.fact(v).value);
 }
 inline std::optional<std::vector<std::int64_t>> constant_ints(const Graph& g, const Node& n, std::size_t i) { return constant_ints(g, i < n.in.size() ? n.in[i] : no_value); }
+/// Adds a constant of these numbers.
+inline ValueId add_ints(Graph& g, std::string_view stem, const std::vector<std::int64_t>& v) {
+    return g.add_constant(g.fresh_name(stem), Tensor::from(std::span<const std::int64_t>(v), {static_cast<std::int64_t>(v.size())}));
+}
 /// Adds a node of one output, a new value; names and origin are by value, for what they are copied from may move.
 inline ValueId add_inferred(Graph& g, const OpDef& op, std::vector<ValueId> in, Attrs a, std::string value, std::string node, std::string origin, Device device = Device::cpu) {
     const ValueId out = g.add_value(g.fresh_name(value), Fact());

@@ -58,7 +58,7 @@ inline bool unflatten(Matcher& m, NodeId id) {
         }
         bool square = g.fact(a).dims.back() == out.dims.back();  // the same shape before and after
         if (open > 1 && !square) return false;
-        ValueId s = open > 1 ? g.nodes[r].in[1] : g.add_constant(g.fresh_name(g.values[a].name), Tensor::from(std::span<const std::int64_t>(shape), {static_cast<std::int64_t>(shape.size())}));
+        ValueId s = open > 1 ? g.nodes[r].in[1] : add_ints(g, g.values[a].name, shape);
         x = g.add_value(g.fresh_name(g.values[a].name), Fact::of(DType::f32, want));
         Attrs attrs;
         attrs.set("allowzero", open > 1 ? g.nodes[r].attrs.i("allowzero", 0) : std::int64_t{0});

@@ -86,9 +86,12 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
         segment_end_.push_back(i + 1 < p.segments.size() ? p.segments[i + 1] : static_cast<int>(p.steps.size()));
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home == PlanValue::Home::arena && p.values[v].last >= 0) dying_[p.values[v].last].push_back(static_cast<int>(v));
-    for (const PlanValue& x : p.values)
-        if (const int made = p.values[x.root].made; x.home == PlanValue::Home::columns && std::count(p.steps[made].out.begin(), p.steps[made].out.end(), x.root) == 0)
-            if (auto& b = born_[p.values[x.root].made]; std::find(b.begin(), b.end(), x.root) == b.end()) b.push_back(x.root);
+    for (const PlanValue& x : p.values) {
+        if (x.home != PlanValue::Home::columns) continue;
+        const int made = p.values[x.root].made;
+        auto among = [&](const std::vector<int>& values) { return std::find(values.begin(), values.end(), x.root) != values.end(); };
+        if (!among(p.steps[made].out) && !among(born_[made])) born_[made].push_back(x.root);
+    }
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (p.values[v].home != PlanValue::Home::unused) views_of_[p.values[v].root].push_back(static_cast<int>(v));
     for (std::size_t i = 0; i < p.segments.size() * (p.device ? 2 : 1); ++i) arenas_.emplace_back(p.device.get(), i < p.segments.size() ? Device::cpu : Device::cuda);

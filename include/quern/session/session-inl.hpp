@@ -61,7 +61,6 @@ struct Session::Impl {
     struct Cache {
         int input, output;
         Tensor memory;
-        std::int64_t length;
     };
     std::vector<Cache> caches;
     std::vector<Value> bound_values;           // of ports that are no tensors
@@ -505,7 +504,7 @@ QUERN_INLINE void Session::Impl::bind_cache(int i, int o, const Tensor& memory, 
     if (!memory.raw()) raise(ErrorCode::invalid_argument, "the memory of a cache is not there");
     bind(i, session_detail::begin_of(memory, length));
     std::erase_if(caches, [&](const Cache& c) { return c.output == o; });
-    caches.push_back({i, o, memory, length});
+    caches.push_back({i, o, memory});
 }
 /// Shows what is bound of them to the run.
 QUERN_INLINE void Session::Impl::place_caches() {
@@ -605,9 +604,8 @@ QUERN_INLINE void Session::Impl::run() {
         ~Uncancel() { flag.store(false); }
     } uncancel{shared.cancelled};
     with_place([&] { return engine->model->path.empty() ? std::string("model from bytes") : "model '" + engine->model->path + "'"; }, [&] { run_plan(); });
-    for (Cache& c : caches) {
-        c.length = runner.output(static_cast<std::size_t>(c.output)).dims[2];
-        bound[static_cast<std::size_t>(c.input)] = session_detail::begin_of(c.memory, c.length);
+    for (const Cache& c : caches) {
+        bound[static_cast<std::size_t>(c.input)] = session_detail::begin_of(c.memory, runner.output(static_cast<std::size_t>(c.output)).dims[2]);
         outputs[static_cast<std::size_t>(c.output)] = c.memory;
     }
     for (std::size_t o = 0; o < outputs.size(); ++o) {
