@@ -228,6 +228,9 @@ quern_status quern_session_bind_output(quern_session* s, const char* name, const
         need(s, "session").session.bind_output(&need(name, "name"), tensor_of(*t));
     });
 }
+quern_status quern_session_bind_cache(quern_session* s, const char* input, const char* output, const quern_tensor* memory, int64_t length, quern_error** error) {
+    return call(error, [&] { need(s, "session").session.bind_cache(&need(input, "input"), &need(output, "output"), tensor_of(need(memory, "memory")), length); });
+}
 quern_status quern_session_run(quern_session* s, quern_error** error) {
     return call(error, [&] {
         need(s, "session").words.clear();

@@ -124,6 +124,12 @@ QUERN_C_API void quern_session_free(quern_session* session);
 QUERN_C_API quern_status quern_session_bind(quern_session* session, const char* name, const quern_tensor* tensor, quern_error** error);
 /* Output `name` is written there; a run that gives another type or shape fails. Not for strings. */
 QUERN_C_API quern_status quern_session_bind_output(quern_session* session, const char* name, const quern_tensor* tensor, quern_error** error);
+/* Keys or values of text decoding that grow where they are, without being copied: `memory` is float [B, H, C, D] with room for C positions, of which
+ * `input` [B, H, P, D] is the first `length` of each head. A run writes what `output` has beyond that behind them, and the next run's input is as long as
+ * this output was. Its memory must stay until the session ends or another is bound (quern_session_bind ends the cache); quern_session_output gives it.
+ * QUERN_UNSUPPORTED: the message names the pairs that can grow so. A run that would need more room fails with QUERN_SHAPE_MISMATCH and changes nothing. */
+QUERN_C_API quern_status quern_session_bind_cache(quern_session* session, const char* input, const char* output, const quern_tensor* memory, int64_t length,
+                                                  quern_error** error);
 QUERN_C_API quern_status quern_session_run(quern_session* session, quern_error** error);
 /* A view of the last run's output, valid until the next one. */
 QUERN_C_API quern_status quern_session_output(quern_session* session, const char* name, quern_tensor* tensor, quern_error** error);

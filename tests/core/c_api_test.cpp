@@ -63,6 +63,50 @@ TEST(CApi, OutputsGoWhereTheCallerWants) {
     EXPECT_EQ(y[0], -1);
     EXPECT_EQ(y[1], 2);
 }
+TEST(CApi, CachesGrowInTheCallersMemory) {
+    ModelBuilder b;  // one head of 2 values: attention over all keys so far, which are the values, too
+    b.input("x", DType::f32, {"1", "S", "2"}).input("old", DType::f32, {"1", "1", "P", "2"}).constant("head", ints({4}, {0, 0, 1, 2}));
+    b.node("Reshape", {"x", "head"}, {"x4"}).node("Transpose", {"x4"}, {"h"}, {quern::onnx::attribute_ints("perm", {0, 2, 1, 3})});
+    b.node("Concat", {"old", "h"}, {"all"}, {quern::onnx::attribute_i("axis", 2)}).node("Transpose", {"all"}, {"t"}, {quern::onnx::attribute_ints("perm", {0, 1, 3, 2})});
+    b.node("MatMul", {"h", "t"}, {"s"}).node("Softmax", {"s"}, {"p"}, {quern::onnx::attribute_i("axis", -1)}).node("MatMul", {"p", "all"}, {"y"}).output("y").output("all");
+    const std::string bytes = b.bytes();
+    Handles h;
+    ASSERT_EQ(QUERN_OK, h.open(bytes)) << h.message();
+    float memory[6] = {9, 9, 9, 9, 9, 9};
+    std::vector<std::int64_t> room{1, 1, 3, 2}, flat{6}, more{1, 1, 2};
+    const quern_tensor cache = view(QUERN_FLOAT, room, memory), none = view(QUERN_FLOAT, flat, memory);
+    auto refused = [&](const char* in, const char* out, const quern_tensor* t, std::int64_t length, quern_status status, const char* text) {
+        EXPECT_EQ(status, quern_session_bind_cache(h.session, in, out, t, length, &h.error));
+        EXPECT_NE(h.message().find(text), std::string::npos) << h.message();
+        quern_error_free(h.error);
+        h.error = nullptr;
+    };
+    refused("old", "y", &cache, 0, QUERN_UNSUPPORTED, "accepted: 'old' with 'all'");
+    refused("older", "all", &cache, 0, QUERN_INVALID_ARGUMENT, "no input 'older'");
+    refused("old", "all", &none, 0, QUERN_INVALID_ARGUMENT, "[B, H, C, D]");
+    refused("old", "all", &cache, 4, QUERN_INVALID_ARGUMENT, "accepted: 0 to 3");
+    refused("old", "all", nullptr, 0, QUERN_INVALID_ARGUMENT, "memory is null");
+    refused(nullptr, "all", &cache, 0, QUERN_INVALID_ARGUMENT, "input is null");
+    EXPECT_EQ(QUERN_INVALID_ARGUMENT, quern_session_bind_cache(nullptr, "old", "all", &cache, 0, nullptr));
+    ASSERT_EQ(QUERN_OK, quern_session_bind_cache(h.session, "old", "all", &cache, 0, &h.error)) << h.message();
+    for (int turn = 0; turn < 3; ++turn) {
+        const float x[2] = {static_cast<float>(turn), 1};
+        const quern_tensor tx = view(QUERN_FLOAT, more, x);
+        ASSERT_EQ(QUERN_OK, quern_session_bind(h.session, "x", &tx, &h.error)) << h.message();
+        ASSERT_EQ(QUERN_OK, quern_session_run(h.session, &h.error)) << h.message();
+        double top = 0, sum = 0;
+        for (int i = 0; i <= turn; ++i) top += std::exp(turn * i - turn * turn) * i, sum += std::exp(turn * i - turn * turn);
+        quern_tensor y, all;
+        ASSERT_EQ(QUERN_OK, quern_session_output(h.session, "y", &y, &h.error));
+        EXPECT_NEAR(static_cast<const float*>(y.data)[0], top / sum, 1e-5);
+        EXPECT_NEAR(static_cast<const float*>(y.data)[1], 1, 1e-6);
+        ASSERT_EQ(QUERN_OK, quern_session_output(h.session, "all", &all, &h.error));
+        EXPECT_EQ(all.data, memory);
+        for (int i = 0; i < 3; ++i) EXPECT_EQ(memory[2 * i], i <= turn ? float(i) : 9);
+    }
+    EXPECT_EQ(QUERN_SHAPE_MISMATCH, quern_session_run(h.session, &h.error));
+    EXPECT_NE(h.message().find("room for 3 positions would get 4"), std::string::npos) << h.message();
+}
 /// FunctionProto: Twice of domain d, w = v + v.
 constexpr char twice[] = "\x0a\x05" "Twice" "\x22\x01" "v" "\x2a\x01" "w" "\x3a\x0e" "\x0a\x01" "v" "\x0a\x01" "v" "\x12\x01" "w" "\x22\x03" "Add" "\x4a\x02\x10\x14" "\x52\x01" "d";
 TEST(CApi, FunctionBodiesOfOperators) {
