@@ -40,21 +40,34 @@ struct End {
     const float* bias;
     const float* residual;  ///< as C, same leading dimension
     float lo, hi;
+    /// The micro-tile of as many rows that comes next, and its residual: their lines are fetched while this one's sums are made. Null: absent.
+    const float* next = nullptr;
+    const float* next_residual = nullptr;
 };
 template <class T> struct Micro {
     using Fn = void (*)(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs, const End* end);
 };
 
+/// A row of the micro-tile that comes next.
+QUERN_VEC_INL void fetch_row(const End* e, i64 at) {
+    fetch_for_write(e->next + at);
+    fetch_for_write(e->next + at + 2 * W - 1);
+    if (!e->next_residual) return;
+    __builtin_prefetch(e->next_residual + at, 0, 3);
+    __builtin_prefetch(e->next_residual + at + 2 * W - 1, 0, 3);
+}
 /// A is read in place: row r at a + r * as.
 constexpr int in_place = -1;
 
 template <int R> QUERN_VEC_INL void micro_end(F (&s)[R][2], float* c, i64 ldc, const End& e) {
     F b0 = e.bias ? load(e.bias) : F{}, b1 = e.bias ? load(e.bias + W) : F{}, lo = splat(e.lo), hi = splat(e.hi);
-    if (e.residual) {
+    if (const float* from = e.residual) {
         QUERN_UNROLL
         for (int r = 0; r < R; ++r) {
-            s[r][0] = (s[r][0] + b0) + load(e.residual + r * ldc);
-            s[r][1] = (s[r][1] + b1) + load(e.residual + r * ldc + W);
+            s[r][0] = (s[r][0] + b0) + load(from);
+            s[r][1] = (s[r][1] + b1) + load(from + W);
+            from += ldc;
+            QUERN_VEC_OPAQUE(from);
         }
     } else {
         QUERN_UNROLL
@@ -65,8 +78,10 @@ template <int R> QUERN_VEC_INL void micro_end(F (&s)[R][2], float* c, i64 ldc, c
     }
     QUERN_UNROLL
     for (int r = 0; r < R; ++r) {
-        store(c + r * ldc, clip(s[r][0], lo, hi));
-        store(c + r * ldc + W, clip(s[r][1], lo, hi));
+        store(c, clip(s[r][0], lo, hi));
+        store(c + W, clip(s[r][1], lo, hi));
+        c += ldc;
+        QUERN_VEC_OPAQUE(c);
     }
 }
 
@@ -79,10 +94,13 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
     using V = typename Lanes<T>::V;
     V s[R][2];
     if (acc) {
+        const T* from = c;
         QUERN_UNROLL
         for (int r = 0; r < R; ++r) {
-            s[r][0] = load(c + r * ldc);
-            s[r][1] = load(c + r * ldc + L);
+            s[r][0] = load(from);
+            s[r][1] = load(from + L);
+            from += ldc;
+            QUERN_VEC_OPAQUE(from);
         }
     } else {
         QUERN_UNROLL
@@ -92,38 +110,48 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
     const T* at[P];
     QUERN_UNROLL
     for (int p = 0; p < P; ++p) at[p] = a + 3 * p * as;
-    for (i64 i = 0; i < k; ++i) {
-        V b0 = load(b), b1 = load(b + L);
-        if constexpr (Fetch) {
-            __builtin_prefetch(pf, 0, 2);
-            pf += pfs;
-            __builtin_prefetch(b + 512, 0, 3);
-            __builtin_prefetch(b + 512 + L, 0, 3);
+    // Lines of the next tile a row at a time: together they would hold up those that the sums wait for.
+    const bool ahead = Fetch && sizeof(T) == 4 && end && end->next;
+    const i64 some = ahead ? larger(1, k / R) : k;
+    for (i64 left = k, row = 0; left > 0; left -= some) {
+        if constexpr (Fetch && sizeof(T) == 4) {
+            if (ahead && row < R) fetch_row(end, row++ * ldc);
         }
-        QUERN_UNROLL
-        for (int r = 0; r < R; ++r) {
-            V x = splat(S == in_place ? at[r / 3][r % 3 * as] : S ? a[r * S] : a[r]);
-            s[r][0] = fma(x, b0, s[r][0]);
-            s[r][1] = fma(x, b1, s[r][1]);
-        }
-        if constexpr (S == in_place) {
-            QUERN_UNROLL
-            for (int p = 0; p < P; ++p) {
-                ++at[p];
-                QUERN_VEC_OPAQUE(at[p]);
+        for (i64 i = lesser(left, some); i > 0; --i) {
+            V b0 = load(b), b1 = load(b + L);
+            if constexpr (Fetch) {
+                __builtin_prefetch(pf, 0, 2);
+                pf += pfs;
+                __builtin_prefetch(b + 512, 0, 3);
+                __builtin_prefetch(b + 512 + L, 0, 3);
             }
-        } else {
-            a += S ? 1 : as;
+            QUERN_UNROLL
+            for (int r = 0; r < R; ++r) {
+                V x = splat(S == in_place ? at[r / 3][r % 3 * as] : S ? a[r * S] : a[r]);
+                s[r][0] = fma(x, b0, s[r][0]);
+                s[r][1] = fma(x, b1, s[r][1]);
+            }
+            if constexpr (S == in_place) {
+                QUERN_UNROLL
+                for (int p = 0; p < P; ++p) {
+                    ++at[p];
+                    QUERN_VEC_OPAQUE(at[p]);
+                }
+            } else {
+                a += S ? 1 : as;
+            }
+            b += bs;
         }
-        b += bs;
     }
     if constexpr (sizeof(T) == 4) {
         if (end) return micro_end<R>(s, c, ldc, *end);
     }
     QUERN_UNROLL
     for (int r = 0; r < R; ++r) {
-        store(c + r * ldc, s[r][0]);
-        store(c + r * ldc + L, s[r][1]);
+        store(c, s[r][0]);
+        store(c + L, s[r][1]);
+        c += ldc;
+        QUERN_VEC_OPAQUE(c);
     }
 }
 template <class T, int S, int R = rows_max<T>, bool Fetch = true>
@@ -385,8 +413,16 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                     T* ct = c + (m0 + r0) * ldc + p * N;
                     const End* last = ends ? (place_end(end, *e, (m0 + r0) * ldc, p * N), &end) : nullptr;
                     if constexpr (parts) {
-                        if (kc >= fetched_k && ik == 0) fetch_tile<true>(ct, ldc, r, cols);
-                        if (kc >= fetched_k && ik + 1 == nk && e && e->residual) fetch_tile<false>(e->residual + (m0 + r0) * ldc + p * N, ldc, r, cols);
+                        const bool fetched = end.next == ct;
+                        if (kc >= fetched_k && ik == 0 && !fetched) fetch_tile<true>(ct, ldc, r, cols);
+                        if (kc >= fetched_k && ik + 1 == nk && e && e->residual && !fetched) fetch_tile<false>(e->residual + (m0 + r0) * ldc + p * N, ldc, r, cols);
+                        const bool along = ir + 1 < nr, across = (p + 1) * N + N <= n;  // where the next whole tile is
+                        if (ends && cols == N && kc >= fetched_k && (along || across)) {
+                            i64 to = (m0 + (along ? piece(mc, nr, ir + 1) : 0)) * ldc + (along ? p : p + 1) * N;
+                            end.next = c + to, end.next_residual = e->residual ? e->residual + to : nullptr;
+                        } else {
+                            end.next = nullptr;
+                        }
                         T* to = by_panel ? tile + r0 * N : by_tile ? tile : ct;
                         i64 ldt = by_tile ? N : ldc;
                         if (cols == N) micro_for<T, S>(r)(a + r0 * row, as, b, bs, to, ldt, kc, ik > 0, next, step, last);
