@@ -147,6 +147,67 @@ TEST(PatternAttention, CachesTakeRowsFromTheProjection) {
             }
     }
 }
+/// GPT-NeoX (`joined`: q, k, v of a head side by side; halves turn) and GPT-J (heads behind positions; pairs turn): half of each head turns, caches grow.
+ModelBuilder partial_decoder(bool joined, bool by_ids, bool rest_of_queries_elsewhere = false) {
+    ModelBuilder b(23);
+    b.input("x", DType::f32, {"N", "S", "144"}).input("pk", DType::f32, {"N", "6", "P", "8"}).input("pv", DType::f32, {"N", "6", "P", "8"});
+    if (by_ids) b.input("c", DType::f32, {"9", "2"}).input("s", DType::f32, {"9", "2"}).input("ids", DType::i64, {"N", "S"});
+    else b.input("c", DType::f32, {"N", "S", "2"}).input("s", DType::f32, {"N", "S", "2"});
+    b.constant("sizes", ints({3}, {48, 48, 48})).constant("parts", ints({2}, {4, 4})).constant("six", ints({4}, {0, 0, 6, 8})).constant("six24", ints({4}, {0, 0, 6, 24})).constant("join", ints({3}, {0, 0, 48}));
+    b.constant("each", ints({3}, {8, 8, 8})).constant("flat", ints({3}, {0, 0, 24})).constant("apart", ints({4}, {0, 0, 6, 4})).constant("factor", number(0.35f));
+    const std::vector<std::int64_t> perm = {0, 2, 1, 3};
+    if (joined) b.node("Reshape", {"x", "six24"}, {"x4"}).node("Transpose", {"x4"}, {"xt"}, {attribute_ints("perm", perm)}).node("Split", {"xt", "each"}, {"qh", "kh", "vh"}, {attribute_i("axis", 3)});
+    else b.node("Split", {"x", "sizes"}, {"q", "k", "v"}, {attribute_i("axis", 2)}).node("Reshape", {"v", "six"}, {"v4"}).node("Transpose", {"v4"}, {"vh"}, {attribute_ints("perm", perm)});
+    if (rest_of_queries_elsewhere) b.node("Relu", {"x"}, {"xr"}).node("Reshape", {"xr", "six24"}, {"xr4"}).node("Transpose", {"xr4"}, {"xrt"}, {attribute_ints("perm", perm)}).node("Split", {"xrt", "each"}, {"qo", "ko", "vo"}, {attribute_i("axis", 3)}).node("Split", {"qo", "parts"}, {"ofirst", "orest"}, {attribute_i("axis", 3)});
+    for (std::string n : {"q", "k"}) {
+        std::vector<std::string> tables{joined ? n + "1" : n + "f", "c", "s"};
+        if (by_ids) tables.push_back("ids");
+        if (joined) {
+            b.node("Split", {n + "h", "parts"}, {n + "1", n + "2"}, {attribute_i("axis", -1)}).node("RotaryEmbedding", tables, {n + "t"});
+            b.node("Concat", {n + "t", rest_of_queries_elsewhere && n == "q" ? "orest" : n + "2"}, {n + "r"}, {attribute_i("axis", -1)});
+        } else {
+            b.node("Reshape", {n, "six"}, {n + "4"}).node("Split", {n + "4", "parts"}, {n + "1", n + "2"}, {attribute_i("axis", -1)}).node("Reshape", {n + "1", "flat"}, {n + "f"});
+            b.node("RotaryEmbedding", tables, {n + "t"}, {attribute_i("interleaved", 1), attribute_i("num_heads", 6)}).node("Reshape", {n + "t", "apart"}, {n + "a"});
+            b.node("Concat", {n + "a", n + "2"}, {n + "j"}, {attribute_i("axis", -1)}).node("Transpose", {n + "j"}, {n + "r"}, {attribute_ints("perm", perm)});
+        }
+    }
+    b.node("Concat", {"pk", "kr"}, {"ka"}, {attribute_i("axis", -2)}).node("Concat", {"pv", "vh"}, {"va"}, {attribute_i("axis", -2)}).node("Transpose", {"ka"}, {"kt"}, {attribute_ints("perm", {0, 1, 3, 2})});
+    b.node("MatMul", {"qr", "kt"}, {"w"}).node("Mul", {"w", "factor"}, {"ws"}).node("Softmax", {"ws"}, {"p"}, {attribute_i("axis", -1)}).node("MatMul", {"p", "va"}, {"o"});
+    b.node("Transpose", {"o"}, {"ot"}, {attribute_ints("perm", perm)}).node("Reshape", {"ot", "join"}, {"y"}).output("y").output("ka").output("va");
+    return b;
+}
+TEST(PatternAttention, RotationsOfPartsOfHeadsAreTakenIn) {
+    for (bool joined : {false, true})
+        for (bool by_ids : {false, true}) {
+            auto b = partial_decoder(joined, by_ids);
+            std::string text = after(b, "attention");
+            EXPECT_EQ(count(text, "= quern::AppendToCache("), 2) << text;
+            EXPECT_EQ(count(text, "= quern::FusedAttention("), 1) << text;
+            EXPECT_EQ(count(text, "= RotaryEmbedding(") + count(text, "= Concat(") + count(text, "= Transpose("), 0) << text;
+            EXPECT_EQ(count(text, "= Gather("), by_ids ? 2 : 0) << text;
+            EXPECT_EQ(count(text, joined ? "interleaved=0" : "interleaved=1"), 2) << text;
+            for (std::int64_t past : {0, 11})
+                for (std::int64_t length : {1, 5}) {
+                    std::vector<quern::NamedTensor> in{{"x", wave({2, length, 144})}, {"pk", wave({2, 6, past, 8}, 0.4f)}, {"pv", wave({2, 6, past, 8}, 0.3f)}};
+                    if (by_ids) in = with(with(with(in, "c", wave({9, 2}, 1.3f)), "s", wave({9, 2}, 0.9f)), "ids", length == 1 ? ints({2, 1}, {8, 3}) : ints({2, 5}, {0, 1, 2, 3, 4, 8, 7, 0, 1, 1}));
+                    else in = with(with(in, "c", wave({2, length, 2}, 1.3f)), "s", wave({2, length, 2}, 0.9f));
+                    same_answer(b, in);
+                }
+        }
+}
+TEST(PatternAttention, WhatTurnsPartsOfOtherValuesIsNotTakenIn) {
+    auto b = partial_decoder(true, false, true);
+    std::string text = after(b, "attention");
+    EXPECT_EQ(count(text, "= RotaryEmbedding("), 1) << text;  // the queries'
+    EXPECT_EQ(count(text, "= quern::AppendToCache("), 2) << text;
+    same_answer(b, {{"x", wave({2, 3, 144})}, {"pk", wave({2, 6, 4, 8}, 0.4f)}, {"pv", wave({2, 6, 4, 8}, 0.3f)}, {"c", wave({2, 3, 2}, 1.3f)}, {"s", wave({2, 3, 2}, 0.9f)}});
+}
+TEST(PatternAttention, OneRotationByPositionsStaysOne) {
+    ModelBuilder b(23);  // no rows to share
+    b.input("x", DType::f32, {"N", "2", "S", "8"}).input("c", DType::f32, {"9", "2"}).input("s", DType::f32, {"9", "2"}).input("ids", DType::i64, {"N", "S"});
+    b.node("RotaryEmbedding", {"x", "c", "s", "ids"}, {"y"}, {attribute_i("rotary_embedding_dim", 4)}).output("y");
+    EXPECT_EQ(count(after(b, "attention"), "= Gather("), 0);
+}
 TEST(PatternAttention, TheOperatorWithWhatMovesItsOperands) {
     for (bool truth : {false, true})
         for (std::int64_t length : {1, 12}) {

@@ -2,6 +2,7 @@
 // the projections where they lie. What may lie between: transposes, reshapes, splits, slices and picks along one axis,
 // repeated heads, and scalar factors.
 #pragma once
+#include <array>
 #include <map>
 
 #include <quern/kernels/attention/fused.hpp>
@@ -499,17 +500,19 @@ private:
         if (index < 0) index += parts;
         return {atoms_.add(Dim(parts), index)};
     }
-    /// Where Q is rotated in its rows [B, S, H * D], the rotation is taken in. The tables' layout; empty where there is none.
+    /// Where Q is rotated in its rows, [B, S, H * D] or [B, H, S, D], the rotation is taken in. The tables' layout; empty where there is none.
     std::vector<std::int64_t> take_rotation(Source& q, ValueId (&tables)[2], bool& interleaved) {
         const Node* n = turns_ ? m_.made_by(q.value, "RotaryEmbedding") : nullptr;
-        if (!n || n->in.size() != 3 || m_.sole_reader(q.value) < 0 || q.axes.size() != 3 || atoms_.leaves(q.axes[1]) != atoms_.leaves(query_axis_)) return {};
+        if (!n || n->in.size() != 3 || m_.sole_reader(q.value) < 0 || q.axes.size() < 3) return {};
+        const std::size_t rows = q.axes.size() - 2;
         const Fact &c = g_.fact(n->in[1]), &x = g_.fact(n->in[0]);
-        Atoms::Axis row = atoms_.leaves(q.axes[2]), depth = atoms_.leaves(depth_);
-        if (!c.ranked || c.rank() != 3 || !c.dims[2].is_const() || depth.size() != 1 || row.empty() || row.back() != depth[0]) return {};
+        Atoms::Axis row = atoms_.leaves(q.axes.back()), depth = atoms_.leaves(depth_);
+        if (atoms_.leaves(q.axes[rows]) != atoms_.leaves(query_axis_) || !c.ranked || c.rank() != 3 || !c.dims[2].is_const() || depth.size() != 1 || row.empty() || row.back() != depth[0]) return {};
         row.pop_back();
-        if (!atoms_.size(row).is(n->attrs.i("num_heads", 0)) || !(c.dims[0] == x.dims[0]) || !(c.dims[1] == x.dims[1])) return {};
+        const bool whole = rows == 2 ? row.empty() : atoms_.size(row).is(n->attrs.i("num_heads", 0));
+        if (!whole || !(c.dims[0] == x.dims[0]) || !(c.dims[1] == x.dims[rows])) return {};
         Atoms::Axis half = atoms_.axis(c.dims[2]);
-        Source t{n->in[1], {q.axes[0], q.axes[1], half}, 1};
+        Source t{n->in[1], {q.axes[0], q.axes[rows], half}, 1};
         Roles r;
         std::vector<std::int64_t> where;
         int inner = -1;
@@ -632,9 +635,33 @@ private:
     CausalMasks::Mask causal_;
 };
 
+/// Rotations that look up the same positions in the same tables share the rows that they need: attention and caches take these in. Gather counts negative
+/// positions from the end, as the operator's definition does.
+inline bool look_up_rotations(Graph& g) {
+    std::map<std::array<ValueId, 3>, std::vector<NodeId>> alike;
+    for (NodeId id : g.order()) {
+        const Node& n = g.nodes[id];
+        if (!is_op(&n, "RotaryEmbedding") || n.in.size() != 4 || n.in[3] == no_value || g.fact(n.out[0]).dtype != DType::f32) continue;
+        const Fact &x = g.fact(n.in[0]), &ids = g.fact(n.in[3]);
+        if (x.ranked && ids.ranked && ids.rank() == 2 && ids.dims[0] == x.dims[0] && ids.dims[1] == x.dims[x.rank() == 4 ? 2 : 1]) alike[{n.in[1], n.in[2], n.in[3]}].push_back(id);
+    }
+    bool changed = false;
+    for (auto& [tables, ids] : alike) {
+        if (ids.size() < 2) continue;
+        ValueId rows[2];
+        for (int i = 0; i < 2; ++i) {
+            const Node& n = g.nodes[ids[0]];
+            rows[i] = add_inferred(g, op_named("Gather"), {tables[static_cast<std::size_t>(i)], tables[2]}, {}, g.values[tables[static_cast<std::size_t>(i)]].name, n.name, n.origin);
+        }
+        for (NodeId id : ids) g.nodes[id].in = {g.nodes[id].in[0], rows[0], rows[1]};
+        changed = true;
+    }
+    return changed;
+}
+
 inline bool attention_blocks(Graph& g, const PassContext& ctx) {
     const bool turns = ctx.target.device == Device::cpu;
-    bool changed = false;
+    bool changed = turns && look_up_rotations(g);
     if (turns) {
         Matcher m(g);
         for (NodeId id : g.order())
