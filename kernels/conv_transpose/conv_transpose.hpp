@@ -22,6 +22,15 @@ struct Problem {
     bool split_padding = false, has_bias = false;
 };
 
+/// Padding before dimension d.
+inline std::int64_t begin_padding(const Problem& p, int d, std::int64_t in, std::int64_t out) {
+    const conv::Window& w = p.window;
+    if (!p.split_padding) return w.auto_pad == conv::AutoPad::notset ? w.pads[d] : 0;
+    std::int64_t total = (in - 1) * w.strides[d] + p.output_padding[d] + (w.kernel[d] - 1) * w.dilations[d] + 1 - out;
+    total = std::max<std::int64_t>(total, 0);
+    return w.auto_pad == conv::AutoPad::same_upper ? total / 2 : total - total / 2;
+}
+
 class GemmScatter final : public Kernel {
 public:
     GemmScatter(const Problem& p, const vec::Table& t) : p_(p), t_(t) {}
@@ -68,7 +77,7 @@ private:
         if (y.count() == 0) return;
         Sizes s = sizes(call.in, call.out);
         std::vector<std::int64_t> begin;
-        for (int d = 0; d < p_.window.spatial(); ++d) begin.push_back(padding(d, x.dims[d + 2], y.dims[d + 2]));
+        for (int d = 0; d < p_.window.spatial(); ++d) begin.push_back(begin_padding(p_, d, x.dims[d + 2], y.dims[d + 2]));
         const T* bias = p_.has_bias && call.in.size() > 2 && call.in[2].present() ? call.in[2].in<T>() : nullptr;
         call.workers.for_each(x.dims[0] * p_.group * s.chunks, [&](std::int64_t tile, int worker) {
             std::int64_t chunk = tile % s.chunks, g = tile / s.chunks % p_.group, n = tile / s.chunks / p_.group;
@@ -84,13 +93,6 @@ private:
                 if (s.in > 0) scatter(col + i * s.taps * s.in, x, y, begin, to);
             }
         });
-    }
-    std::int64_t padding(int d, std::int64_t in, std::int64_t out) const {
-        const conv::Window& w = p_.window;
-        if (!p_.split_padding) return w.auto_pad == conv::AutoPad::notset ? w.pads[d] : 0;
-        std::int64_t total = (in - 1) * w.strides[d] + p_.output_padding[d] + (w.kernel[d] - 1) * w.dilations[d] + 1 - out;
-        total = std::max<std::int64_t>(total, 0);
-        return w.auto_pad == conv::AutoPad::same_upper ? total / 2 : total - total / 2;
     }
     /// y [o...] += col [taps, in...], each tap at its place.
     template <class T>

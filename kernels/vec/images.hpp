@@ -14,6 +14,16 @@ struct Columns {
     std::int64_t lda, columns;
 };
 
+/// Columns of a convolution along one dimension: column j of tap t of channel c is x[c * ldx + at[t] + j]. Reads reach line_slack floats
+/// beyond the last column of each tap.
+struct LineTile {
+    const float* x;
+    std::int64_t ldx, channels, taps;
+    const std::int64_t* at;
+    std::int64_t columns;
+};
+inline constexpr std::int64_t line_slack = 128;
+
 /// As Table: pointers may be aligned to the element only; no function allocates, throws or keeps state.
 struct ImageTable {
     /// n rows of out[2] pixels of a depthwise convolution, nhwc, of kernel[1] x kernel[2] taps. rows[r * stride[1] + i] is the input row of kernel
@@ -27,6 +37,9 @@ struct ImageTable {
     void (*conv_planar_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t r0, std::int64_t r1, std::int64_t n, float* y,
                             const Epilogue&, float* work);
     std::size_t (*planar_work_floats)(const ConvShape&);
+    /// The row blocks [b0, b1) of m output channels over the tile's columns. `packed`: weights [m, channels * taps] by Table::pack_rows_f32; y, bias_col
+    /// and residual start at row 0 (bias_row absent, scale 1). An output is the same chain of sums whatever tile it is in.
+    void (*line_f32)(const LineTile&, const float* packed, std::int64_t m, std::int64_t b0, std::int64_t b1, float* y, std::int64_t ldy, const Epilogue&);
     /// One pixel of a pool, nhwc: y[i] over x[0...taps)[i] for n channels, the largest (`max`; NaN is larger) or the sum / divisor; taps > 0.
     void (*pool_pixel_f32)(bool max, std::int64_t taps, const float* const* x, std::int64_t n, float divisor, float* y);
     /// y = f(x * scale + shift) over rows of n values, ldx and ldy apart; scale and shift are rows, f is the epilogue's post.

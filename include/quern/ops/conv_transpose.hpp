@@ -1,6 +1,7 @@
 // ConvTranspose: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html
 #pragma once
 #include <quern/kernels/conv_transpose/blocks.hpp>
+#include <quern/kernels/conv_transpose/phases.hpp>
 #include <quern/kernels/conv_transpose/conv_transpose.hpp>
 
 #include "window.hpp"
@@ -96,6 +97,7 @@ inline Lowered lower(const LowerCtx& ctx) {
         d.transposed = true;
         return select(Family::conv, d, ctx.target);
     }
+    if (const Tensor w = ctx.constant(1); conv_transpose::takes_phases(p, w)) return Lowered(std::make_unique<conv_transpose::Phases>(p, w, ctx.target));
     return Lowered(std::make_unique<conv_transpose::GemmScatter>(p, vec::table(ctx.target.isa)));
 }
 

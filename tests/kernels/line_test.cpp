@@ -1,0 +1,108 @@
+// Transposed convolutions along one dimension against their definition in double, for each instruction set; which convolutions conv.line takes
+// (its answers are compared in conv_test.cpp).
+#include <quern/kernels/conv_transpose/phases.hpp>
+#include "support/kernel_harness.hpp"
+
+namespace {
+using namespace quern;
+using namespace quern_test;
+
+struct Case {
+    std::int64_t images, channels, width, m, kernel, stride, pad = 0, pad_end = 0, output_padding = 0, group = 1;  ///< channels and m: of all groups
+    bool bias = true;
+};
+void check(const Case& c, std::mt19937& rng) {
+    const std::int64_t cg = c.channels / c.group, mg = c.m / c.group, out = (c.width - 1) * c.stride + c.kernel + c.output_padding - c.pad - c.pad_end;
+    ASSERT_GT(out, 0);
+    conv_transpose::Problem p;
+    p.window.kernel = {c.kernel}, p.window.strides = {c.stride}, p.window.pads = {c.pad, c.pad_end}, p.window.dilations = {1};
+    p.output_padding = {c.output_padding}, p.group = c.group, p.has_bias = c.bias;
+    Dims dx{c.images, c.channels, c.width}, dw{c.channels, mg, c.kernel}, dy{c.images, c.m, out};
+    auto x = random_values(rng, count_of(dx)), w = random_values(rng, count_of(dw)), b = random_values(rng, c.m);
+    std::vector<double> want(static_cast<std::size_t>(count_of(dy))), mass(want.size());
+    for (std::int64_t n = 0; n < c.images; ++n)
+        for (std::int64_t m = 0; m < c.m; ++m) {
+            double* y = want.data() + (n * c.m + m) * out;
+            double* s = mass.data() + (n * c.m + m) * out;
+            if (c.bias) std::fill_n(y, out, b[static_cast<std::size_t>(m)]);
+            for (std::int64_t k = 0; k < cg; ++k)
+                for (std::int64_t i = 0; i < c.width; ++i)
+                    for (std::int64_t t = 0; t < c.kernel; ++t) {
+                        const std::int64_t o = i * c.stride + t - c.pad, channel = m / mg * cg + k;
+                        if (o < 0 || o >= out) continue;
+                        const double v = x[static_cast<std::size_t>((n * c.channels + channel) * c.width + i)] * w[static_cast<std::size_t>((channel * mg + m % mg) * c.kernel + t)];
+                        y[o] += v, s[o] += std::abs(v);
+                    }
+        }
+    Guarded gx(DType::f32, dx, x), gw(DType::f32, dw, w), gb(DType::f32, {c.m}, b), y(DType::f32, dy);
+    const double terms = std::sqrt(static_cast<double>(cg * ((c.kernel + c.stride - 1) / c.stride) + 1));
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        if (isa > best_isa()) continue;
+        SCOPED_TRACE(isa_name(isa));
+        ASSERT_TRUE(conv_transpose::takes_phases(p, gw.tensor()));
+        conv_transpose::Phases kernel(p, gw.tensor(), Target{isa, {}, nullptr});
+        std::vector<View> in{gx.view(), gw.view(), c.bias ? gb.view() : View{}};
+        in[1].data = nullptr;
+        run_kernel(kernel, in, y);
+        for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(y.get(i), want[i], 2e-6 * (terms * mass[i] + 1)) << "element " << i;
+    }
+}
+TEST(ConvTransposePhases, MatchTheDefinition) {
+    std::mt19937 rng(seed());
+    const Case cases[] = {
+        {1, 16, 50, 8, 16, 8, 4, 4},
+        {2, 3, 17, 5, 4, 2, 1, 1},
+        {1, 1, 1, 1, 1, 1},
+        {1, 2, 40, 3, 7, 3, 2, 0, 1},
+        {1, 4, 9, 4, 3, 5},               // a stride beyond the kernel: outputs of the bias alone
+        {1, 6, 33, 4, 10, 4, 9, 9, 3, 2}, // padding of more than a stride
+        {1, 8, 20, 8, 8, 4, 2, 2, 0, 8, false},
+        {1, 65, 30, 1, 64, 16},
+        {1, 12, 700, 24, 5, 1, 2, 2},
+        {1, 128, 3, 160, 4, 2, 1, 1},     // row blocks are shared out
+    };
+    for (const Case& c : cases) {
+        SCOPED_TRACE(std::to_string(&c - cases));
+        check(c, rng);
+    }
+}
+TEST(ConvTransposePhases, RefuseWhatTheyCannotDo) {
+    conv_transpose::Problem p;
+    p.window.kernel = {3}, p.window.strides = {1}, p.window.pads = {0, 0}, p.window.dilations = {1}, p.output_padding = {0};
+    const Tensor w(DType::f32, {2, 2, 3});
+    EXPECT_TRUE(conv_transpose::takes_phases(p, w));
+    EXPECT_FALSE(conv_transpose::takes_phases(p, Tensor()));
+    p.window.dilations = {2};
+    EXPECT_FALSE(conv_transpose::takes_phases(p, w));
+    p.window.dilations = {1}, p.window.strides = {7};
+    EXPECT_FALSE(conv_transpose::takes_phases(p, w));
+}
+
+TEST(ConvLine, RefusesWhatOthersDoBetter) {
+    conv::Problem p;
+    p.window.kernel = {3}, p.window.strides = {1}, p.window.pads = {1, 1}, p.window.dilations = {1};
+    p.w = Tensor(DType::f32, {8, 8, 3});
+    const Target target{best_isa(), {}, nullptr};
+    EXPECT_EQ(conv::refuse_line(p, target), "");
+    auto refused = [&](auto change) {
+        conv::Problem q = p;
+        change(q);
+        return !conv::refuse_line(q, target).empty();
+    };
+    EXPECT_TRUE(refused([](auto& q) { q.layout = conv::Layout::nhwc; }));
+    EXPECT_TRUE(refused([](auto& q) { q.dtype = DType::f64; }));
+    EXPECT_TRUE(refused([](auto& q) { q.w = Tensor(); }));
+    EXPECT_TRUE(refused([](auto& q) { q.w = Tensor(DType::f32, {384, 80, 3}); }));
+    EXPECT_TRUE(refused([](auto& q) { q.window.dilations = {std::int64_t{1} << 60}; }));
+    EXPECT_TRUE(refused([](auto& q) { q.window.pads = {std::int64_t{1} << 40, 0}; }));
+    auto picture = [&](Dims kernel) {
+        return refused([&](auto& q) {
+            q.w = Tensor(DType::f32, {1, 1, kernel[0], kernel[1]});
+            q.window.kernel = kernel, q.window.strides = {1, 1}, q.window.pads = {0, 0, 0, 0}, q.window.dilations = {1, 1};
+        });
+    };
+    EXPECT_FALSE(picture({1, 33}));
+    EXPECT_TRUE(picture({3, 3}));
+    EXPECT_TRUE(picture({1, 1}));
+}
+}  // namespace
