@@ -166,6 +166,10 @@ void pow_loop(const void* context, const void* pa, std::int64_t sa, const void* 
         static_cast<const BinaryContext*>(context)->functions->pow_f32(static_cast<const float*>(pa), sa, static_cast<const float*>(pb), sb, static_cast<float*>(pz), n);
     else loop<Pow, T>(context, pa, sa, pb, sb, pz, n);
 }
+inline void prelu_loop(const void* context, const void* pa, std::int64_t sa, const void* pb, std::int64_t sb, void* pz, std::int64_t n) {
+    if (!sa) return loop<PRelu, float>(context, pa, sa, pb, sb, pz, n);
+    static_cast<const BinaryContext*>(context)->functions->prelu_f32(static_cast<const float*>(pa), static_cast<const float*>(pb), sb, static_cast<float*>(pz), n);
+}
 template <vec::Binary f>
 void table_loop(const void* context, const void* pa, std::int64_t sa, const void* pb, std::int64_t sb, void* pz, std::int64_t n) {
     const vec::Table& t = *static_cast<const BinaryContext*>(context)->table;
@@ -273,7 +277,7 @@ QUERN_INLINE BinaryLoop binary_loop(BinaryOp op, DType c) noexcept {
         case BinaryOp::pow: return fn2::pow(c);
         case BinaryOp::mod: return any<Mod>(c);
         case BinaryOp::fmod: return any<Fmod>(c);
-        case BinaryOp::prelu: return any<PRelu>(c);
+        case BinaryOp::prelu: return c == DType::f32 ? prelu_loop : any<PRelu>(c);
         case BinaryOp::logical_and: return integral<And>(c);
         case BinaryOp::logical_or: return integral<Or>(c);
         case BinaryOp::logical_xor: return integral<Xor>(c);

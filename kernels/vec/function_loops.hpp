@@ -186,6 +186,14 @@ QUERN_VEC_FN void pow_f32(const float* x, i64 sx, const float* y, i64 sy, float*
     if (i < n) power_lanes(a, b, t);
     for (i64 k = i; k < n; ++k) z[k] = t[k - i];
 }
+QUERN_VEC_FN void prelu_f32(const float* x, const float* y, i64 sy, float* z, i64 n) {
+    if (n <= 0) return;
+    const F one = splat(*y);
+    auto f = [](F a, F slope) QUERN_VEC_INLINED { return select(a < F{}, a * slope, a); };
+    i64 i = 0;
+    for (; i + W <= n; i += W) store(z + i, f(load(x + i), sy ? load(y + i) : one));
+    if (i < n) store_n(z + i, f(load_n(x + i, n - i), sy ? load_n(y + i, n - i) : one), n - i);
+}
 QUERN_VEC_FN i64 find_f32(const float* x, i64 n, float v, bool last) { return find_in<float>(x, n, &v, last); }
 constexpr FunctionTable make_function_table() {
     using enum Function;
@@ -194,6 +202,7 @@ constexpr FunctionTable make_function_table() {
                       in_double<sinh>, in_double<cosh>, with_parameters<round>, with_parameters<sign>, with_parameters<softsign>, with_parameters<elu>,
                       with_parameters<selu>, with_parameters<celu>, with_parameters<thresholded_relu>, with_parameters<shrink>, with_parameters<swish>},
         .pow_f32 = pow_f32,
+        .prelu_f32 = prelu_f32,
         .find_f32 = find_f32,
     };
 }

@@ -21,6 +21,8 @@ struct FunctionTable {
     void (*unary_f32[static_cast<int>(Function::count)])(const float* x, float* y, std::int64_t n, const Parameters&);
     /// z[i] = x[i * sx]^y[i * sy], steps 0 or 1, special values as C's pow; within 0.51 ULP. z may be x or y.
     void (*pow_f32)(const float* x, std::int64_t sx, const float* y, std::int64_t sy, float* z, std::int64_t n);
+    /// z[i] = x[i] < 0 ? x[i] * y[i * sy] : x[i]; sy 0 or 1. z may be x or y.
+    void (*prelu_f32)(const float* x, const float* y, std::int64_t sy, float* z, std::int64_t n);
     /// The first (last) place that holds v, or -1; any NaN where v is one.
     std::int64_t (*find_f32)(const float* x, std::int64_t n, float v, bool last);
 };

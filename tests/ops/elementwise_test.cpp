@@ -1,6 +1,7 @@
 // What ONNX's own cases leave out of the element-wise operators: hostile values, broadcasting walks, narrow types, content.
 #include <cmath>
 #include <limits>
+#include <random>
 
 #include <quern/tensor/half.hpp>
 
@@ -374,6 +375,50 @@ TEST(Random, SeedsDecideAndThreadsDoNot) {
     for (float v : a.data<float>()) mean += v / 50000, var += double(v) * v / 50000;
     EXPECT_NEAR(mean, 0, 0.02);
     EXPECT_NEAR(var, 1, 0.03);
+}
+
+std::vector<float> mixed(std::int64_t n, unsigned seed) {
+    std::mt19937 g(seed);
+    std::normal_distribution<float> d;
+    std::vector<float> v(static_cast<std::size_t>(n));
+    for (float& x : v) x = d(g);
+    return v;
+}
+TEST(PRelu, EachSlopeAndShape) {
+    std::vector<float> v = mixed(2 * 3 * 37, 5);
+    v[0] = nan, v[1] = -inf, v[2] = inf, v[3] = -0.f, v[40] = -inf;
+    const Tensor x = floats({2, 3, 37}, v);
+    const Tensor slopes[] = {floats({}, {0.25f}), floats({1, 1}, {-2.f}), floats({3, 1}, {0.5f, 0.f, -1.f}), floats({37}, mixed(37, 6)), floats({2, 3, 37}, mixed(2 * 3 * 37, 7))};
+    for (const Tensor& slope : slopes)
+        for (bool constant : {false, true}) {
+            ModelBuilder b(20);
+            b.input("x", DType::f32, {"2", "3", "37"});
+            if (constant) b.constant("s", slope);
+            else {
+                std::vector<std::string> dims;
+                for (std::size_t d = 0; d < slope.shape().rank(); ++d) dims.push_back(std::to_string(slope.shape()[d]));
+                b.input("s", DType::f32, dims);
+            }
+            b.node("PRelu", {"x", "s"}, {"y"}).output("y");
+            auto engine = b.model().compile({.threads = 1});
+            auto y = constant ? engine.run({{"x", x}}) : engine.run({{"x", x}, {"s", slope}});
+            const auto n = static_cast<std::int64_t>(slope.count());
+            for (std::int64_t i = 0; i < x.count(); ++i) {
+                const float a = v[static_cast<std::size_t>(i)], k = slope.data<float>()[n == 1 ? 0 : n == 3 ? i / 37 % 3 : i % n], got = y[0].second.data<float>()[i], want = a < 0 ? a * k : a;
+                if (want != want) ASSERT_NE(got, got);
+                else ASSERT_EQ(got, want) << i << " of " << n;
+            }
+        }
+}
+TEST(PRelu, OneSlopeBecomesPartOfTheConvolution) {
+    for (std::int64_t n : {1, 4}) {
+        ModelBuilder b(20);
+        b.input("x", DType::f32, {"1", "2", "50"}).constant("w", floats({4, 2, 3}, mixed(24, 8))).constant("s", floats({n, 1}, std::vector<float>(static_cast<std::size_t>(n), 0.25f)));
+        b.node("Conv", {"x", "w"}, {"c"}, {quern::onnx::attribute_ints("pads", {1, 1})}).node("PRelu", {"c", "s"}, {"y"}).output("y");
+        const std::string text = b.model().dump("final");
+        EXPECT_EQ(text.find("PRelu(") == std::string::npos, n == 1) << text;
+        EXPECT_EQ(text.find("LeakyRelu(") == std::string::npos, true) << text;
+    }
 }
 
 }  // namespace

@@ -74,6 +74,14 @@ inline void infer_prelu(InferCtx& c) {
     }
     like(c, c.in(0).dtype);
 }
+/// One slope for all is LeakyRelu, which convolutions and products take in.
+inline void simplify_prelu(PatchCtx& p) {
+    if (p.in(0).dtype != DType::f32 || !p.in(0).ranked || !p.in(1).is_const() || p.in(1).value.count() != 1) return;
+    const Tensor slope = p.in(1).value.aligned();
+    Attrs a;
+    a.set("alpha", slope.data<float>()[0]);
+    p.replace(0, p.add("LeakyRelu", "leaky_relu", {p.node().in[0]}, std::move(a))[0]);
+}
 inline Lowered lower_prelu(const LowerCtx& c) {
     if (c.target.device != Device::cpu) return ops_elementwise::lower_binary(c, ew::BinaryOp::prelu);
     return Lowered(std::make_unique<ew::BinaryKernel>(ew::BinaryOp::prelu, c.in(0).dtype, c.in(1).dtype, c.out(0).dtype, c.target.isa));
@@ -172,7 +180,7 @@ QUERN_INLINE const OpDef& op_Selu() {
 }
 QUERN_INLINE const OpDef& op_PRelu() {
     static constexpr OpDef def{.name = "PRelu", .min_in = 2, .max_in = 2, .newest = 16, .import = ops_activation::import_prelu,
-                               .infer = ops_activation::infer_prelu, .lower = ops_activation::lower_prelu, .lower_device = ops_activation::lower_prelu};
+                               .infer = ops_activation::infer_prelu, .simplify = ops_activation::simplify_prelu, .lower = ops_activation::lower_prelu, .lower_device = ops_activation::lower_prelu};
     return def;
 }
 QUERN_INLINE const OpDef& op_Clip() {
