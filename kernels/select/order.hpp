@@ -39,6 +39,34 @@ inline void sort_by_rank(std::uint64_t* r, std::int64_t n, std::uint64_t* free) 
     }
     if (from != r) std::copy(from, from + n, r);
 }
+/// The first k of x[0, n) to `r`, sorted, as `of(x[i], i)` orders them: numbers no two of which are equal. `may` tells of a value whether it can stand before
+/// another one's. Most values are looked at once, 64 at a time. False, and r is anything, where so many are in the order of their worth that this is slower.
+template <class T, class Of, class May>
+bool few_first(const T* x, std::int64_t n, std::int64_t k, std::uint64_t* r, Of&& of, May&& may) {
+    constexpr std::int64_t block = 64;
+    for (std::int64_t i = 0; i < k; ++i) r[i] = of(x[i], i);
+    std::make_heap(r, r + k);
+    T last = x[position_of(r[0])];
+    std::int64_t taken = 0;
+    for (std::int64_t i = k; i < n; i += block) {
+        const std::int64_t end = std::min(n, i + block);
+        unsigned any = 0;
+        for (std::int64_t j = i; j < end; ++j) any |= static_cast<unsigned>(may(x[j], last));
+        if (!any) continue;
+        for (std::int64_t j = i; j < end; ++j) {
+            const std::uint64_t v = of(x[j], j);
+            if (v >= r[0]) continue;
+            std::pop_heap(r, r + k);
+            r[k - 1] = v;
+            std::push_heap(r, r + k);
+            last = x[position_of(r[0])];
+            ++taken;
+        }
+        if (taken > 8 * k + n / 64) return false;
+    }
+    std::sort(r, r + k);
+    return true;
+}
 /// The k least of n numbers, which stand in the order of their positions, to the front; sorted if asked for. What is behind them is anything.
 inline void least_first(std::uint64_t* r, std::int64_t n, std::int64_t k, bool sorted) {
     constexpr std::int64_t sample = 64;

@@ -141,6 +141,11 @@ private:
         if constexpr (sizeof(T) == 4)
             if (n <= most_ranked) {
                 auto* r = reinterpret_cast<std::uint64_t*>(at);
+                if (step == 1 && k > 0 && k <= 64 && n >= 16 * k && n >= 512 && few(x, n, k, r)) {
+                    for (std::int64_t i = 0; i < k; ++i) at[i] = position_of(r[i]);
+                    if (!sorted_) std::sort(at, at + k);
+                    return;
+                }
                 for (std::int64_t i = 0; i < n; ++i) r[i] = ranked(largest_ ? ~rank_of(x[i * step]) : rank_of(x[i * step]), i);
                 least_first(r, n, k, sorted_);
                 for (std::int64_t i = 0; i < k; ++i) at[i] = position_of(r[i]);
@@ -159,6 +164,11 @@ private:
         if (k < n) std::nth_element(at, at + k, at + n, before);
         if (sorted_) std::sort(at, at + k, before);
         else std::sort(at, at + k);
+    }
+    /// NaN is the largest: it may always be among the first of those, and the ranks decide.
+    template <class T> bool few(const T* x, std::int64_t n, std::int64_t k, std::uint64_t* r) const {
+        if (largest_) return few_first(x, n, k, r, [](T v, std::int64_t i) { return ranked(~rank_of(v), i); }, [](T v, T last) { return !(v <= last); });
+        return few_first(x, n, k, r, [](T v, std::int64_t i) { return ranked(rank_of(v), i); }, [](T v, T last) { return !(v >= last); });
     }
     int axis_;
     bool largest_, sorted_;

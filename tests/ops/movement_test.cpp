@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <random>
 
 #include "support/op_test.hpp"
 
@@ -217,6 +218,32 @@ TEST(Select, TopKIsTheBeginningOfAStableSort) {
                         }
                     }
                 }
+}
+TEST(Select, FewOfALongRowAreFoundInAnyOrder) {
+    const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+    constexpr std::int64_t n = 5003;
+    for (int order : {0, 1, 2, 3, 4})  // mixed, rising, falling, few values, all alike
+        for (std::int64_t largest : {0, 1})
+            for (std::int64_t k : {1, 10, 64}) {
+                std::mt19937 g(static_cast<unsigned>(order));
+                std::normal_distribution<float> d;
+                std::vector<float> v(n);
+                for (float& x : v) x = d(g);
+                if (order == 1 || order == 2) std::sort(v.begin(), v.end());
+                if (order == 2) std::reverse(v.begin(), v.end());
+                if (order == 3) for (float& x : v) x = std::floor(x * 3);
+                if (order == 4) v.assign(n, 1.f);
+                if (order < 3) v[7] = nan, v[4001] = nan, v[4100] = -inf, v[4300] = inf, v[n - 1] = 1e9f;
+                std::vector<std::int64_t> at(n);
+                std::iota(at.begin(), at.end(), 0);
+                std::stable_sort(at.begin(), at.end(), [&](std::int64_t a, std::int64_t b) {
+                    float u = v[static_cast<std::size_t>(a)], w = v[static_cast<std::size_t>(b)];
+                    if (u != u || w != w) return largest ? u != u && w == w : u == u && w != w;
+                    return largest ? u > w : u < w;
+                });
+                auto y = run_op("TopK", {floats({n}, v), ints({1}, {k})}, {attribute_i("largest", largest)}, 20, 2);
+                for (std::int64_t j = 0; j < k; ++j) ASSERT_EQ(y[1].data<std::int64_t>()[static_cast<std::size_t>(j)], at[static_cast<std::size_t>(j)]) << order << " " << largest << " " << k << " " << j;
+            }
 }
 TEST(Gather, RowsByOneIndexEach) {
     for (std::int64_t batch : {0, 1})
