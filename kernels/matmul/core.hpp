@@ -35,7 +35,7 @@ public:
             if (count == 0) std::memset(to, 0, bytes);
             for (std::int64_t i = 0; i < count; ++i)
                 pack(n, k, from + static_cast<std::size_t>(i * matrix) * sizeof(float), reinterpret_cast<float*>(to) + i * stride_, target.packs);
-        });
+        }, tb);
         shape_b_ = p_.b.shape();
         p_.b = Tensor::borrow(DType::f32, shape_b_, packed_.raw());  // only its shape is read from here on
     }

@@ -122,7 +122,7 @@ TEST(Packs, TheEndOfABlockThatNoWeightUsesIsGivenBack) {
     Tensor t;
     {
         NodePacks packs(store, "n");
-        t = packs.get("a", {}, 3 * mb - 100, [&](std::byte* to) { std::memset(to, 1, 8 * mb - page); });  // a huge page goes as far
+        t = packs.get("a", {}, 3 * mb - 100, [&](std::byte* to) { std::memset(to, 1, 8 * mb - page); }, false);  // a huge page goes as far
     }
     ASSERT_EQ(store.take().size(), 1u);
     const auto* from = static_cast<const std::byte*>(t.raw());
@@ -139,7 +139,7 @@ TEST(Packs, SmallWeightsFillWhatLargeOnesLeft) {
     {
         NodePacks packs(store, "n");
         for (std::size_t bytes : {large, large, large, small, small})
-            got.push_back(packs.get("l", {}, bytes, [&](std::byte* to) { std::memset(to, static_cast<int>(got.size()), bytes); }));
+            got.push_back(packs.get("l", {}, bytes, [&](std::byte* to) { std::memset(to, static_cast<int>(got.size()), bytes); }, false));
     }
     auto at = [&](std::size_t i) { return static_cast<const std::byte*>(got[i].raw()); };
     for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(at(i)[got[i].bytes() - 1], static_cast<std::byte>(i));
@@ -170,11 +170,29 @@ TEST(Packs, LargeOnesComeInSteps) {
                 std::memcpy(to + at, file->bytes().data() + at, 4 * mb);
                 packs.consumed(file->bytes().data() + at, 4 * mb);
             }
-        });
+        }, true);
         EXPECT_LE(most, 8 * mb);
         EXPECT_EQ(0, std::memcmp(got.raw(), file->bytes().data(), bytes));
     }
     std::remove(path.c_str());
+}
+/// What a kernel writes here and there must not come page by page: where the system is slow to find huge ones nothing would bound the wait.
+TEST(Packs, ScatteredOnesAreThereBefore) {
+    constexpr std::size_t mb = std::size_t{1} << 20, bytes = 40 * mb, page = 4096;
+    for (std::size_t expected : {std::size_t{0}, std::size_t{200} * mb}) {
+        PackStore store(nullptr, expected);
+        NodePacks packs(store, "n");
+        bool can = true;
+        std::size_t there = 0;
+        packs.get("l", {}, bytes, [&](std::byte* to) {
+            std::vector<unsigned char> in(bytes / page);
+            can = ::madvise(to, page, MADV_POPULATE_WRITE) == 0 && ::mincore(to, bytes, in.data()) == 0;
+            there = static_cast<std::size_t>(std::count_if(in.begin(), in.end(), [](auto c) { return c & 1; }));
+            std::memset(to, 1, bytes);
+        }, false);
+        if (!can) GTEST_SKIP() << "this kernel cannot";
+        EXPECT_EQ(there, bytes / page);
+    }
 }
 #endif
 TEST(Packs, ForgottenPagesComeBack) {

@@ -67,6 +67,40 @@ TEST(Products, ATransposeOfRowsStays) {
     EXPECT_GT(text.find("= MatMul("), text.find("= Transpose(")) << text;
     same_answer(b, rows);
 }
+/// A table that one node gathers rows of and others multiply with, turned: language models tie their first and last layer so.
+ModelBuilder tied(const std::string& reader) {
+    ModelBuilder b;
+    b.input("ids", DType::i64, {"N", "S"}).constant("table", ramp({300, 64}, 0.001f)).constant("b", ramp({300}, 0.01f));
+    b.node("Gather", {"table", "ids"}, {"x"}).node("Transpose", {"table"}, {"t"}, {attribute_ints("perm", {1, 0})}).node("MatMul", {"x", "t"}, {"m"});
+    b.node("Add", {"m", "b"}, {"y"}).output("y");
+    if (!reader.empty()) b.node(reader, {"t"}, {"other"}).output("other");
+    return b;
+}
+TEST(Products, ATurnedConstantIsReadWhereItIs) {
+    const std::vector<quern::NamedTensor> ids = {{"ids", ints({1, 3}, {7, 299, 0})}};
+    auto alone = tied("");
+    auto text = after(alone, "products");
+    EXPECT_EQ(count(text, "= Transpose("), 0) << text;
+    EXPECT_EQ(count(text, "quern::FusedMatMul(x, table=float[300, 64]"), 1) << text;
+    EXPECT_EQ(count(text, "transB=1"), 1) << text;
+    same_answer(alone, ids);
+    for (const char* reader : {"Relu", "Identity"}) {  // somebody needs it in the other order: it is made once
+        auto b = tied(reader);
+        text = after(b, "products");
+        EXPECT_EQ(count(text, "= Transpose(") + count(text, "transB=1"), 0) << text;
+        same_answer(b, ids);
+    }
+    // Both sides constant: the product is one.
+    ModelBuilder b;
+    b.input("x", DType::f32, {"8", "300"}).constant("l", ramp({8, 64}, 0.01f)).constant("table", ramp({300, 64}, 0.001f));
+    b.node("Transpose", {"table"}, {"t"}).node("MatMul", {"l", "t"}, {"m"}).node("Add", {"x", "m"}, {"y"}).output("y");
+    text = after(b, "products");
+    EXPECT_EQ(count(text, "Transpose(") + count(text, "MatMul("), 0) << text;
+    // Without optimization nothing would take the transpose up.
+    quern::Options o;
+    o.optimize = false;
+    EXPECT_EQ(alone.model().compile(o).describe().find("Transpose"), std::string::npos);
+}
 TEST(FuseScale, AConstantRowOrNumberMovesIntoTheWeights) {
     for (const char* factor : {"c", "half"})
         for (bool transposed : {false, true})

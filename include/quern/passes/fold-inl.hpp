@@ -24,10 +24,37 @@ inline Tensor ints_tensor(DType t, const Shape& shape, const std::vector<std::in
     return r;
 }
 
+/// By value: whether somebody reads it, and everybody as the right side of MatMul with a left side that is not constant.
+inline std::vector<char> right_sides(const Graph& g) {
+    enum : char { unread, only, otherwise };
+    std::vector<char> read(g.values.size(), unread);
+    for (const Node& n : g.nodes) {
+        if (!n.op) continue;
+        const bool product = std::string_view(n.op->name) == "MatMul" && !*n.op->domain && n.in.size() == 2 && n.in[0] != n.in[1] && g.fact(n.in[0]).ranked && g.fact(n.in[0]).rank() > 1 && !g.fact(n.in[0]).is_const();
+        for (std::size_t i = 0; i < n.in.size(); ++i)
+            if (n.in[i] != no_value && read[n.in[i]] != otherwise) read[n.in[i]] = product && i == 1 ? only : otherwise;
+    }
+    for (ValueId v : g.outputs) read[v] = otherwise;
+    for (char& r : read) r = r == only;
+    return read;
+}
+/// Transpose of a large constant matrix that only products read, as their right side (`right` of its output): they will read the constant itself, turned
+/// (the pass `products`), so that no copy of it is made.
+inline bool is_turned_weight(const Graph& g, const Node& n, const std::vector<char>& right) {
+    constexpr std::size_t large = std::size_t{64} << 10;
+    if (std::string_view(n.op->name) != "Transpose" || *n.op->domain || n.in[0] == no_value || n.out[0] == no_value || !right[n.out[0]]) return false;
+    const Fact& w = g.fact(n.in[0]);
+    if (!w.is_const() || w.rank() != 2 || w.dtype != DType::f32 || w.value.bytes() < large) return false;
+    const std::vector<std::int64_t> perm = n.attrs.ints("perm");
+    return perm.empty() || perm == std::vector<std::int64_t>{1, 0};
+}
+
 /// Values whose content is known become constants: nodes on constants are computed, integer contents
 /// that came out without symbols are written down.
 inline bool fold_constants(Graph& g, const PassContext& ctx) {
     bool changed = false;
+    std::vector<char> right(g.values.size());
+    if (ctx.options.optimize && ctx.options.stop_after.empty()) right = right_sides(g);  // `products` will run
     std::size_t left_for_all = std::size_t{256} << 20;  // bytes that all nodes together make: hostile graphs read one constant often
     for (auto& v : g.values)
         if (const Tensor& t = v.fact.value; t.defined() && t.bytes() < SIZE_MAX / 64 - left_for_all) left_for_all += 32 * t.bytes();
@@ -47,6 +74,7 @@ inline bool fold_constants(Graph& g, const PassContext& ctx) {
             // What is read twice would double with each node of a chain.
             if (std::find(n.in.begin(), n.in.begin() + static_cast<std::ptrdiff_t>(i), v) == n.in.begin() + static_cast<std::ptrdiff_t>(i)) in_bytes += g.fact(v).value.bytes();
         }
+        if (all_const && is_turned_weight(g, n, right)) continue;
         if (all_const && n.op->pure && !n.op->control) {
             // Never grows the model by more than 1 MiB per node: a hostile shape stays a node. Weights are widened once.
             std::string_view widens = n.op->name;

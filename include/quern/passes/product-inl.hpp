@@ -1,6 +1,7 @@
 // Products and what moves around them: leading dimensions that an exporter flattened come back, and transposes that keep the
 // rows whole move to the side of a product where other movements are, for one of these to take them up.
 #pragma once
+#include "fold-inl.hpp"
 #include "fuse-inl.hpp"
 #include "match-inl.hpp"
 
@@ -34,6 +35,21 @@ inline std::vector<std::int64_t> row_perm(const Node& n) {
     return perm;
 }
 
+/// MatMul(x, Transpose(constant)), which folding left: the product reads the constant turned.
+inline bool turn_weights(Graph& g) {
+    bool changed = false;
+    const std::vector<char> right = right_sides(g);
+    for (Node& n : g.nodes) {
+        if (!is_op(&n, "MatMul")) continue;
+        const Node* t = g.producer(n.in[1]);
+        if (!t || !t->op || !is_turned_weight(g, *t, right)) continue;
+        n.op = &op_named("quern::FusedMatMul");
+        n.in[1] = t->in[0];
+        n.attrs.set("transB", std::int64_t{1});
+        changed = true;
+    }
+    return changed;
+}
 /// Reshape([L..., K] to [M, K]) -> product -> Reshape([M, N] to [L..., N]) becomes the product over [L..., K].
 inline bool unflatten(Matcher& m, NodeId id) {
     Graph& g = m.g;
@@ -136,7 +152,7 @@ inline bool has_constant_weights(const Graph& g, const Node& add) {
     return false;
 }
 inline bool products(Graph& g, const PassContext&) {
-    bool changed = false;
+    bool changed = turn_weights(g);
     std::vector<int> uses = g.use_counts();
     for (NodeId id : g.order())
         if (g.nodes[id].op && has_constant_weights(g, g.nodes[id]) && fuse_bias(g, id, uses)) changed = true, uses.resize(g.values.size(), 1);

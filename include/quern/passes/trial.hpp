@@ -8,7 +8,7 @@ namespace passes_detail {
 /// Packs nothing and copies no weights: such a kernel does not run.
 class TrialPacks final : public Packs {
 public:
-    Tensor get(std::string_view, std::span<const Tensor>, std::size_t bytes, const Fill&) override { return Tensor::uninitialized(DType::u8, Shape{static_cast<std::int64_t>(bytes)}); }
+    Tensor get(std::string_view, std::span<const Tensor>, std::size_t bytes, const Fill&, bool) override { return Tensor::uninitialized(DType::u8, Shape{static_cast<std::int64_t>(bytes)}); }
     Tensor aligned(const Tensor& t) override {
         constexpr std::size_t parameters = 8192;  // larger constants are weights, whose contents only Fill looks at
         return t.dtype() == DType::string || t.bytes() > parameters ? t : t.aligned();

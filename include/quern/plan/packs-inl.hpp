@@ -182,7 +182,7 @@ QUERN_INLINE NodePacks::~NodePacks() {
         if (c.pages && c.pages.use_count() == 1 && store_.spares_.size() < 8) store_.spares_.push_back(std::move(c.pages));
     }
 }
-QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill) {
+QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill, bool in_step) {
     PlanPack p{node_, count_++, std::string(layout), {}};
     if (store_.closed_) {
         auto it = store_.given_.find(p.node + "#" + std::to_string(p.ordinal));
@@ -220,7 +220,7 @@ QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tens
                 store_.registry_->expected(source.raw(), large ? ahead : source.bytes());
             }
             touched_ = filling_.at, until_ = filling_.at + bytes;
-            touch_more(ahead);
+            touch_more(in_step ? ahead : bytes);
             fill(static_cast<std::byte*>(p.data.raw()));
             filling_ = {};
             reading_ = {};

@@ -106,7 +106,7 @@ public:
     ~NodePacks();
     NodePacks(const NodePacks&) = delete;
     NodePacks& operator=(const NodePacks&) = delete;
-    Tensor get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill) override;
+    Tensor get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill, bool in_step) override;
     Tensor aligned(const Tensor& t) override;
     void consumed(const void* from, std::size_t bytes) noexcept override;
     int count() const noexcept { return count_; }  ///< weights asked for
