@@ -122,7 +122,7 @@ QUERN_C_API void quern_session_free(quern_session* session);
 
 /* The data are read where they are and must stay until the run has ended (strings are copied). */
 QUERN_C_API quern_status quern_session_bind(quern_session* session, const char* name, const quern_tensor* tensor, quern_error** error);
-/* Output `name` is written there; a run that gives another type or shape fails. Not for strings. */
+/* Output `name` is written there, directly where that is possible; a run that gives another type or shape fails. Not for strings. */
 QUERN_C_API quern_status quern_session_bind_output(quern_session* session, const char* name, const quern_tensor* tensor, quern_error** error);
 /* Keys or values of text decoding that grow where they are, without being copied: `memory` is float [B, H, C, D] with room for C positions, of which
  * `input` [B, H, P, D] is the first `length` of each head. A run writes what `output` has beyond that behind them, and the next run's input is as long as

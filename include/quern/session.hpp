@@ -30,8 +30,9 @@ public:
     void bind(PortId port, const Tensor& tensor);
     /// A sequence, optional or map (or a tensor). Inputs that are optionals are nothing until they are bound.
     void bind(std::string_view name, const Value& value);
-    /// Lets output `name` be written into the caller's tensor (copied at the end of run if it must be);
-    /// run() raises shape_mismatch when the shape that came out is another.
+    /// Lets output `name` be written into the caller's tensor; run() raises shape_mismatch when the shape that came out is another. On the CPU the step
+    /// that makes it writes there, where the memory is aligned to its elements and apart from that of inputs and other outputs, and the output is
+    /// neither an input nor a constant; else it is copied at the end of run(). A run that failed may have written there.
     void bind_output(std::string_view name, Tensor tensor);
     /// Keys or values of text decoding that grow where they are, without being copied. `memory` is the caller's (as for bind()), float [B, H, C, D] with
     /// room for C positions. `input` [B, H, P, D] is the first `length` of each head; run() writes what `output` has beyond that behind them, and the next

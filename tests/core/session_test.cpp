@@ -76,6 +76,19 @@ TEST(Session, ARunOfASeenShapeAllocatesNothing) {
         }
     }
 }
+TEST(Session, OutputsInTheCallersMemoryCostNoAllocation) {
+    auto b = dense();
+    quern::Session s(b.model().compile({.threads = 1}));
+    const Tensor x[2] = {floats({1, 3}, {1, 2, 3}), floats({1, 3}, {3, 2, 1})}, y[2] = {Tensor(DType::f32, {1, 4}), Tensor(DType::f32, {1, 4})};
+    for (int turn = 0; turn < 6; ++turn) {
+        long before = allocations;
+        s.bind("x", x[turn % 2]);
+        s.bind_output("y", y[turn / 2 % 2]);
+        s.run();
+        if (turn > 3) { EXPECT_EQ(allocations - before, 0); }
+        EXPECT_EQ(s.output("y").raw(), y[turn / 2 % 2].raw());
+    }
+}
 TEST(Session, ALoopOfSeenSizesAllocatesNothing) {
     // One carried value keeps its shape, the other one grows; every sum is stacked.
     ModelBuilder inner, b;

@@ -99,6 +99,24 @@ QUERN_INLINE Runner::Runner(std::shared_ptr<const Plan> plan, RunShared& shared,
     if (p.device) events_.assign(p.steps.size(), nullptr);
     block_of_.assign(p.values.size(), -1);
     scratch_of_.assign(p.steps.size(), -1);
+    written_.assign(p.outputs.size(), -1);
+    for (std::size_t o = 0; o < p.outputs.size() && !p.device && p.depth == 0; ++o) {
+        const PlanValue& x = p.values[p.outputs[o]];
+        const int root = x.root;
+        if (root < 0 || x.kind != Kind::tensor || x.dtype == DType::string || x.home == PlanValue::Home::columns || p.values[root].home != PlanValue::Home::arena) continue;
+        if (std::find(written_.begin(), written_.end(), root) == written_.end()) written_[o] = root;
+    }
+}
+QUERN_INLINE void Runner::write_outputs_to(std::span<const Tensor> to) {
+    targets_.assign(to.begin(), to.end());
+    ++targets_at_;
+}
+QUERN_INLINE bool Runner::owns(const void* data, std::size_t bytes) const noexcept {
+    const auto from = reinterpret_cast<std::uintptr_t>(data);
+    return std::any_of(arenas_.begin(), arenas_.end(), [&](const Arena& a) {
+        const auto at = reinterpret_cast<std::uintptr_t>(a.data());
+        return at && from < at + a.size() && at < from + bytes;
+    });
 }
 
 QUERN_INLINE std::string Runner::where(int step) const {
@@ -362,6 +380,14 @@ QUERN_INLINE void Runner::place() {
             f.views[v].data = x.dtype == DType::string ? f.strings[v].raw() : arenas_[arena_of(f.segment_of[v], x.device)].data() + f.offset[v];
         if (x.home == PlanValue::Home::box) f.views[v].data = &boxes_[v];
     }
+    for (std::size_t o = 0; o < targets_.size(); ++o) {
+        const int root = written_[o];
+        const Tensor& to = targets_[o];
+        const View& v = f.views[p.outputs[o]];
+        if (root < 0 || !to.defined() || f.segment_of[root] < 0 || v.room || to.dtype() != v.dtype || !std::ranges::equal(to.shape(), v.shape())) continue;
+        if (bytes_of(root) == to.bytes()) f.views[root].data = const_cast<void*>(to.raw());
+    }
+    f.targets = targets_at_;
     for (std::size_t v = 0; v < p.values.size(); ++v)
         if (const PlanValue& x = p.values[v]; x.home == PlanValue::Home::view) f.views[v].data = f.views[x.root].data;
         else if (x.home == PlanValue::Home::columns) f.views[v].data = static_cast<std::byte*>(f.views[x.root].data) + storage_bytes(x.dtype, x.first);
@@ -523,7 +549,7 @@ QUERN_INLINE void Runner::run(std::span<const View> inputs) {
     stale_ = shared_.unread && p.depth == 0;  // subgraphs end with settle()
     if (!f.resolved[0] && (p.steps.empty() || !p.steps[0].late)) resolve(0);
     else if (!f.resolved[0]) evaluate_dims(0, 0, 0);
-    if (f.placed != generation_) place();
+    if (f.placed != generation_ || f.targets != targets_at_) place();
     // What the application records itself is enqueued step by step.
     const bool recorded = !p.recordable.empty() && shared_.device_graphs && !shared_.profile && shared_.deadline == no_deadline && !p.device->capturing(shared_.stream);
     std::size_t region = 0;

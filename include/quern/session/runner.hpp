@@ -93,6 +93,7 @@ struct Frame {
     std::vector<Step> steps;
     std::uint64_t used = 0;            // for eviction
     std::uint64_t placed = 0;          // generation of the arenas that pointers were made for
+    std::uint64_t targets = 0;         // and of the application's memory for outputs
     std::uint64_t recorded = 0;        // and of the recordings
 };
 
@@ -107,6 +108,11 @@ public:
     /// One run. `inputs` in the plan's order; their memory must live until outputs are read. One of Plan::caches may have View::room: then its
     /// output lies there, too.
     void run(std::span<const View> inputs);
+    /// From the next run on: where outputs that are `to[i]` may be written by the step that makes them, host memory that no input and nothing else of
+    /// `to` has; undefined: in the runner's memory. What comes out with other dims or type, or is no memory of the run's own (an input, a constant), stays where it is.
+    void write_outputs_to(std::span<const Tensor> to);
+    /// Whether these bytes are the runner's.
+    bool owns(const void* data, std::size_t bytes) const noexcept;
     /// Waits until what was copied to the host is there.
     void settle();
     const View& output(std::size_t i) const { return frame_->views[plan_->outputs[i]]; }
@@ -161,7 +167,9 @@ private:
     std::vector<std::unique_ptr<Frame>> frames_;
     Frame* frame_ = nullptr;
     std::vector<Arena> arenas_;  // by segment, host's, then the device's; shared by all frames
-    std::uint64_t clock_ = 0, generation_ = 1;
+    std::uint64_t clock_ = 0, generation_ = 1, targets_at_ = 0;
+    std::vector<Tensor> targets_;                     // by output: where it may be written
+    std::vector<int> written_;                        // by output: the root that may be there instead; -1
     std::vector<std::unique_ptr<Control>> controls_;  // by step
     std::vector<Value> boxes_;                        // by value: what is no tensor; for a tensor inside of one, its owner
     std::vector<std::size_t> box_bytes_;              // as counted against the limit

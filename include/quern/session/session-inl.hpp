@@ -63,6 +63,8 @@ struct Session::Impl {
         Tensor memory;
     };
     std::vector<Cache> caches;
+    std::vector<Tensor> targets;               // of bound outputs, those that steps may write themselves
+    bool ports_changed = false;                // since these were found
     std::vector<Value> bound_values;           // of ports that are no tensors
     mutable std::vector<Value> output_values;  // and of tensors, once they were asked for so
     std::vector<View> views;
@@ -108,6 +110,7 @@ struct Session::Impl {
     void bind_output(int i, Tensor t);
     void bind_cache(int i, int o, const Tensor& memory, std::int64_t length);
     void place_caches();
+    void find_targets();
     Tensor& input(std::string_view name, const Shape* shape);
     void run();
     void run_plan();
@@ -480,6 +483,7 @@ QUERN_INLINE void Session::Impl::bind(int i, const Tensor& t) {
     }
     std::erase_if(caches, [&](const Cache& c) { return c.input == i; });
     bound[i] = t;
+    ports_changed = true;
 }
 namespace session_detail {
 /// The first `length` positions of a cache.
@@ -505,18 +509,47 @@ QUERN_INLINE void Session::Impl::bind_cache(int i, int o, const Tensor& memory, 
     bind(i, session_detail::begin_of(memory, length));
     std::erase_if(caches, [&](const Cache& c) { return c.output == o; });
     caches.push_back({i, o, memory});
+    ports_changed = true;
+}
+namespace session_detail {
+inline bool overlap(const void* a, std::size_t n, const void* b, std::size_t m) {
+    const auto from = reinterpret_cast<std::uintptr_t>(a), other = reinterpret_cast<std::uintptr_t>(b);
+    return n && m && from < other + m && other < from + n;
+}
+inline bool overlap(const Tensor& a, const Tensor& b) { return a.defined() && b.defined() && a.device() == b.device() && overlap(a.raw(), a.bytes(), b.raw(), b.bytes()); }
+}  // namespace session_detail
+/// What is read while it would be written, or written twice, is copied at the end of a run.
+QUERN_INLINE void Session::Impl::find_targets() {
+    ports_changed = false;
+    const bool plain = !runner.plan().device && std::none_of(bound_values.begin(), bound_values.end(), [](const Value& v) { return v.has_value(); });
+    auto usable = [&](std::size_t o) {
+        const Tensor& t = bound_outputs[o];
+        if (!plain || !t.defined() || t.device() != Device::cpu || t.dtype() == DType::string || t.bytes() == 0) return false;
+        const std::size_t element = std::max<std::size_t>(1, static_cast<std::size_t>(dtype_bits(t.dtype())) / 8);
+        if (reinterpret_cast<std::uintptr_t>(t.raw()) % element || runner.owns(t.raw(), t.bytes())) return false;
+        for (const Tensor& in : bound)
+            if (session_detail::overlap(t, in)) return false;
+        for (std::size_t k = 0; k < bound_outputs.size(); ++k)
+            if (k != o && session_detail::overlap(t, bound_outputs[k])) return false;
+        return true;
+    };
+    bool changed = targets.size() != bound_outputs.size();
+    targets.resize(bound_outputs.size());
+    for (std::size_t o = 0; o < targets.size(); ++o) {
+        const Tensor now = usable(o) ? bound_outputs[o] : Tensor();
+        if (now.defined() == targets[o].defined() && (!now.defined() || (now.raw() == targets[o].raw() && now.dtype() == targets[o].dtype() && now.shape() == targets[o].shape()))) continue;
+        targets[o] = now;
+        changed = true;
+    }
+    if (changed) runner.write_outputs_to(targets);
 }
 /// Shows what is bound of them to the run.
 QUERN_INLINE void Session::Impl::place_caches() {
-    auto overlap = [](const Tensor& a, const void* b, std::size_t n) {
-        auto from = reinterpret_cast<std::uintptr_t>(a.raw()), other = reinterpret_cast<std::uintptr_t>(b);
-        return n && from < other + n && other < from + a.bytes();
-    };
     for (const Cache& c : caches) {
         const std::string name = "cache '" + engine->model->inputs[static_cast<std::size_t>(c.input)].name + "'";
         if (bound_outputs[static_cast<std::size_t>(c.output)].defined()) raise(ErrorCode::invalid_argument, name + ": its output is bound to another tensor, too; accepted: one of the two");
         auto alone = [&](const Tensor& t) {
-            if (t.defined() && t.device() == Device::cpu && overlap(c.memory, t.raw(), t.bytes())) raise(ErrorCode::invalid_argument, name + " lies in memory of another input or output; accepted: memory of its own");
+            if (session_detail::overlap(c.memory, t)) raise(ErrorCode::invalid_argument, name + " lies in memory of another input or output; accepted: memory of its own");
         };
         for (std::size_t i = 0; i < bound.size(); ++i)
             if (static_cast<int>(i) != c.input) alone(bound[i]);
@@ -533,12 +566,14 @@ QUERN_INLINE void Session::Impl::bind(int i, const Value& v) {
         raise(ErrorCode::invalid_argument, "input '" + port.name + "' is " + session_detail::type_of(port) + "; the value given is " + v.to_string());
     if (port.kind == Kind::tensor) return bind(i, v.has_value() ? v.tensor() : Tensor());
     bound_values[i] = v;
+    ports_changed = true;
 }
 QUERN_INLINE void Session::Impl::bind_output(int i, Tensor t) {
     const PortInfo& port = engine->outputs[i];
     if (port.kind != Kind::tensor) raise(ErrorCode::invalid_argument, "output '" + port.name + "' is " + session_detail::type_of(port) + ": output_value() gives it");
     if (t.defined() && !t.raw() && t.count()) raise(ErrorCode::invalid_argument, "the tensor for output '" + port.name + "' is without memory");
     bound_outputs[i] = std::move(t);
+    ports_changed = true;
 }
 QUERN_INLINE Tensor& Session::Impl::input(std::string_view name, const Shape* shape) {
     int i = index_of(name, false);
@@ -592,6 +627,7 @@ QUERN_INLINE void Session::Impl::run() {
         views[i] = detail::view_of(bound[i]);
     }
     if (!caches.empty()) place_caches();
+    if (ports_changed) find_targets();
     times.clear();
     shared.profile_start = std::chrono::steady_clock::now();
     shared.deadline = no_deadline;
@@ -619,6 +655,10 @@ QUERN_INLINE void Session::Impl::run() {
             outputs[o] = engine->device_io ? Tensor::borrow_device(Device::cuda, v.dtype, Shape(v.shape()), v.data) : Tensor::borrow(v.dtype, Shape(v.shape()), v.data);
         Tensor& to = bound_outputs[o];
         if (!to.defined()) continue;
+        if (targets[o].defined() && targets[o].raw() == v.data) {  // there already; what it belongs to lives on
+            outputs[o] = to;
+            continue;
+        }
         const std::string& name = o < engine->outputs.size() ? engine->outputs[o].name : engine->taps[o - engine->outputs.size()];
         if (to.dtype() != v.dtype || !(to.shape() == outputs[o].shape()))
             raise(ErrorCode::shape_mismatch, "output '" + name + "' came out as " + dtype_name(v.dtype) + outputs[o].shape().to_string() + "; the tensor bound to it is " + dtype_name(to.dtype()) + to.shape().to_string());
