@@ -40,6 +40,7 @@ struct Problem {
     Window window;
     std::int64_t group = 1;
     std::int64_t channels = -1, out_channels = -1;  ///< -1: not known when planning
+    std::int64_t width = -1;                        ///< X's last dimension in space; -1: not known when planning
     bool has_bias = false, has_residual = false, has_gate = false;
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;

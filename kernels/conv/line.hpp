@@ -48,11 +48,7 @@ struct LineWindow {
         return {copy, ld, channels, taps, at.data(), columns};
     }
 
-private:
-    /// A constant stride is shuffles of whole vectors.
-    template <int S> static void every(const float* x, std::int64_t n, float* to) {
-        for (std::int64_t i = 0; i < n; ++i) to[i] = x[i * S];
-    }
+    /// The inputs from, from + stride, ...: n of them, zeros where there are none.
     void fill(const float* x, std::int64_t from, std::int64_t n, float* to) const {
         const std::int64_t lo = from < 0 ? std::min(n, ceil_div(-from, stride)) : 0, hi = from >= width ? lo : std::clamp(ceil_div(width - from, stride), lo, n);
         std::fill_n(to, lo, 0.f);
@@ -65,6 +61,12 @@ private:
                 for (std::int64_t i = 0; i < count; ++i) to[lo + i] = x[i * stride];
         }
         std::fill_n(to + hi, n - hi, 0.f);
+    }
+
+private:
+    /// A constant stride is shuffles of whole vectors.
+    template <int S> static void every(const float* x, std::int64_t n, float* to) {
+        for (std::int64_t i = 0; i < n; ++i) to[i] = x[i * S];
     }
 };
 
@@ -195,7 +197,10 @@ inline std::string refuse_line(const Problem& p, const Target&) {
     const std::int64_t channels = p.w.shape()[1], outputs = p.w.shape()[0] / std::max<std::int64_t>(1, p.group);
     const std::int64_t most = p.window.spatial() == 1 ? 128 : 4;
     if (channels > most || outputs > most) return std::to_string(channels) + " to " + std::to_string(outputs) + " channels a group; up to " + std::to_string(most) + " are accepted";
-    return refuse_line_window(p.window, channels);
+    if (std::string why = refuse_line_window(p.window, channels); !why.empty()) return why;
+    if (p.width >= 0 && p.width / p.window.strides.back() <= 128 && channels >= 32 && outputs >= 32)
+        return std::to_string(p.width) + " columns of many channels: rows of channels are fuller vectors";
+    return {};
 }
 inline std::unique_ptr<Kernel> make_line(const Problem& p, const Target& t) { return std::make_unique<LineKernel>(p, t); }
 inline constexpr Entry<Problem> conv_line{"conv.line", refuse_line, make_line};

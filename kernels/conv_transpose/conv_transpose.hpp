@@ -58,14 +58,17 @@ private:
         s.in = in[0].count(2, in[0].rank);
         s.out = out[0].count(2, out[0].rank);
         s.chunk = std::clamp<std::int64_t>(262144 / std::max<std::int64_t>(1, s.taps * s.in), 1, std::max<std::int64_t>(1, s.m));
+        if (s.in == 1) s.chunk = std::clamp<std::int64_t>((1 << 18) / std::max<std::int64_t>(1, s.taps * s.c), 1, s.chunk);
         s.chunks = (s.m + s.chunk - 1) / s.chunk;
-        s.work = t_.gemm_work_bytes(s.chunk * s.taps, s.in, s.c);
-        if (s.m % s.chunk) s.work = std::max(s.work, t_.gemm_work_bytes(s.m % s.chunk * s.taps, s.in, s.c));
+        auto work = [&](std::int64_t m) { return s.in == 1 ? t_.gemm_work_bytes(1, m * s.taps, s.c) : t_.gemm_work_bytes(m * s.taps, s.in, s.c); };
+        s.work = work(s.chunk);
+        if (s.m % s.chunk) s.work = std::max(s.work, work(s.m % s.chunk));
         s.work = (s.work + 63) / 64 * 64;
         s.worker_bytes = s.work + (static_cast<std::size_t>(s.chunk * s.taps * s.in) * dtype_bits(p_.dtype) / 8 + 63) / 64 * 64;
         return s;
     }
     void gemm(const Sizes& s, std::int64_t m, const float* w, const float* x, float* col, void* work) const {
+        if (s.in == 1) return t_.gemm_f32(1, m, s.c, x, s.c, false, w, s.m * s.taps, false, col, m, {}, work);  // a column is a row
         t_.gemm_f32(m, s.in, s.c, w, s.m * s.taps, true, x, s.in, false, col, s.in, {}, work);
     }
     void gemm(const Sizes& s, std::int64_t m, const double* w, const double* x, double* col, void* work) const {

@@ -40,6 +40,8 @@ struct ImageTable {
     /// The row blocks [b0, b1) of m output channels over the tile's columns. `packed`: weights [m, channels * taps] by Table::pack_rows_f32; y, bias_col
     /// and residual start at row 0 (bias_row absent, scale 1). An output is the same chain of sums whatever tile it is in.
     void (*line_f32)(const LineTile&, const float* packed, std::int64_t m, std::int64_t b0, std::int64_t b1, float* y, std::int64_t ldy, const Epilogue&);
+    /// y[i * s + r] = z[r * ldz + i] + bias for r < s and i < n; s is 2, 4, 8 or 16.
+    void (*interleave_f32)(std::int64_t s, const float* z, std::int64_t ldz, std::int64_t n, float bias, float* y);
     /// One pixel of a pool, nhwc: y[i] over x[0...taps)[i] for n channels, the largest (`max`; NaN is larger) or the sum / divisor; taps > 0.
     void (*pool_pixel_f32)(bool max, std::int64_t taps, const float* const* x, std::int64_t n, float divisor, float* y);
     /// y = f(x * scale + shift) over rows of n values, ldx and ldy apart; scale and shift are rows, f is the epilogue's post.

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <quern/kernels/vec/vec.hpp>
 #if defined(__x86_64__)
@@ -71,6 +72,9 @@ template <class T> struct Lanes {
 };
 template <class T> using Vec = typename Lanes<T>::V;
 template <class T> constexpr int lanes = QUERN_VEC_BYTES / static_cast<int>(sizeof(T));
+/// Places of lanes, for shuffles.
+template <int... i> using Places = std::integer_sequence<int, i...>;
+template <class T> using all_places = std::make_integer_sequence<int, lanes<T>>;
 using F = Vec<float>;
 using D = Vec<double>;
 using I = Vec<std::int32_t>;

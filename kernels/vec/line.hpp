@@ -81,4 +81,45 @@ QUERN_VEC_FN void line_f32(const LineTile& s, const float* packed, i64 m, i64 b0
     }
 }
 
+/// a0 b0 a1 b1 ... of the first (second) halves of a and b.
+template <bool second, int... I> QUERN_VEC_INL F zipped(F a, F b, Places<I...>) {
+    constexpr int from = second ? W / 2 : 0;
+    return __builtin_shufflevector(a, b, (I % 2 * W + I / 2 + from)...);
+}
+/// The rows r[0, S) of W columns become S vectors of W / S columns each. Halves are zipped with halves, so that each step doubles what belongs together.
+template <int S> QUERN_VEC_INL void zip(F (&r)[S]) {
+    if constexpr (S > 1) {
+        F low[S / 2], high[S / 2];
+        QUERN_UNROLL
+        for (int i = 0; i < S / 2; ++i) {
+            low[i] = zipped<false>(r[i], r[i + S / 2], all_places<float>{});
+            high[i] = zipped<true>(r[i], r[i + S / 2], all_places<float>{});
+        }
+        zip<S / 2>(low);
+        zip<S / 2>(high);
+        QUERN_UNROLL
+        for (int i = 0; i < S / 2; ++i) r[i] = low[i], r[i + S / 2] = high[i];
+    }
+}
+template <int S> QUERN_VEC_FN void interleave(const float* z, i64 ldz, i64 n, float bias, float* y) {
+    const F b = splat(bias);
+    i64 i = 0;
+    for (; i + W <= n; i += W, y += S * W) {
+        F r[S];
+        QUERN_UNROLL
+        for (int k = 0; k < S; ++k) r[k] = load(z + k * ldz + i) + b;
+        zip<S>(r);
+        QUERN_UNROLL
+        for (int k = 0; k < S; ++k) store(y + k * W, r[k]);
+    }
+    for (; i < n; ++i)
+        for (int k = 0; k < S; ++k) *y++ = z[k * ldz + i] + bias;
+}
+QUERN_VEC_FN void interleave_f32(i64 s, const float* z, i64 ldz, i64 n, float bias, float* y) {
+    if (s == 2) interleave<2>(z, ldz, n, bias, y);
+    else if (s == 4) interleave<4>(z, ldz, n, bias, y);
+    else if (s == 8) interleave<8>(z, ldz, n, bias, y);
+    else interleave<16>(z, ldz, n, bias, y);
+}
+
 QUERN_VEC_END

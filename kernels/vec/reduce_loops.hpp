@@ -2,7 +2,6 @@
 #pragma once
 #include <limits>
 #include <type_traits>
-#include <utility>
 
 #include <quern/kernels/vec/lanes.hpp>
 #include <quern/kernels/vec/reductions.hpp>
@@ -47,8 +46,6 @@ template <Reduce R, class T, class V> QUERN_VEC_INL V step(V acc, V x) {
 /// How partial results join.
 template <Reduce R> constexpr Reduce joined = R == Reduce::sum_abs || R == Reduce::sum_square ? Reduce::sum : R;
 
-template <int... i> using Places = std::integer_sequence<int, i...>;
-template <class T> using all_places = std::make_integer_sequence<int, lanes<T>>;
 /// Lane i takes lane i + h, around the end.
 template <int h, class V, int... i> QUERN_VEC_INL V turned(V v, Places<i...>) { return __builtin_shufflevector(v, v, ((i + h) % static_cast<int>(sizeof...(i)))...); }
 /// Lane i takes lane i - h; the first ones 0.

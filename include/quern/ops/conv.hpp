@@ -41,6 +41,8 @@ inline conv::Problem problem(const LowerCtx& ctx) {
     const Dim &c = ctx.in(1).dims[1], &m = ctx.in(1).dims[0];
     if (c.is_const()) p.channels = c.value() * p.group;
     if (m.is_const()) p.out_channels = m.value();
+    const auto& x = ctx.in(0).dims;
+    if (const std::size_t behind = ctx.attrs.s("layout", "nchw") == "nhwc" ? 2 : 1; x.size() > behind && x[x.size() - behind].is_const()) p.width = x[x.size() - behind].value();
     p.has_bias = ctx.has(2);
     p.w = ctx.constant(1);
     return p;

@@ -97,7 +97,9 @@ inline Lowered lower(const LowerCtx& ctx) {
         d.transposed = true;
         return select(Family::conv, d, ctx.target);
     }
-    if (const Tensor w = ctx.constant(1); conv_transpose::takes_phases(p, w)) return Lowered(std::make_unique<conv_transpose::Phases>(p, w, ctx.target));
+    std::vector<std::int64_t> in;
+    for (std::size_t d = 2; d < ctx.in(0).dims.size(); ++d) in.push_back(ctx.in(0).dims[d].is_const() ? ctx.in(0).dims[d].value() : -1);
+    if (const Tensor w = ctx.constant(1); conv_transpose::takes_phases(p, w, in)) return Lowered(std::make_unique<conv_transpose::Phases>(p, w, ctx.target));
     return Lowered(std::make_unique<conv_transpose::GemmScatter>(p, vec::table(ctx.target.isa)));
 }
 
