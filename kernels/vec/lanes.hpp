@@ -474,18 +474,19 @@ QUERN_VEC_INL F reciprocal(F x) {
 #endif
 }
 template <int N> QUERN_VEC_INL Pack<N> reciprocal(const Pack<N>& x) { QUERN_VEC_PACKED(reciprocal(x.v[i])); }
-/// tanh x, at most 3 ULP.
+/// tanh x, at most 3.5 ULP: E / (E + 2) with E = e^2a - 1 = 2^n (e^r - 1) + (2^n - 1), exact in its small part.
 template <class V> QUERN_VEC_INL V tanh(const V& x) {
-    V a = abs(x), z = x * x;
-    V p = fma(splat(0.00222181835f), z, splat(-0.00827977553f));
-    p = fma(p, z, splat(0.0217488995f));
-    p = fma(p, z, splat(-0.0539567601f));
-    p = fma(p, z, splat(0.133332929f));
-    p = fma(p, z, splat(-0.333333331f));
-    V small = fma(p * z, x, x);
-    V e = exp<V>(min2(splat(20.f), a) * 2.f);
-    V large = with_sign(1.f - 2.f * reciprocal(e + 1.f), x);
-    return select(is_nan(x), x, select(a < 0.625f, small, large));
+    V a = min2(splat(9.5f), abs(x));
+    V n = round_small<V>(a * 2.88539008f);
+    V r = fma(n, splat(-0.693359375f), a + a);
+    r = fma(n, splat(2.12194440e-4f), r);
+    V p = fma(splat(0.00139421371f), r, splat(0.0083637693f));
+    p = fma(p, r, splat(0.0416663637f));
+    p = fma(p, r, splat(0.166665734f));
+    p = fma(p, r, splat(0.500000003f));
+    p = fma(p, r * r, r);
+    V s = scale2(V(n * 0.f + 1.f), n), e = fma(p, s, s - 1.f);
+    return with_sign(V(e * reciprocal(V(e + 2.f))), x);
 }
 template <class V> QUERN_VEC_INL V sigmoid(const V& x) {
     V e = exp_below<V>(-abs(x)), r = reciprocal(1.f + e);
