@@ -1,5 +1,7 @@
 // Padding by constant, reflection, edge or wrapping; negative pads cut.
 #pragma once
+#include <utility>
+
 #include <quern/kernels/transpose/region.hpp>
 
 QUERN_BEGIN
@@ -40,10 +42,16 @@ public:
         read_pads(call, before);
         const std::int64_t* table[max_rank];
         auto* t = reinterpret_cast<std::int64_t*>(call.scratch);
+        const int last = last_padded(x, y, before);
         for (int a = 0; a < y.rank; ++a) {
+            const std::int64_t n = y.dims[a];
             if (x.dims[a] == 0 && mode_ != PadMode::constant) raise(ErrorCode::shape_mismatch, "a dimension of 0 cannot be padded from its content");
             table[a] = t;
-            for (std::int64_t i = 0; i < y.dims[a]; ++i) *t++ = pad_source(i - before[a], x.dims[a], mode_);
+            const auto [c0, c1] = inside(n, x.dims[a], before[a]);
+            for (std::int64_t i = 0; i < c0; ++i) t[i] = pad_source(i - before[a], x.dims[a], mode_);
+            for (std::int64_t i = c0; a != last && i < c1; ++i) t[i] = i - before[a];  // runs of the last one are copied whole
+            for (std::int64_t i = c1; i < n; ++i) t[i] = pad_source(i - before[a], x.dims[a], mode_);
+            t += n;
         }
         dispatch_size(x.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
@@ -54,6 +62,17 @@ public:
     }
 
 private:
+    /// The axis whose rows are copied; those after it are copied whole. -1: rank 0.
+    static int last_padded(const View& x, const View& y, const std::int64_t* before) {
+        int last = y.rank - 1;
+        while (last > 0 && x.dims[last] == y.dims[last] && before[last] == 0) --last;
+        return last;
+    }
+    /// The positions [first, second) of n that come from the nx of the source in their order.
+    static std::pair<std::int64_t, std::int64_t> inside(std::int64_t n, std::int64_t nx, std::int64_t before) {
+        const std::int64_t c0 = std::min(n, std::max<std::int64_t>(0, before));
+        return {c0, std::max(c0, std::min(n, before + nx))};
+    }
     void read_pads(const Call& call, std::int64_t* before) const {
         const View& x = call.in[0];
         Ints pads = read_ints(call.in[1], "pads"), axes;
@@ -67,16 +86,15 @@ private:
     }
     template <class T>
     void rows(const View& x, const View& y, const T* s, T* d, const T& value, const std::int64_t* const* table, const std::int64_t* before, Workers& workers) const {
-        int last = y.rank - 1;  // axes after `last` are copied whole
-        std::int64_t block = 1;
-        while (last > 0 && x.dims[last] == y.dims[last] && before[last] == 0) block *= y.dims[last--];
+        const int last = last_padded(x, y, before);
+        const std::int64_t block = y.count(last + 1, y.rank);
         if (last < 0) {
             *d = *s;
             return;
         }
         const std::int64_t n = y.dims[last], nx = x.dims[last];
-        // columns [c0, c1) are one run of the source
-        const std::int64_t c0 = std::min(n, std::max<std::int64_t>(0, before[last])), c1 = std::max(c0, std::min(n, before[last] + nx));
+        const auto columns = inside(n, nx, before[last]);
+        const std::int64_t c0 = columns.first, c1 = columns.second;
         const std::int64_t* tab = table[last];
         auto place = [&](int axis, std::int64_t i) { return table[axis][i]; };
         workers.ranges(y.count(0, last), std::max<std::int64_t>(1, tile_elements / (n * block)), [&](std::int64_t b, std::int64_t e) {

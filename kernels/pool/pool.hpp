@@ -193,7 +193,14 @@ private:
                 for (std::int64_t o = 0; o < n; ++o) z[o] += r[o * step];
         }
         if (p_.op == Op::max) return;
-        for (std::int64_t o = 0; o < a.out; ++o) y[o] = finish(y[o], p_.op == Op::average ? times(count, a.at(o, p_.count_padding).counted) : 0);
+        // Windows that lie inside count alike.
+        const std::int64_t reach = (a.kernel - 1) * a.dilation, first = std::min(a.out, (a.begin + a.stride - 1) / a.stride);
+        const std::int64_t last = a.in - 1 - reach + a.begin < 0 ? first : std::clamp((a.in - 1 - reach + a.begin) / a.stride + 1, first, a.out);
+        auto one = [&](std::int64_t o) { y[o] = finish(y[o], p_.op == Op::average ? times(count, a.at(o, p_.count_padding).counted) : 0); };
+        for (std::int64_t o = 0; o < first; ++o) one(o);
+        const std::int64_t all = times(count, a.kernel);
+        for (std::int64_t o = first; o < last; ++o) y[o] = finish(y[o], all);
+        for (std::int64_t o = last; o < a.out; ++o) one(o);
     }
     /// All windows lie in the padding.
     template <class T>
@@ -295,6 +302,10 @@ private:
                 const T* plane = x.in<T>() + r / rows_out * rows_in * x_row;
                 if constexpr (std::is_same_v<T, float>) {
                     if (nhwc && p_.op != Op::lp && pixel(plane, x_row, a, lead, t, length, count, dst)) continue;
+                }
+                if (!nhwc && lead == 0 && p_.op != Op::lp) {
+                    across(plane, a.back(), count, tmp + length, dst);
+                    continue;
                 }
                 rows(plane, x_row, a, lead, t, length, nhwc ? dst : tmp);
                 if (!nhwc) across(tmp, a.back(), count, tmp + length, dst);
