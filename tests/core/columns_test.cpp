@@ -191,4 +191,41 @@ TEST(Columns, WhatMakesPicturesLarger) {
     }
 }
 
+/// x [N, 8, 40] -> r, split in two along the channels -> a, b
+ModelBuilder halves(const std::string& batch, bool split = true) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {batch, "8", "40"}).node("Exp", {"x"}, {"r"}).constant("zero", ints({1}, {0})).constant("at", ints({1}, {3})).constant("end", ints({1}, {8})).constant("axis", ints({1}, {1}));
+    if (split) return std::move(b.constant("sizes", ints({2}, {3, 5})).node("Split", {"r", "sizes"}, {"a", "b"}, {channels()}));
+    return std::move(b.node("Slice", {"r", "zero", "at", "axis"}, {"a"}).node("Slice", {"r", "at", "end", "axis"}, {"b"}));
+}
+TEST(Columns, PiecesOfOneImageStayWhereTheyAre) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (bool split : {false, true})
+        for (const char* batch : {"1", "2", "N"}) {
+            auto b = halves(batch, split);
+            b.node("Sin", {"a"}, {"p"}).node("Softmax", {"b"}, {"q"}).node("Concat", {"q", "p"}, {"y"}, {channels()}).output("y");
+            const std::int64_t n = *batch == '2' ? 2 : 1;
+            auto plan = same_bits(b, {{"x", ramp({n, 8, 40}, 0.01f, -1.f)}}, {"a", "b"});
+            EXPECT_EQ(count(plan, "by placement"), *batch != '1' ? 0 : split ? 1 : 2) << plan;
+        }
+}
+TEST(Columns, PiecesOfPiecesAndWhatElseReadsTheWhole) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    auto b = halves("1");
+    b.constant("more", ints({2}, {2, 3})).node("Split", {"b", "more"}, {"c", "d"}, {channels()});
+    b.node("Add", {"c", "c"}, {"p"}).node("Neg", {"d"}, {"q"}).node("Sqrt", {"a"}, {"s"}).node("Concat", {"p", "q", "s", "r"}, {"y"}, {channels()}).output("y");
+    same_bits(b, {{"x", ramp({1, 8, 40}, 0.01f, -1.f)}}, {"a", "b", "c", "d", "r"});
+}
+TEST(Columns, PiecesThatAreShownOrReshapedLieApart) {
+    if (quern::best_isa() == quern::Isa::baseline) GTEST_SKIP();
+    for (bool shown : {false, true}) {
+        auto b = halves("1");
+        if (shown) b.output("a");
+        else b.constant("flat", ints({1}, {-1})).node("Reshape", {"a", "flat"}, {"v"}).node("Sin", {"v"}, {"w"}).output("w");
+        b.node("Sin", {"b"}, {"y"}).output("y");
+        auto plan = same_bits(b, {{"x", ramp({1, 8, 40}, 0.01f, -1.f)}}, {"a", "b"}, 2);
+        EXPECT_EQ(count(plan, "by placement"), 0) << plan;
+    }
+}
+
 }  // namespace

@@ -359,20 +359,33 @@ inline std::vector<char> Planner::dense_values() const {
     const Plan& p = *plan_;
     std::vector<char> dense(p.values.size(), 0);
     for (int v : p.outputs) dense[static_cast<std::size_t>(v)] = 1;
-    for (const PlanValue& x : p.values)
+    for (const PlanValue& x : p.values) {
         if (x.home == PlanValue::Home::view) dense[static_cast<std::size_t>(x.index)] = 1;
+        if (x.home == PlanValue::Home::columns && !x.pitch) dense[static_cast<std::size_t>(x.root)] = 1;
+    }
     for (const PlanStep& s : p.steps)
         for (std::size_t i = 0; i < s.in.size(); ++i)
             if (s.in[i] >= 0 && !s.placed && (!s.kernel || !(s.kernel->joins || (i < 32 && s.kernel->strided_in >> i & 1u)))) dense[static_cast<std::size_t>(s.in[i])] = 1;
     return dense;
 }
 
-/// What a step cuts out of the last dimension is read where it is, where all readers take rows that lie apart. Parts read long after are left
-/// out: the whole would be in memory all the while.
+/// What a step cuts out of the last dimension is read where it is, where all readers take rows that lie apart; what it cuts out of the first dimension that is
+/// not 1 is in one piece for any reader. Parts read long after are left out: the whole would be in memory all the while.
 inline void Planner::cut_columns() {
     Plan& p = *plan_;
     if (opt_.tune) return;  // kernels are timed over dense values
     const std::vector<char> dense = dense_values();
+    std::vector<char> shown(p.values.size(), 0);  // where its own memory is looked for
+    for (int v : p.outputs) shown[static_cast<std::size_t>(v)] = 1;
+    for (const PlanValue& x : p.values)
+        if (x.home == PlanValue::Home::view) shown[static_cast<std::size_t>(x.index)] = 1;
+    /// Elements from one place along the axis to the next where the whole has one piece of each part; else 0.
+    auto piece = [&](const std::vector<Dim>& d, std::size_t axis) {
+        std::int64_t n = 1;
+        for (std::size_t i = 0; i < d.size(); ++i)
+            if (i < axis ? !d[i].is(1) : i > axis && (!d[i].is_const() || __builtin_mul_overflow(n, d[i].value(), &n))) return std::int64_t{0};
+        return n;
+    };
     std::vector<int> last(p.values.size(), -1), work{0};  // the last step that reads a value; kernels before each step
     for (const PlanStep& s : p.steps) {
         for (int v : s.in)
@@ -385,24 +398,34 @@ inline void Planner::cut_columns() {
         const PlanValue& whole = p.values[static_cast<std::size_t>(s.in[0])];
         const int made = whole.made;
         if (whole.home != PlanValue::Home::arena || whole.device != Device::cpu || dtype_bits(whole.dtype) % 8 != 0 || whole.dtype == DType::string) continue;
-        std::vector<std::pair<int, std::int64_t>> parts;
+        struct Part {
+            int value;
+            std::int64_t first, pitch;
+        };
+        std::vector<Part> parts;
         for (int v : s.out) {
             if (v < 0) continue;
             const Fact& f = p.graph.values[static_cast<std::size_t>(v)].fact;
             std::size_t axis = 0;
-            std::int64_t first = 0;
-            if (dense[static_cast<std::size_t>(v)] || p.values[static_cast<std::size_t>(v)].home != PlanValue::Home::arena || !f.ranked || !passes_detail::contiguous_part(p.graph, p.graph.nodes[s.node], v, axis, first) || axis + 1 != f.dims.size()) break;
+            std::int64_t first = 0, pitch = 0;
+            if (p.values[static_cast<std::size_t>(v)].home != PlanValue::Home::arena || !f.ranked || !passes_detail::contiguous_part(p.graph, p.graph.nodes[s.node], v, axis, first)) break;
+            if (const std::int64_t step = shown[static_cast<std::size_t>(v)] ? 0 : piece(f.dims, axis); step > 0) {
+                if (__builtin_mul_overflow(first, step, &first)) break;
+            } else {
+                if (dense[static_cast<std::size_t>(v)] || axis + 1 != f.dims.size()) break;
+                pitch = p.graph.values[static_cast<std::size_t>(s.in[0])].fact.dims.back().value();
+            }
             const int end = std::max(last[static_cast<std::size_t>(v)], made);
             if (work[static_cast<std::size_t>(end)] - work[static_cast<std::size_t>(made)] > near || segment(end) != segment(made)) break;
-            parts.emplace_back(v, first);
+            parts.push_back({v, first, pitch});
         }
         if (parts.empty() || parts.size() != static_cast<std::size_t>(std::count_if(s.out.begin(), s.out.end(), [](int v) { return v >= 0; }))) continue;
-        for (auto& [v, first] : parts) {
-            PlanValue& x = p.values[static_cast<std::size_t>(v)];
+        for (const Part& part : parts) {
+            PlanValue& x = p.values[static_cast<std::size_t>(part.value)];
             x.home = PlanValue::Home::columns;
             x.index = x.root = s.in[0];
-            x.first = first;
-            x.pitch = p.graph.values[static_cast<std::size_t>(s.in[0])].fact.dims.back().value();
+            x.first = part.first;
+            x.pitch = part.pitch;
         }
         s.kernel = nullptr;
         s.placed = true;

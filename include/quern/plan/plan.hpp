@@ -22,14 +22,14 @@ struct PlanValue {
         symbolic,  ///< integers written when shapes are resolved
         arena,
         view,      ///< the memory of another value
-        columns,   ///< columns of another value, which has `pitch` of them
+        columns,   ///< columns of another value, which has `pitch` of them, or a piece of its memory
         box,       ///< a Value of the runner: sequences, optionals, maps
         held,      ///< memory that a control step or an element of a box keeps: known when its step runs
     };
     Home home = Home::unused;
     int index = -1;          ///< input: its number; view, columns: the value it looks at
     int root = -1;           ///< the value that owns the memory
-    std::int64_t first = 0, pitch = 0;  ///< columns: the first one's number, and all of the root's
+    std::int64_t first = 0, pitch = 0;  ///< columns: the first one's number, and all of the root's; 0: the elements from `first` on, in one piece
     DType dtype = DType::undefined;
     Kind kind = Kind::tensor;
     bool ranked = false;     ///< values of another kind than tensor: true, without dims
