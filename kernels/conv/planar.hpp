@@ -60,6 +60,8 @@ public:
         if (pool_) q->rows = most_pooled;  // rows where tiles meet are computed twice
         const std::int64_t all = pool_ ? out[0].dims[1] : s.out[1];
         q->tiles = (all + q->rows - 1) / q->rows;
+        q->all = all;
+        if (pool_ && q->tiles > 1 && q->tiles < 16) q->tiles += q->tiles % 2;  // two workers have as much to do
         q->held = pool_ ? (static_cast<std::size_t>(pool_->kernel[0] * s.out[2] * m_) * sizeof(float) + 63) / 64 * 64 : 0;
         q->work = q->held + (images_.planar_work_floats(s) * sizeof(float) + 63) / 64 * 64;
         Booking b;
@@ -87,10 +89,10 @@ public:
     }
 
 private:
-    static constexpr std::int64_t most_pooled = 10;
+    static constexpr std::int64_t most_pooled = 10, ahead = 8;  ///< rows; pixels
     struct Plan {
         vec::ConvShape s;
-        std::int64_t rows, tiles;  ///< output rows of a tile
+        std::int64_t rows, tiles, all;  ///< output rows of a tile; tiles of an image; output rows of it
         std::size_t held, work;    ///< bytes; held: of the rows that a window spans
     };
     /// Rows or columns of the convolution.
@@ -100,7 +102,7 @@ private:
         if (w.auto_pad == AutoPad::same_upper || w.auto_pad == AutoPad::same_lower) return (size + w.strides[d] - 1) / w.strides[d];
         return size + pads < reach ? 0 : (size + pads - reach) / w.strides[d] + 1;
     }
-    /// Pooled rows of tile t: the rows of the convolution under a window are kept, row h at h modulo the window's height.
+    /// Pooled rows of tile t, all of an image cut evenly: the rows of the convolution under a window are kept, row h at h modulo the window's height.
     void pooled(const Call& call, const Plan& q, const vec::Epilogue& e, std::int64_t image, std::int64_t t, int worker) const {
         const vec::ConvShape& s = q.s;
         const View& out = call.out[0];
@@ -109,15 +111,17 @@ private:
         auto* work = reinterpret_cast<float*>(call.scratch + static_cast<std::size_t>(worker) * q.work + q.held);
         const float* x = call.in[0].in<float>() + image * s.channels * s.pixels_in();
         std::int64_t next = 0;
-        for (std::int64_t r = t * q.rows; r < std::min(out.dims[1], (t + 1) * q.rows); ++r) {
+        for (std::int64_t r = q.all * t / q.tiles; r < q.all * (t + 1) / q.tiles; ++r) {
+            float* y = out.out<float>() + (image * out.dims[1] + r) * out.dims[2] * out.row();
+            for (std::int64_t o = 0; o < std::min(ahead, out.dims[2]); ++o) images_.fetch_to_write_f32(y + o * out.row(), m_);
             const std::int64_t h0 = std::clamp<std::int64_t>(r * pool_->strides[0] - above, 0, s.out[1]), h1 = std::clamp<std::int64_t>(r * pool_->strides[0] - above + high, h0, s.out[1]);
             for (std::int64_t h = next = std::max(next, h0); h < h1; next = ++h) {
                 vec::ConvShape one = s;
                 one.pad[1] -= h * s.stride[1];
                 images_.conv_planar_f32(one, x, static_cast<const float*>(packed_.raw()), 0, 1, m_, held + h % high * row, e, work);
             }
-            float* y = out.out<float>() + (image * out.dims[1] + r) * out.dims[2] * out.row();
             for (std::int64_t o = 0; o < out.dims[2]; ++o, y += out.row()) {
+                if (o + ahead < out.dims[2]) images_.fetch_to_write_f32(y + ahead * out.row(), m_);
                 const std::int64_t w0 = std::clamp<std::int64_t>(o * pool_->strides[1] - left, 0, s.out[2]), w1 = std::clamp<std::int64_t>(o * pool_->strides[1] - left + wide, w0, s.out[2]);
                 const float* taps[most_taps];
                 std::int64_t n = 0;

@@ -162,25 +162,34 @@ QUERN_VEC_FN void depthwise_rows_f32(const ConvShape& s, i64 n, const float* con
 
 template <bool Max>
 QUERN_VEC_FN void pool_pixel(i64 taps, const float* const* x, i64 n, F divisor, float* y) {
-    auto join = [](F a, F b) { return Max ? max_nan(a, b) : a + b; };
-    auto end = [&](F a) { return Max ? a : a / divisor; };
+    auto join = [](F a, F b) QUERN_VEC_INLINED { return Max ? max_nan(b, a) : a + b; };  // what is read is looked at for NaN, not what waits
+    auto end = [&](F a) QUERN_VEC_INLINED { return Max ? a : a / divisor; };
     i64 c = 0;
-    for (; c + 2 * W <= n; c += 2 * W) {
-        F a = load(x[0] + c), b = load(x[0] + c + W);
-        for (i64 t = 1; t < taps; ++t) a = join(a, load(x[t] + c)), b = join(b, load(x[t] + c + W));
-        store(y + c, end(a));
-        store(y + c + W, end(b));
-    }
-    for (; c < n; c += W) {
-        i64 part = lesser(W, n - c);
-        F a = load_n(x[0] + c, part);
-        for (i64 t = 1; t < taps; ++t) a = join(a, load_n(x[t] + c, part));
-        store_n(y + c, end(a), part);
-    }
+    auto some = [&]<int V>() QUERN_VEC_INLINED {
+        for (; c + V * W <= n; c += V * W) {
+            F s[V];
+            QUERN_UNROLL
+            for (int v = 0; v < V; ++v) s[v] = load(x[0] + c + v * W);
+            for (i64 t = 1; t < taps; ++t)
+                QUERN_UNROLL
+                for (int v = 0; v < V; ++v) s[v] = join(s[v], load(x[t] + c + v * W));
+            QUERN_UNROLL
+            for (int v = 0; v < V; ++v) store(y + c + v * W, end(s[v]));
+        }
+    };
+    some.template operator()<4>();
+    some.template operator()<1>();
+    if (c == n) return;
+    F a = load_n(x[0] + c, n - c);
+    for (i64 t = 1; t < taps; ++t) a = join(a, load_n(x[t] + c, n - c));
+    store_n(y + c, end(a), n - c);
 }
 QUERN_VEC_FN void pool_pixel_f32(bool max, i64 taps, const float* const* x, i64 n, float divisor, float* y) {
     if (max) pool_pixel<true>(taps, x, n, splat(divisor), y);
     else pool_pixel<false>(taps, x, n, splat(divisor), y);
+}
+QUERN_VEC_FN void fetch_to_write_f32(const float* y, i64 n) {
+    for (i64 i = 0; i < n; i += 16) fetch_for_write(y + i);
 }
 template <class G>
 QUERN_VEC_FN void scale_shift_with(i64 rows, i64 n, const float* x, i64 ldx, const float* scale, const float* shift, float* y, i64 ldy, G f) {

@@ -44,6 +44,8 @@ struct ImageTable {
     void (*interleave_f32)(std::int64_t s, const float* z, std::int64_t ldz, std::int64_t n, float bias, float* y);
     /// One pixel of a pool, nhwc: y[i] over x[0...taps)[i] for n channels, the largest (`max`; NaN is larger) or the sum / divisor; taps > 0.
     void (*pool_pixel_f32)(bool max, std::int64_t taps, const float* const* x, std::int64_t n, float divisor, float* y);
+    /// n floats will be written soon: their lines are fetched as the only copies.
+    void (*fetch_to_write_f32)(const float* y, std::int64_t n);
     /// y = f(x * scale + shift) over rows of n values, ldx and ldy apart; scale and shift are rows, f is the epilogue's post.
     void (*scale_shift_f32)(std::int64_t rows, std::int64_t n, const float* x, std::int64_t ldx, const float* scale, const float* shift, float* y,
                             std::int64_t ldy, const Epilogue&);

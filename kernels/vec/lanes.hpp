@@ -220,7 +220,13 @@ QUERN_VEC_INL D sqrt(D a) {
 }
 template <class V> QUERN_VEC_INL V select(Whole<V> m, V a, V b) { return m ? a : b; }
 /// NaN where either is NaN.
-QUERN_VEC_INL F max_nan(F a, F b) { return select(a != a, a, max2(a, b)); }
+QUERN_VEC_INL F max_nan(F a, F b) {
+#if QUERN_VEC_BYTES == 64
+    return (F)_mm512_mask_max_ps((__m512)a, _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q), (__m512)a, (__m512)b);
+#else
+    return select(a != a, a, max2(a, b));
+#endif
+}
 QUERN_VEC_INL F min_nan(F a, F b) { return select(a != a, a, min2(a, b)); }
 template <class V, class B = Whole<V>> QUERN_VEC_INL V abs(V x) { return (V)((B)x & Bits<V>::magnitude); }
 template <class V, class B = Whole<V>> QUERN_VEC_INL V with_sign(V magnitude, V sign) {

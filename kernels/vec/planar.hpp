@@ -67,11 +67,12 @@ QUERN_VEC_FN void planar_rows(const ConvShape& s, const float* x, const float* p
                 if (h < 0 || h >= s.in[1]) zero(to, need);
                 else copy_part(to, x + c * plane + h * s.in[2] - s.pad[2], 0, need, lesser(need, s.pad[2]), larger(0, s.in[2] + s.pad[2]));
             }
-        for (i64 b = 0; b < blocks; ++b) {
-            i64 o = piece(s.out[2], blocks, b), m = piece(s.out[2], blocks, b + 1) - o;
-            for (i64 p = 0; p * N < n; ++p) {
-                i64 cols = lesser(N, n - p * N), at = (r * s.out[2] + o) * s.out_channels + p * N;
-                if (in_registers) place_end(end, e, 0, p * N);
+        // A panel and the rows stay in the first cache; all panels would not.
+        for (i64 p = 0; p * N < n; ++p) {
+            i64 cols = lesser(N, n - p * N);
+            if (in_registers) place_end(end, e, 0, p * N);
+            for (i64 b = 0; b < blocks; ++b) {
+                i64 o = piece(s.out[2], blocks, b), m = piece(s.out[2], blocks, b + 1) - o, at = (r * s.out[2] + o) * s.out_channels + p * N;
                 fetch_tile<true>(y + at, s.out_channels, m, cols);
                 auto fn = cols > W ? planar_for<2, S>(m) : planar_for<1, S>(m);
                 fn(taps, k, o * S, packed + p * N * k, y + at, s.out_channels, cols, in_registers ? &end : nullptr);
