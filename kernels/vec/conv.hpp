@@ -65,11 +65,143 @@ QUERN_VEC_INL bool pointwise(const ConvShape& s) {
         if (s.kernel[d] != 1 || s.stride[d] != 1 || s.pad[d] != 0 || s.in[d] != s.out[d]) return false;
     return true;
 }
+/// C[R, panel] (+)= A x B where row r of A is, tap by tap, `channels` floats at rows[tap * R + r]; b, pf and `end` as for micro().
+template <int R>
+QUERN_VEC_FN void micro_taps(const float* const* rows, i64 taps, i64 channels, const float* b, float* c, i64 ldc, bool acc, const char* pf, i64 pfs, const End* end) {
+    constexpr int N = panel<float>;
+    F s[R][2];
+    const float* from = c;
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        s[r][0] = acc ? load(from) : F{};
+        s[r][1] = acc ? load(from + W) : F{};
+        from += ldc;
+        QUERN_VEC_OPAQUE(from);
+    }
+    const bool ahead = end && end->next;
+    const i64 some = lesser(channels, larger(16, taps * channels / R));
+    i64 row = 0;
+    for (; taps > 0; --taps, rows += R) {
+        const float* at[R];
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) at[r] = rows[r];
+        for (i64 i = 0; i < channels;) {
+            if (ahead && row < R) fetch_row(end, row++ * ldc);
+            for (const i64 to = lesser(channels, i + some); i < to; ++i) {
+                F b0 = load(b), b1 = load(b + W);
+                __builtin_prefetch(pf, 0, 2);
+                pf += pfs;
+                __builtin_prefetch(b + 512, 0, 3);
+                __builtin_prefetch(b + 512 + W, 0, 3);
+                b += N;
+                QUERN_UNROLL
+                for (int r = 0; r < R; ++r) {
+                    F x = splat(at[r][i]);
+                    s[r][0] = fma(x, b0, s[r][0]);
+                    s[r][1] = fma(x, b1, s[r][1]);
+                }
+            }
+        }
+    }
+    if (end) return micro_end<R>(s, c, ldc, *end);
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        store(c, s[r][0]);
+        store(c + W, s[r][1]);
+        c += ldc;
+        QUERN_VEC_OPAQUE(c);
+    }
+}
+using MicroTaps = void (*)(const float* const*, i64, i64, const float*, float*, i64, bool, const char*, i64, const End*);
+template <int R = rows_max<float>>
+QUERN_VEC_INL MicroTaps taps_for(i64 rows) {
+    if constexpr (R == 1) return &micro_taps<1>;
+    else return rows == R ? &micro_taps<R> : taps_for<R - 1>(rows);
+}
+/// Where `pixels` output pixels from p0 read each tap; `zeros` outside of the image.
+QUERN_VEC_FN void list_rows(const ConvShape& s, const float* x, const float* zeros, i64 p0, i64 pixels, const float** rows) {
+    i64 ow = p0 % s.out[2], oh = p0 / s.out[2] % s.out[1], od = p0 / (s.out[2] * s.out[1]);
+    for (i64 r = 0; r < pixels; ++r) {
+        i64 at = r;
+        for (i64 i = 0; i < s.kernel[0]; ++i)
+            for (i64 j = 0; j < s.kernel[1]; ++j) {
+                i64 d = od * s.stride[0] - s.pad[0] + i * s.dilation[0], h = oh * s.stride[1] - s.pad[1] + j * s.dilation[1];
+                bool inside = d >= 0 && d < s.in[0] && h >= 0 && h < s.in[1];
+                for (i64 l = 0; l < s.kernel[2]; ++l, at += pixels) {
+                    i64 w = ow * s.stride[2] - s.pad[2] + l * s.dilation[2];
+                    rows[at] = inside && w >= 0 && w < s.in[2] ? x + ((d * s.in[1] + h) * s.in[2] + w) * s.in_channels : zeros;
+                }
+            }
+        if (++ow < s.out[2]) continue;
+        ow = 0;
+        if (++oh == s.out[1]) oh = 0, ++od;
+    }
+}
+constexpr i64 most_channels = 16384, most_taps = 128;  ///< of convolutions whose pointers and zeros fit into the work of a product
+static_assert(block_rows<float> * (panel<float> + 2 * most_taps) + most_channels <= static_cast<i64>(product_work<float> / sizeof(float)) || QUERN_VEC_BYTES < 64);
+/// Whether rows of channels are read where they lie, tap by tap. Not so short ones, nor those of one tap that all lie in one set of the cache.
+QUERN_VEC_INL bool reads_taps(const ConvShape& s) {
+    if (s.taps() == 1 && s.stride[2] * s.in_channels * 4 % 4096 == 0) return false;
+    return s.channels >= 32 && s.channels <= most_channels && s.taps() <= most_taps;
+}
+constexpr i64 taps_k = 1536;  ///< of a piece of a panel, about
+QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* packed, i64 p0, i64 p1, i64 n, float* y, i64 ldy, const Epilogue& e, float* work) {
+    constexpr int N = panel<float>;
+    float *tile = work, *zeros = tile + N * block_rows<float>;
+    auto* rows = reinterpret_cast<const float**>(zeros + (s.channels + 15) / 16 * 16);
+    zero(zeros, s.channels);
+    End end{};
+    const bool in_registers = fits_end(&e, end);
+    const i64 taps = s.taps(), k = taps * s.channels, nm = blocks_of(p1 - p0, block_rows<float>), nk = blocks_of(taps, larger(1, taps_k / s.channels)), np = blocks_of(n, N);
+    for (i64 im = 0; im < nm; ++im) {
+        const i64 m0 = piece(p1 - p0, nm, im), mc = piece(p1 - p0, nm, im + 1) - m0, nr = blocks_of(mc, rows_max<float>);
+        for (i64 ir = 0; ir < nr; ++ir) {
+            i64 r0 = piece(mc, nr, ir);
+            list_rows(s, x, zeros, p0 + m0 + r0, piece(mc, nr, ir + 1) - r0, rows + r0 * taps);
+        }
+        for (i64 ik = 0; ik < nk; ++ik) {
+            const i64 t0 = piece(taps, nk, ik), tc = piece(taps, nk, ik + 1) - t0, kc = tc * s.channels;
+            for (i64 p = 0; p < np; ++p) {
+                const float* b = packed + p * N * k + t0 * s.channels * N;
+                const i64 cols = lesser(N, n - p * N), step = (N * 4 + nr - 1) / nr;
+                const bool last = ik + 1 == nk, whole = cols == N, direct = whole && (nk > 1 || in_registers || is_plain(e));
+                const char* next = reinterpret_cast<const char*>(b + kc * N);
+                for (i64 ir = 0; ir < nr; ++ir, next += step * kc) {
+                    const i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0, at = (m0 + r0) * ldy + p * N;
+                    const bool along = ir + 1 < nr, across = (p + 1) * N + N <= n;
+                    const End* ends = nullptr;
+                    if (ik == 0 && end.next != y + at) fetch_tile<true>(y + at, ldy, r, cols);
+                    if (last && e.residual && end.next != y + at) fetch_tile<false>(e.residual + at, ldy, r, cols);
+                    end.next = nullptr;
+                    if (last && direct && in_registers) {
+                        place_end(end, e, (m0 + r0) * ldy, p * N);
+                        if (along || across) {
+                            i64 to = (m0 + (along ? piece(mc, nr, ir + 1) : 0)) * ldy + (along ? p : p + 1) * N;
+                            end.next = y + to, end.next_residual = e.residual ? e.residual + to : nullptr;
+                        }
+                        ends = &end;
+                    }
+                    if (!direct) {  // one sum over all of K
+                        if (ik > 0) continue;
+                        taps_for(r)(rows + r0 * taps, taps, s.channels, b, tile, N, false, next, step, nullptr);
+                        finish(tile, N, y + at, ldy, r, cols, shifted(e, m0 + r0, p * N, ldy));
+                        continue;
+                    }
+                    taps_for(r)(rows + r0 * taps + t0 * r, tc, s.channels, b, y + at, ldy, ik > 0, next, step, ends);
+                    if (last && !ends && !is_plain(e)) finish(y + at, ldy, r, cols, shifted(e, m0 + r0, p * N, ldy));
+                }
+            }
+        }
+    }
+}
 QUERN_VEC_FN void conv_nhwc_f32(const ConvShape& s, const float* x, const float* packed, i64 p0, i64 p1, i64 n, float* y, i64 ldy,
                                 const Epilogue& e, void* work) {
     constexpr int N = panel<float>;
     i64 k = s.taps() * s.channels;
     if (pointwise(s)) return gemm_packed_f32(p1 - p0, n, k, x + p0 * s.in_channels, s.in_channels, false, packed, y, ldy, e, work);
+    if constexpr (QUERN_VEC_BYTES == 64) {
+        if (reads_taps(s)) return conv_taps(s, x, packed, p0, p1, n, y, ldy, e, static_cast<float*>(work));
+    }
     auto columns = [&](i64 p, i64 k0, i64, i64*) { return packed + p * N * k + k0 * N; };
     product<float>(p1 - p0, n, k, PixelRows{s, x, p0}, columns, y, ldy, &e, static_cast<float*>(work));
 }

@@ -160,6 +160,64 @@ TEST(Conv, Shapes) {
         if (i < 15) check(c, rng);
     }
 }
+/// Rows of channels long enough to be read tap by tap where they lie: sums in one and in several pieces, ends in registers and not, columns that
+/// do not fill a panel, groups, taps far outside of the image, depth, rows that all lie in one set of the cache.
+TEST(Conv, TapsInPlace) {
+    std::mt19937 rng(seed());
+    const Case in_place[] = {
+        {{1, 40, 13, 11}, 72, {3, 3}, {2, 2}, {1, 1, 1, 1}},
+        {{2, 33, 9, 30}, 32, {2, 3}, {1, 2}, {0, 2, 1, 1}, {1, 2}},
+        {{1, 192, 10, 10}, 64, {3, 3}, {2, 2}, {1, 1, 1, 1}},
+        {{1, 64, 15, 15}, 128, {1, 1}, {2, 2}},
+        {{1, 512, 9, 7}, 40, {1, 1}, {2, 2}},
+        {{1, 96, 12, 12}, 66, {3, 3}, {2, 2}, {1, 1, 1, 1}, {}, 2},
+        {{1, 32, 3, 2}, 64, {3, 3}, {3, 3}, {5, 7, 6, 4}},
+        {{1, 36, 4, 5, 6}, 64, {2, 3, 2}, {1, 2, 1}, {1, 1, 0, 0, 1, 1}},
+        {{1, 1600, 5, 5}, 33, {2, 2}, {2, 2}},
+        {{1, 48, 40}, 64, {7}, {3}, {3, 3}},
+    };
+    int i = 0;
+    for (Case c : in_place)
+        for (vec::Post post : {vec::Post::none, vec::Post::relu, vec::Post::silu}) {
+            SCOPED_TRACE("case " + std::to_string(i++ / 3));
+            c.post = post;
+            for (bool residual : {false, true}) {
+                c.bias = residual || post == vec::Post::silu;
+                c.residual = residual;
+                check(c, rng);
+            }
+        }
+}
+/// Tiles of pixels and columns, and the pieces that K is cut into, change no bit.
+TEST(Conv, TapsInPlaceAnyTile) {
+    std::mt19937 rng(seed());
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        if (isa > best_isa()) continue;
+        const vec::Table& t = vec::table(isa);
+        vec::ConvShape s{{1, 17, 15}, {1, 9, 8}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, 192, 192, 70};
+        const std::int64_t k = s.channels * 9, n = 70, pixels = s.pixels_out();
+        auto floats = [&](std::int64_t count) {
+            std::vector<float> v;
+            for (double d : random_values(rng, count)) v.push_back(static_cast<float>(d));
+            return v;
+        };
+        auto x = floats(s.pixels_in() * s.channels), w = floats(n * k), bias = floats(n), residual = floats(pixels * n);
+        std::vector<float> packed(t.packed_floats(n, k)), work(t.gemm_work_bytes(0, 0, 0) / 4 + 16);
+        t.pack_b_f32(n, k, w.data(), k, true, 1.f, packed.data());
+        auto run = [&](std::int64_t tile_p, std::int64_t tile_n) {
+            std::vector<float> y(static_cast<std::size_t>(pixels * n));
+            for (std::int64_t p = 0; p < pixels; p += tile_p)
+                for (std::int64_t c = 0; c < n; c += tile_n) {
+                    vec::Epilogue e;
+                    e.bias_row = bias.data() + c, e.residual = residual.data() + p * n + c, e.post = vec::Post::relu;
+                    t.conv_nhwc_f32(s, x.data(), packed.data() + c * k, p, std::min(pixels, p + tile_p), std::min(n - c, tile_n), y.data() + p * n + c, n, e, work.data());
+                }
+            return y;
+        };
+        auto want = run(pixels, n / t.panel * t.panel);
+        for (auto [tile_p, panels] : {std::pair{1, 1}, std::pair{5, 2}, std::pair{14, 3}, std::pair{31, 1}}) EXPECT_EQ(run(tile_p, panels * t.panel), want) << t.name << " " << tile_p;
+    }
+}
 TEST(Conv, Gates) {
     std::mt19937 rng(seed());
     for (auto [images, channels, side, m] : {std::tuple{2, 40, 9, 24}, std::tuple{1, 1030, 7, 33}, std::tuple{1, 1024, 5, 40}, std::tuple{3, 7, 13, 130}, std::tuple{1, 1, 1, 2}, std::tuple{0, 8, 4, 8}, std::tuple{1, 16, 0, 8}}) {
