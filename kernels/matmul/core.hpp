@@ -28,14 +28,19 @@ public:
         std::int64_t matrix = rows * cols, count = matrix ? p_.b.count() / matrix : 0;
         stride_ = static_cast<std::int64_t>((t_.packed_floats(n, k) + 15) / 16 * 16);
         unread = 1u << 1;
-        std::string layout = std::string("matmul.core ") + t_.name + (tb ? " t " : " ") + std::to_string(std::bit_cast<std::uint32_t>(p_.alpha));
+        const bool scaled = p_.factors.defined();
+        if (scaled) unread |= 1u << 4;
+        std::string layout = std::string("matmul.core ") + t_.name + (tb ? " t " : " ") + std::to_string(std::bit_cast<std::uint32_t>(p_.alpha)) + (scaled ? " scaled" : "");
         std::size_t bytes = static_cast<std::size_t>(std::max<std::int64_t>(count, 1) * stride_) * sizeof(float);
-        packed_ = packed_weights(target, layout, {p_.b}, bytes, [&](std::byte* to) {
+        auto fill = [&](std::byte* to) {
+            if (scaled) p_.factors = p_.factors.aligned();
             const auto* from = static_cast<const std::byte*>(p_.b.raw());
             if (count == 0) std::memset(to, 0, bytes);
             for (std::int64_t i = 0; i < count; ++i)
                 pack(n, k, from + static_cast<std::size_t>(i * matrix) * sizeof(float), reinterpret_cast<float*>(to) + i * stride_, target.packs);
-        }, tb);
+        };
+        packed_ = scaled ? packed_weights(target, layout, {p_.b, p_.factors}, bytes, fill, tb) : packed_weights(target, layout, {p_.b}, bytes, fill, tb);
+        p_.factors = Tensor();
         shape_b_ = p_.b.shape();
         p_.b = Tensor::borrow(DType::f32, shape_b_, packed_.raw());  // only its shape is read from here on
     }
@@ -69,6 +74,7 @@ private:
         std::int64_t rows = p_.trans_b ? panel : 16, step = std::max<std::int64_t>(1, (std::int64_t{4} << 20) / static_cast<std::int64_t>(row_bytes * static_cast<std::size_t>(rows) + 1));
         std::int64_t last = 0, total = p_.trans_b ? n : k;
         std::vector<float> part(static_cast<std::size_t>(p_.trans_b ? panel * k : n > whole * panel ? panel * k : 0));
+        const float* factors = p_.factors.defined() ? p_.factors.data<float>().data() : nullptr;
         auto passed = [&](std::int64_t until, bool end) {
             if (!packs || !(end || until - last >= step * rows)) return;
             packs->consumed(from + static_cast<std::size_t>(last) * row_bytes, static_cast<std::size_t>(until - last) * row_bytes);
@@ -79,13 +85,17 @@ private:
             const std::byte* s = from + static_cast<std::size_t>(r0) * row_bytes;
             if (p_.trans_b) {
                 std::memcpy(part.data(), s, static_cast<std::size_t>(r1 - r0) * row_bytes);
+                for (std::int64_t r = 0; factors && r < r1 - r0; ++r)
+                    for (std::int64_t i = 0; i < k; ++i) part[static_cast<std::size_t>(r * k + i)] *= factors[r0 + r];
                 t_.pack_b_f32(r1 - r0, k, part.data(), k, true, p_.alpha, to + r0 * k);
             } else {
                 for (std::int64_t p = 0; p < panels; ++p)
                     for (std::int64_t r = r0; r < r1; ++r) {
                         float* row = p < whole ? to + p * panel * k + r * panel : part.data() + r * (n - whole * panel);
+                        const std::int64_t columns = std::min(panel, n - p * panel);
                         std::memcpy(row, s + static_cast<std::size_t>(r - r0) * row_bytes + static_cast<std::size_t>(p * panel) * sizeof(float),
-                                    static_cast<std::size_t>(std::min(panel, n - p * panel)) * sizeof(float));
+                                    static_cast<std::size_t>(columns) * sizeof(float));
+                        for (std::int64_t j = 0; factors && j < columns; ++j) row[j] *= factors[p * panel + j];
                     }
             }
             passed(r1, r1 == total);
@@ -254,6 +264,8 @@ private:
 };
 
 inline std::string refuse_core(const Problem& p, const Target&) {
+    if (p.factors.defined() && (p.dtype != DType::f32 || !p.b.defined() || p.b.shape().size() != 2 || p.n < 2 || p.factors.count() != p.n || p.factors.dtype() != DType::f32))
+        return "factors; accepted: N floats for the columns of a constant matrix of 2 columns or more";
     if (p.dtype == DType::f32 || p.dtype == DType::f64) return {};
     return std::string("type ") + dtype_name(p.dtype) + "; float and double are accepted";
 }

@@ -41,6 +41,7 @@ private:
 };
 
 static std::string refuse_cuda(const Problem& p, const Target&) {
+    if (p.factors.defined()) return "factors of the columns";
     if (is_half(p.dtype)) {
         if (p.trans_a || p.rank_a < 2 || p.rank_b < 2) return "A transposed, or vectors, of half types";
         if (p.n <= 0 || p.k <= 0 || p.n % 8 || p.k % 8) return "half types with other sizes than known multiples of 8";

@@ -7,7 +7,7 @@
 QUERN_BEGIN
 namespace matmul {
 
-/// Y = post(alpha * A x B + bias + residual), numpy's matmul with broadcast batch dimensions
+/// Y = post(alpha * A x (B * factors) + bias + residual), numpy's matmul with broadcast batch dimensions
 /// (https://onnx.ai/onnx/operators/onnx__MatMul.html). Views: in[0] = A [..., M, K] ([..., K, M] if trans_a),
 /// in[1] = B [..., K, N] ([..., N, K] if trans_b), in[2] = bias (absent, or of any shape that broadcasts
 /// to Y's last two dimensions; already multiplied by Gemm's beta), in[3] = residual (absent, or Y's shape). A
@@ -24,6 +24,8 @@ struct Problem {
     float post_alpha = 0, post_beta = 0;
     /// The weights, when B is constant: packed once when the kernel is made, never read from in[1] again. Their bytes may lie unaligned.
     Tensor b;
+    /// Undefined, or [N] that multiply the columns of a constant matrix B (of its rows, if trans_b) when it is packed; f32.
+    Tensor factors;
     /// N and K if known when planning (a constant or static B), else -1.
     std::int64_t n = -1, k = -1;
 };

@@ -144,6 +144,7 @@ static std::string refuse(const Problem& p, const Target& t) {
     if (p.b.shape().rank() != 2) return "B of rank " + std::to_string(p.b.shape().rank()) + "; 2 is accepted";
     if (p.trans_a) return "A transposed";
     if (p.alpha != 1.f) return "alpha is not 1";
+    if (p.factors.defined()) return "factors of the columns";
     if (p.b.count() == 0 || columns_of_b(p) < 8) return "B has " + std::to_string(columns_of_b(p)) + " columns; 8 or more are accepted";
     if (std::string why = onednn::refusal(); !why.empty()) return why;
     if (choose_layout(p, t.isa, columns_of_b(p), rows_of_b(p)) == Tag::undef)

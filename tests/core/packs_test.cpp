@@ -116,6 +116,31 @@ TEST(Packs, TouchedPagesAreThere) {
         std::memset(p.data(), 1, p.size());
     }
 }
+TEST(Packs, PreparedPagesWaitNoLongerThanTheyMay) {
+    constexpr std::size_t mb = std::size_t{1} << 20;
+    for (std::int64_t patience : {std::int64_t{-1}, std::int64_t{INT64_MAX}}) {
+        SCOPED_TRACE(patience);
+        Pages p(64 * mb, 0);
+        p.prepare(0, 10 * mb - 4096, patience);
+        p.prepare(10 * mb - 4096, 11 * mb, patience);  // too little for huge pages
+        std::vector<unsigned char> in(64 * mb / 4096);
+        ASSERT_EQ(0, ::mincore(p.data(), 64 * mb, in.data()));
+        const auto there = static_cast<std::size_t>(std::count_if(in.begin(), in.end(), [](auto c) { return c & 1; }));
+        EXPECT_LE(there, (patience < 0 ? 2 : 8) * mb / 4096);
+        for (std::size_t i = 0; i < p.size(); i += 4096) ASSERT_EQ(p.data()[i], std::byte{0});
+        // What got different advice is more than one mapping: what the first is stays, and all of the new memory is there.
+        std::memset(p.data(), 3, p.size());
+        ASSERT_TRUE(p.grow(80 * mb));
+        EXPECT_EQ(p.data()[0], std::byte{3});
+        std::memset(p.data(), 4, p.size());
+        ASSERT_TRUE(p.grow(100 * mb));
+        std::memset(p.data(), 5, p.size());
+        p.expect_small(0);
+        ASSERT_TRUE(p.grow(120 * mb));
+        EXPECT_EQ(p.data()[0], std::byte{5});
+        std::memset(p.data(), 6, p.size());
+    }
+}
 TEST(Packs, TheEndOfABlockThatNoWeightUsesIsGivenBack) {
     constexpr std::size_t page = 4096, mb = std::size_t{1} << 20;
     PackStore store(nullptr, 8 * mb);

@@ -17,6 +17,7 @@ struct Case {
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
     DType dtype = DType::f32;
+    bool factors = false;  ///< for the columns of a constant B
 };
 void check(const Case& c, std::mt19937& rng, int* accepted = nullptr) {
     matmul::Problem p;
@@ -35,7 +36,13 @@ void check(const Case& c, std::mt19937& rng, int* accepted = nullptr) {
     auto vbias = p.has_bias ? random_values(rng, count_of(c.bias)) : std::vector<double>{};
     auto vres = c.residual ? random_values(rng, count_of(c.y)) : std::vector<double>{};
     Guarded a(c.dtype, c.a, va), b(c.dtype, c.b, vb), bias(c.dtype, c.bias, vbias), res(c.dtype, c.y, vres), y(c.dtype, c.y);
-    auto want = matmul::reference(p, c.a, va, c.b, vb, vbias, c.bias2, vres);
+    const std::int64_t columns = c.factors ? c.b[c.tb ? 0 : 1] : 0;
+    const auto vfactors = random_values(rng, columns);
+    const Guarded factors(c.dtype, {columns}, vfactors);
+    if (c.factors) p.factors = factors.tensor();
+    auto product = vb;
+    for (std::int64_t i = 0; c.factors && i < count_of(c.b); ++i) product[static_cast<std::size_t>(i)] *= vfactors[static_cast<std::size_t>(c.tb ? i / c.b[1] : i % columns)];
+    auto want = matmul::reference(p, c.a, va, c.b, product, vbias, c.bias2, vres);
     ASSERT_EQ(static_cast<std::int64_t>(want.y.size()), count_of(c.y));
     std::vector<View> in{a.view(), b.view()};
     if (p.has_bias || c.residual) in.push_back(p.has_bias ? bias.view() : View{});
@@ -47,6 +54,7 @@ void check(const Case& c, std::mt19937& rng, int* accepted = nullptr) {
         p.k = constant ? c.b[rb == 1 ? 0 : rb - (c.tb ? 1 : 2)] : -1;
         for_each_kernel<matmul::Problem>(Family::matmul, linked_backends(), [&](const Entry<matmul::Problem>& entry, const Target& target) {
             if (!entry.refuse(p, target).empty()) return;
+            ASSERT_TRUE(constant || !c.factors) << "factors of a B that is not constant";
             if (accepted) ++*accepted;
             auto kernel = entry.make(p, target);
             auto views = in;
@@ -137,6 +145,19 @@ TEST(MatMul, BiasResidualAlphaAndPost) {
     full.bias = full.bias2 = {2, 6};
     full.residual = true;
     check(full, rng);
+}
+TEST(MatMul, FactorsOfColumns) {
+    std::mt19937 rng(seed());
+    int accepted = 0;
+    for (std::int64_t n : {2, 5, 16, 32, 33, 64, 100})
+        for (bool tb : {false, true})
+            for (float alpha : {1.f, 0.5f})
+                check({.a = {3, 40}, .b = tb ? Dims{n, 40} : Dims{40, n}, .y = {3, n}, .tb = tb, .residual = true, .alpha = alpha, .factors = true}, rng, &accepted);
+    EXPECT_GE(accepted, 28 * 3);  // each at three instruction sets at least, where the machine has them
+    accepted = 0;
+    check({.a = {3, 40}, .b = {40, 1}, .y = {3, 1}, .factors = true}, rng, &accepted);  // a vector is read where it is
+    check({.a = {3, 40}, .b = {40, 4}, .y = {3, 4}, .dtype = DType::f64, .factors = true}, rng, &accepted);
+    EXPECT_EQ(accepted, 0);
 }
 TEST(MatMul, EveryPost) {
     std::mt19937 rng(seed());

@@ -205,6 +205,13 @@ TEST(Hostile, OperatorsThatOnlyPassesMakeCheckWhatTheyAreGiven) {
     expect_refused(one("PlanarConv", {picture, weights, none, f({"1", "4", "8", "8"})}, {}, own), ErrorCode::shape_mismatch, "the residual");
     expect_refused(one("FusedMatMul", {f({"4", "8"}), f({"8", "6"}), f({"5"})}, {}, own), ErrorCode::shape_mismatch, "the bias");
     expect_refused(one("FusedMatMul", {f({"4", "8"}), f({"8", "6"}), none, f({"4", "5"})}, {}, own), ErrorCode::shape_mismatch, "the residual");
+    expect_refused(one("FusedMatMul", {f({"4", "8"}), f({"8", "6"}), none, none, f({"6"})}, {}, own), ErrorCode::invalid_model, "not constant");
+    for (quern::Shape shape : {quern::Shape{5}, quern::Shape{6, 1}, quern::Shape{}}) {
+        ModelBuilder scaled(24);
+        scaled.domain(own, 1).input("x", DType::f32, {"4", "8"}).constant("w", Tensor(DType::f32, {8, 6})).constant("f", Tensor(DType::f32, shape));
+        scaled.node("FusedMatMul", {"x", "w", "", "", "f"}, {"y"}, {}, own).output("y");
+        expect_refused(scaled, ErrorCode::shape_mismatch, shape.rank() == 1 ? "the factors" : "rank");
+    }
     expect_refused(one("Lookup8", {{DType::u8, {"4"}}, {DType::u8, {"16"}}}, {}, own), ErrorCode::shape_mismatch, "length of the table");
     ModelBuilder empty(24);
     empty.domain(own, 1).input("x", DType::f32, {"1", "8", "8", "3"}).constant("w", Tensor(DType::f32, {3, 0, 3, 3})).node("FusedDepthwise", {"x", "", "", "w"}, {"y"}, {}, own).output("y");

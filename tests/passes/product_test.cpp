@@ -115,6 +115,28 @@ TEST(FuseScale, AConstantRowOrNumberMovesIntoTheWeights) {
                 same_answer(b, {{"x", ramp({5, 8})}, {"r", ramp({5, 12}, 0.3f)}});
             }
 }
+TEST(FuseScale, WeightsAreMultipliedWhenTheyArePacked) {
+    ModelBuilder b;
+    b.input("x", DType::f32, {"N", "64"}).constant("w", ramp({64, 200}, 0.02f)).constant("v", ramp({64, 1}, 0.02f)).constant("c", ramp({200}, 0.2f)).constant("d", ramp({1, 200}, 0.1f));
+    b.node("MatMul", {"x", "w"}, {"m"}).node("Mul", {"m", "c"}, {"s"}).node("Mul", {"s", "d"}, {"y"}).output("y");
+    b.node("MatMul", {"x", "v"}, {"q"}).node("Mul", {"q", "c1"}, {"z"}).constant("c1", floats({1}, {3})).output("z");
+    const std::vector<quern::NamedTensor> in = {{"x", ramp({5, 64})}};
+    const auto text = after(b, "fuse");
+    EXPECT_EQ(count(text, "= Mul("), 0) << text;
+    same_answer(b, in, 1e-4);
+    quern::Options o;
+    o.threads = 1;
+    quern::Model m = b.model();
+    quern::Engine engine = m.compile(o), again = m.compile(o);
+    EXPECT_EQ(again.packed_bytes(), engine.packed_bytes());
+    const auto y = engine.run(in);
+    const std::string path = testing::TempDir() + "quern_factors.engine";
+    engine.save(path);
+    const auto z = quern::Engine::load(path, o).run(in);
+    ASSERT_EQ(y.size(), z.size());
+    for (std::size_t i = 0; i < y.size(); ++i) EXPECT_EQ(0, std::memcmp(y[i].second.raw(), z[i].second.raw(), y[i].second.bytes()));
+    std::remove(path.c_str());
+}
 TEST(FuseScale, AColumnOrAnInputStaysAProduct) {
     ModelBuilder b;
     b.input("x", DType::f32, {"5", "8"}).input("k", DType::f32, {"12"}).constant("w", ramp({8, 12}, 0.02f)).constant("column", ramp({5, 1}));

@@ -20,12 +20,13 @@ public:
     explicit Pages(std::size_t bytes) noexcept : Pages(bytes, bytes) {}
     /// The same where only the first `at_once` are touched soon.
     Pages(std::size_t bytes, std::size_t at_once) noexcept;
-    Pages(Pages&& o) noexcept : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+    Pages(Pages&& o) noexcept : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)), alike_(std::exchange(o.alike_, 0)) {}
     Pages& operator=(Pages&& o) noexcept {
         if (this != &o) {
             release();
             data_ = std::exchange(o.data_, nullptr);
             size_ = std::exchange(o.size_, 0);
+            alike_ = std::exchange(o.alike_, 0);
         }
         return *this;
     }
@@ -42,17 +43,21 @@ public:
     void expect(std::size_t from, std::size_t to) noexcept;
     /// The bytes from `from` on come as small pages.
     void expect_small(std::size_t from) noexcept;
-    /// Brings bytes [from, to) into memory, as zeros or what they are: by huge pages as long as `patience` lasts, nanoseconds that they may take
-    /// beyond small ones, which are subtracted (one that a virtual machine's host took back takes some 4 ms, one at hand 0.1, the same in
+    /// Brings bytes [from, to) into memory, as zeros or what they are: by huge pages as long as `patience`, nanoseconds that they may take
+    /// beyond small ones, which are subtracted, is enough for one more like the last (one that a virtual machine's host took back takes some 4 ms, one at hand 0.1, the same in
     /// small ones 0.7); then, like all that follows, by small ones. False where patience ended. With `small` the bytes are
     /// expect_small()'s. Nothing where the system cannot.
     bool touch(std::size_t from, std::size_t to, bool small, std::atomic<std::int64_t>& patience) noexcept;
+    /// The same for what will be touched one by one: huge pages come as long as `patience` lasts, and where it ends the others will be small ones.
+    void prepare(std::size_t from, std::size_t to, std::int64_t patience) noexcept;
 
 private:
+    bool touch_huge(std::size_t& from, std::size_t to, std::atomic<std::int64_t>& patience) noexcept;
     static constexpr std::size_t huge = std::size_t{2} << 20;
     static constexpr std::int64_t small_takes = 700'000;  ///< nanoseconds for as many bytes
     std::byte* data_ = nullptr;  ///< aligned to 4096 at least
     std::size_t size_ = 0;
+    std::size_t alike_ = 0;  ///< so many bytes got the same advice: as one mapping, all that Linux before 6.17 moves at once
 };
 
 QUERN_END

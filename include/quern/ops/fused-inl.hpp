@@ -41,7 +41,8 @@ inline void infer_conv(InferCtx& ctx) {
 }
 inline Lowered lower_conv(const LowerCtx& ctx) { return select(Family::conv, conv_problem(ctx), ctx.target); }
 
-/// FusedMatMul(A, B, bias?, residual?; transA, transB, alpha, activation): MatMul with what follows it.
+/// FusedMatMul(A, B, bias?, residual?, factors?; transA, transB, alpha, activation): MatMul with what follows it. factors [N], f32, multiply B's
+/// columns (those of B as it is multiplied); they and B, a matrix, are constant then.
 inline void infer_matmul(InferCtx& ctx) {
     activation(ctx.attrs);
     DType t = ctx.in(0).dtype;
@@ -58,6 +59,13 @@ inline void infer_matmul(InferCtx& ctx) {
         for (std::size_t i = 0; i < c.size(); ++i)
             if (const Dim& d = c[c.size() - 1 - i]; !d.is(1)) ops_window::same(ctx, d, i < 2 ? last[i] : Dim(1), "the bias, which must broadcast to the product");
     }
+    if (ctx.has(4)) {
+        ctx.need_type(0, {DType::f32});
+        ctx.need_same_type(4, 0);
+        ctx.need_rank(1, 2, 2);
+        ctx.need_rank(4, 1, 1);
+        if (ctx.ranked(4)) ops_window::same(ctx, ctx.in(4).dims[0], b[1], "the factors, one for each column");
+    }
     std::vector<Dim> y = ops_matmul::product(ctx, std::move(a), std::move(b));
     ops_window::expect(ctx, 3, y, "the residual and the result");
     ctx.set(0, t, std::move(y));
@@ -65,6 +73,10 @@ inline void infer_matmul(InferCtx& ctx) {
 inline Lowered lower_matmul(const LowerCtx& ctx) {
     matmul::Problem p = ops_matmul::gemm_problem(ctx);
     set_post(p, ctx);
+    if (ctx.has(4)) {
+        p.factors = ctx.raw_constant(4);
+        if (!p.factors.defined()) raise(ErrorCode::invalid_model, "factors that are not constant; accepted: a constant");
+    }
     return ops_matmul::choose(ctx, p);
 }
 
@@ -76,7 +88,7 @@ QUERN_INLINE const OpDef& op_quern_FusedConv() {
     return def;
 }
 QUERN_INLINE const OpDef& op_quern_FusedMatMul() {
-    static constexpr OpDef def{.domain = "quern", .name = "FusedMatMul", .min_in = 2, .max_in = 4, .newest = 1, .infer = ops_fused::infer_matmul,
+    static constexpr OpDef def{.domain = "quern", .name = "FusedMatMul", .min_in = 2, .max_in = 5, .newest = 1, .infer = ops_fused::infer_matmul,
                                .lower = ops_fused::lower_matmul, .lower_device = ops_fused::lower_matmul, .compute = Compute::f32};
     return def;
 }

@@ -217,19 +217,20 @@ private:
     void reorder(NodeId id, std::size_t i, std::size_t d, const Order& order) {
         if (!has(g.nodes[at(id)], i)) return;
         const ValueId v = g.nodes[at(id)].in[i];
-        const Tensor given = g.fact(v).value, from = given.aligned();
-        Tensor to = editable(from, 16 << 10);  // all of a model's weights may be copied here, and are packed one by one
-        const Shape s = from.shape();
+        const Tensor given = g.fact(v).value;
+        Tensor to = room_like(given, 16 << 10);  // all of a model's weights may be copied here, and are packed one by one
+        const Shape s = given.shape();
         std::int64_t outer = 1, inner = 1;
         for (std::size_t k = 0; k < static_cast<std::size_t>(s.rank()); ++k) (k < d ? outer : inner) *= k == d ? 1 : s[static_cast<int>(k)];
-        const float* x = from.data<float>().data();
-        float* y = to.data<float>().data();
-        for (std::int64_t o = 0; o < outer; ++o, x += static_cast<std::int64_t>(order.size()) * inner) {
-            if (inner == 1)
-                for (std::int64_t c : order) *y++ = x[c];
-            else
-                for (std::int64_t c : order) y = std::copy_n(x + c * inner, inner, y);
-        }
+        const auto* x = static_cast<const std::byte*>(given.raw());  // need not be aligned
+        auto* y = static_cast<std::byte*>(to.raw());
+        const std::size_t each = static_cast<std::size_t>(inner) * sizeof(float);
+        for (std::int64_t o = 0; o < outer; ++o, x += order.size() * each)
+            for (std::int64_t c : order) {
+                if (inner == 1) std::memcpy(y, x + static_cast<std::size_t>(c) * sizeof(float), sizeof(float));
+                else std::memcpy(y, x + static_cast<std::size_t>(c) * each, each);
+                y += each;
+            }
         if (std::find(ours_.begin(), ours_.end(), v) != ours_.end()) {
             g.fact(v).value = std::move(to);
             return;

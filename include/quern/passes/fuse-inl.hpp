@@ -29,13 +29,19 @@ inline void take_over(Graph& g, Node& n, ValueId out, NodeId removed) {
     n.out = {out};
 }
 
-/// A copy of weights to compute on; large ones have pages of their own, which leave memory as soon as they are packed, whatever the heap keeps.
-inline Tensor editable(const Tensor& t, std::size_t large = std::size_t{256} << 10) {
-    if (t.dtype() == DType::string || t.bytes() < large) return t.clone();
+/// Memory for weights like `t`; large ones have pages of their own, which leave memory as soon as they are packed, whatever the heap keeps.
+inline Tensor room_like(const Tensor& t, std::size_t large = std::size_t{256} << 10) {
+    if (t.dtype() == DType::string || t.bytes() < large) return Tensor::uninitialized(t.dtype(), t.shape());
     auto pages = std::make_shared<const Pages>(t.bytes(), 0);  // short-lived: not worth waiting for huge pages
     if (!pages->data()) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(t.bytes()) + " bytes of weights");
-    std::memcpy(pages->data(), t.raw(), t.bytes());
     return Tensor::share(t.dtype(), t.shape(), pages->data(), pages);
+}
+/// A copy of weights to compute on.
+inline Tensor editable(const Tensor& t) {
+    if (t.dtype() == DType::string) return t.clone();
+    Tensor to = room_like(t);
+    if (t.bytes()) std::memcpy(to.raw(), t.raw(), t.bytes());
+    return to;
 }
 /// Conv -> BatchNormalization with constants: scale and shift move into the weights.
 inline bool fuse_conv_bn(Graph& g, const PassContext& ctx, NodeId id, const std::vector<int>& uses) {
@@ -101,19 +107,25 @@ inline bool fuse_scale(Graph& g, const PassContext& ctx, NodeId id, const std::v
         float* by = factors.data<float>().data();
         if (const Tensor aligned = factor.value.aligned(); count == 1) std::fill_n(by, width, aligned.data<float>()[0]);
         else std::copy_n(aligned.data<float>().data(), width, by);
-        Tensor w = editable(b.value);
-        ctx.done_with(b.value);
-        float* p = w.data<float>().data();
-        for (std::int64_t r = 0; r < rows; ++r, p += columns)
-            for (std::int64_t c = 0; c < columns; ++c) p[c] *= by[by_row ? r : c];
-        ValueId weights = g.add_constant(g.fresh_name(g.values[n->in[1]].name), std::move(w));
+        if (ctx.target.device == Device::cpu && width > 1 && (n->in.size() < 5 || n->in[4] == no_value)) {
+            // Multiplied when they are packed: no copy of the weights is made. The model's own row is known again by its address.
+            n->in.resize(5, no_value);
+            n->in[4] = g.add_constant(g.fresh_name(g.values[mul.in[1 - side]].name), count == 1 ? factors : factor.value.reshaped({width}));
+        } else {
+            Tensor w = editable(b.value);
+            ctx.done_with(b.value);
+            float* p = w.data<float>().data();
+            for (std::int64_t r = 0; r < rows; ++r, p += columns)
+                for (std::int64_t c = 0; c < columns; ++c) p[c] *= by[by_row ? r : c];
+            const ValueId weights = g.add_constant(g.fresh_name(g.values[n->in[1]].name), std::move(w));
+            n->in[1] = weights;
+        }
         if (has_bias) {
             Tensor moved = g.fact(n->in[2]).value.clone();
             for (std::int64_t j = 0; j < width; ++j) moved.data<float>()[j] *= by[j];
             ValueId bias = g.add_constant(g.fresh_name(g.values[n->in[2]].name), std::move(moved));
             n->in[2] = bias;
         }
-        n->in[1] = weights;
         take_over(g, *n, g.nodes[id].out[0], id);
         return true;
     }
@@ -146,7 +158,7 @@ inline bool fuse_bias(Graph& g, NodeId id, const std::vector<int>& uses) {
             bias = bias.reshaped({bias.count()});
         }
         ValueId bv = b.rank() == 1 ? other : g.add_constant(g.fresh_name(g.values[other].name), std::move(bias));
-        n->in.resize(3, no_value);
+        if (n->in.size() < 3) n->in.resize(3, no_value);
         n->in[2] = bv;
         ValueId out = g.nodes[id].out[0];
         take_over(g, *n, out, id);
@@ -170,7 +182,7 @@ inline bool fuse_residual(Graph& g, NodeId id, const std::vector<int>& uses, con
         const Fact &y = g.fact(n->out[0]), &r = g.fact(other);
         if (!y.ranked || !r.ranked || !(y.dims == r.dims) || y.rank() < 2) continue;
         if (at(1 - side) > at(side)) continue;  // the residual is made after the product
-        n->in.resize(4, no_value);
+        if (n->in.size() < 4) n->in.resize(4, no_value);
         n->in[3] = other;
         take_over(g, *n, g.nodes[id].out[0], id);
         return true;

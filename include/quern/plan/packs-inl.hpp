@@ -159,27 +159,29 @@ QUERN_INLINE void PackStore::give_back(const Tensor& t) {
     if (b->used == 0) blocks_.erase(b);
 }
 /// Memory of at least `bytes` that nobody uses.
-QUERN_INLINE std::shared_ptr<Pages> PackStore::spare(std::size_t bytes) {
+QUERN_INLINE PackStore::Spare PackStore::spare(std::size_t bytes) {
     {
         std::lock_guard<std::mutex> l(lock_);
-        std::erase_if(spares_, [&](auto& p) { return p->size() / 4 > bytes; });
-        for (auto& p : spares_)
-            if (p->size() >= bytes) {
-                std::swap(p, spares_.back());
-                auto found = std::move(spares_.back());
+        std::erase_if(spares_, [&](auto& s) { return s.pages->size() / 4 > bytes; });
+        for (auto& s : spares_)
+            if (s.pages->size() >= bytes) {
+                std::swap(s, spares_.back());
+                Spare found = std::move(spares_.back());
                 spares_.pop_back();
-                found->drop(bytes);  // the largest come first: what lies behind would stay to the end
+                // The largest come first: what lies behind would stay to the end.
+                if (found.there > bytes) found.pages->drop(bytes);
+                found.there = std::min(found.there, bytes);
                 return found;
             }
     }
-    return fresh(bytes);
+    return {fresh(bytes), 0};
 }
 
 QUERN_INLINE NodePacks::~NodePacks() {
     std::lock_guard<std::mutex> l(store_.lock_);
     for (Copy& c : copies_) {
         c.copy = Tensor();
-        if (c.pages && c.pages.use_count() == 1 && store_.spares_.size() < 8) store_.spares_.push_back(std::move(c.pages));
+        if (c.memory.pages && c.memory.pages.use_count() == 1 && store_.spares_.size() < 8) store_.spares_.push_back(std::move(c.memory));
     }
 }
 QUERN_INLINE Tensor NodePacks::get(std::string_view layout, std::span<const Tensor> sources, std::size_t bytes, const Fill& fill, bool in_step) {
@@ -242,22 +244,26 @@ QUERN_INLINE Tensor NodePacks::aligned(const Tensor& t) {
     std::size_t element = static_cast<std::size_t>(std::max(8, std::min(dtype_bits(t.dtype()), 64))) / 8;
     if (t.bytes() < small || t.dtype() == DType::string || reinterpret_cast<std::uintptr_t>(t.raw()) % element == 0) {
         Tensor a = t.aligned();
-        if (a.raw() != t.raw()) copies_.push_back({a, t, nullptr});
+        if (a.raw() != t.raw()) copies_.push_back({a, t, {}});
         return a;
     }
     // In parts, whose pages in the file go at once.
     constexpr std::size_t part = std::size_t{1} << 20;
-    auto pages = store_.spare(t.bytes());
+    PackStore::Spare memory = store_.spare(t.bytes());
+    std::byte* const to = memory.pages->data();
     const auto* from = static_cast<const std::byte*>(t.raw());
     for (std::size_t at = 0; at < t.bytes(); at += part) {
         const std::size_t n = std::min(part, t.bytes() - at);
         if (store_.registry_) store_.registry_->expected(from + at, n);
-        store_.touch(*pages, at, at + n);
-        std::memcpy(pages->data() + at, from + at, n);
+        if (at + n > memory.there) {
+            store_.touch(*memory.pages, memory.there, at + n);
+            memory.there = at + n;
+        }
+        std::memcpy(to + at, from + at, n);
         consumed(from + at, n);
     }
-    Tensor a = Tensor::share(t.dtype(), t.shape(), pages->data(), pages);
-    copies_.push_back({a, t, std::move(pages)});
+    Tensor a = Tensor::share(t.dtype(), t.shape(), to, memory.pages);
+    copies_.push_back({a, t, std::move(memory)});
     return a;
 }
 QUERN_INLINE bool NodePacks::copied(const Tensor& t) const noexcept {

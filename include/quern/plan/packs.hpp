@@ -82,9 +82,14 @@ private:
         std::shared_ptr<Pages> pages;
         std::size_t at;
     };
+    /// Memory for an aligned copy.
+    struct Spare {
+        std::shared_ptr<Pages> pages;
+        std::size_t there = 0;  ///< bytes that were touched and stayed
+    };
     Room memory(std::size_t bytes);
     void give_back(const Tensor& t);  ///< where it was the last one taken of its block
-    std::shared_ptr<Pages> spare(std::size_t bytes);  ///< asks for less and less: lower_all() makes the largest weights first
+    Spare spare(std::size_t bytes);  ///< asks for less and less: lower_all() makes the largest weights first
     std::shared_ptr<Pages> fresh(std::size_t bytes);
     void touch(Pages& p, std::size_t from, std::size_t to) noexcept;
     std::shared_ptr<PackRegistry> registry_;
@@ -96,7 +101,7 @@ private:
     std::vector<Block> blocks_;
     std::unordered_map<std::string, std::pair<std::string, Tensor>> given_;  ///< layout and bytes, by node and ordinal
     std::vector<PlanPack> packs_;
-    std::vector<std::shared_ptr<Pages>> spares_;  ///< for aligned copies, used again and again
+    std::vector<Spare> spares_;  ///< used again and again
 };
 
 /// The Packs of one node.
@@ -119,7 +124,7 @@ private:
     std::string node_;
     struct Copy {
         Tensor copy, original;
-        std::shared_ptr<Pages> pages;
+        PackStore::Spare memory;
     };
     std::vector<Copy> copies_;
     PackStore::Room filling_{};                ///< what fill() writes now,

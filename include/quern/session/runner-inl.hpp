@@ -9,12 +9,17 @@
 
 QUERN_BEGIN
 
+namespace runner_detail {
+/// How long huge pages of activations may keep the first run waiting, nanoseconds; as for weights (plan/packs.hpp): small ones take three times as long a MB, and
+/// runs are 0.5 to 1 % slower with them.
+inline std::int64_t patience(std::size_t bytes) noexcept { return std::min<std::int64_t>(20'000'000, static_cast<std::int64_t>(bytes >> 20) * 100'000); }
+}  // namespace runner_detail
 QUERN_INLINE bool Arena::reserve(std::size_t n) {
     if (n <= size_) return false;
     const std::size_t before = size_;
     if (n <= pages_.size()) {  // untouched pages behind the used ones: shapes that grow step by step stay where they are
         size_ = std::min((n + 4095) / 4096 * 4096, pages_.size());
-        pages_.expect(before, size_);
+        pages_.prepare(before, size_, runner_detail::patience(size_ - before));
         return false;
     }
     if (size_) n += n / 4;
@@ -28,7 +33,7 @@ QUERN_INLINE bool Arena::reserve(std::size_t n) {
         bool grown = n <= SIZE_MAX / 8 && pages_.grow(4 * n);
         if (!grown && !pages_.grow(n)) release();
         data_ = pages_.data();
-        pages_.expect(size_, n);
+        pages_.prepare(size_, n, runner_detail::patience(n - size_));
     }
     if (!data_) raise(ErrorCode::out_of_memory, "no memory for " + std::to_string(n) + " bytes of activations");
     size_ = n;
