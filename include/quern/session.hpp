@@ -34,12 +34,12 @@ public:
     /// that makes it writes there, where the memory is aligned to its elements and apart from that of inputs and other outputs, and the output is
     /// neither an input nor a constant; else it is copied at the end of run(). A run that failed may have written there.
     void bind_output(std::string_view name, Tensor tensor);
-    /// Keys or values of text decoding that grow where they are, without being copied. `memory` is the caller's (as for bind()), float [B, H, C, D] with
+    /// Keys or values of text decoding that grow where they are, without being copied. `memory` is the caller's (as for bind(): the device's with Options::device_io), float [B, H, C, D] with
     /// room for C positions. `input` [B, H, P, D] is the first `length` of each head; run() writes what `output` has beyond that behind them, and the next
     /// run's input is then as long as this output was: no binding between runs. After a run that failed the input is as it was. A shorter `length`
     /// goes back in the text. output() gives `memory`. Ends with bind() of the input.
-    /// Raises unsupported where the model does more with the two than to append [axis 2] and to look at the result by attention, or where they are
-    /// on a device; run() raises shape_mismatch where room is missing, and invalid_argument where the memory is that of another input or output.
+    /// Raises unsupported where the model does more with the two than to append [axis 2] and to look at the result by attention, or where one of them
+    /// has to cross between host and device; run() raises shape_mismatch where room is missing, and invalid_argument where the memory is that of another input or output.
     void bind_cache(std::string_view input, std::string_view output, const Tensor& memory, std::int64_t length = 0);
     void run();
     /// The output of the last run: a view into the session, valid until the next run.

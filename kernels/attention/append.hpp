@@ -18,14 +18,58 @@ struct AppendProblem {
     bool interleaved = false;
 };
 
+/// The sizes of one concrete shape, checked.
+struct AppendSizes {
+    Strides x;
+    std::int64_t batch, heads, past, rows = 0, d, half = 0, room = 0;
+    bool turns = false;
+
+    AppendSizes(const AppendProblem& problem, std::span<const View> in, const View& out) {
+        const View& old = in[0];
+        if (old.rank != 4 || out.rank != 4) raise(ErrorCode::shape_mismatch, "a cache of rank " + std::to_string(old.rank) + "; 4 is accepted");
+        x = Strides(problem.x, in[1], "what a cache gets");
+        batch = old.dims[0], heads = old.dims[1], past = old.dims[2], d = old.dims[3];
+        rows = x.size[Factor::key];
+        std::int64_t leads = 1;
+        for (std::size_t i = 0; i < max_lead; ++i)
+            if (__builtin_mul_overflow(leads, x.size[i], &leads)) agree(-1, batch * heads, "heads of a cache");
+        agree(leads, batch * heads, "heads of what a cache gets");
+        agree(x.size[Factor::query], 1, "queries in a cache");
+        agree(x.size[Factor::inner], d, "values of a row that a cache gets");
+        if (d > 1) agree(x.stride[Factor::inner], 1, "distances between the values of a row");
+        const std::int64_t want[] = {batch, heads, past + rows, d};
+        for (int i = 0; i < 4; ++i) agree(out.dims[i], want[i], "dimensions of a cache");
+        room = out.room;
+        agree(old.room, room, "rows that the old cache has room for");
+        if (room && past + rows > room)
+            raise(ErrorCode::shape_mismatch, "a cache with room for " + std::to_string(room) + " positions would get " + std::to_string(past + rows) + "; accepted are up to " + std::to_string(room - past) + " new ones behind " + std::to_string(past));
+        auto given = [&](std::size_t i) { return i < in.size() && in[i].present(); };
+        turns = given(2);
+        if (turns != given(3)) raise(ErrorCode::shape_mismatch, "cosines without sines; accepted: both or none");
+        for (std::size_t i = 2; i < 4 && turns; ++i) {
+            if (in[i].rank != 3) raise(ErrorCode::shape_mismatch, "a table of rank " + std::to_string(in[i].rank) + "; 3 is accepted");
+            agree(in[i].dims[0], batch, "batches of a table");
+            agree(in[i].dims[1], rows, "rows of a table");
+            if (i == 3) agree(in[i].dims[2], half, "columns of the sines");
+            half = in[i].dims[2];
+            if (2 * half > d || half < 0) agree(2 * half, d, "values that turn");
+        }
+    }
+
+private:
+    static void agree(std::int64_t found, std::int64_t wanted, const char* what) {
+        if (found != wanted) raise(ErrorCode::shape_mismatch, std::string(what) + " are " + std::to_string(found) + " where " + std::to_string(wanted) + " are accepted");
+    }
+};
+
 class AppendKernel final : public Kernel {
 public:
     explicit AppendKernel(AppendProblem p) : p_(std::move(p)) { grows = true; }
     const char* name() const noexcept override { return "attention.append"; }
-    Booking book(std::span<const View> in, std::span<const View> out, int) const override { return {0, std::make_shared<Plan>(resolve(in, out[0]))}; }
+    Booking book(std::span<const View> in, std::span<const View> out, int) const override { return {0, std::make_shared<AppendSizes>(p_, in, out[0])}; }
     void run(const Call& c) const override {
-        const Plan& p = *static_cast<const Plan*>(c.state);
-        const bool turns = given(c.in, 2);
+        const AppendSizes& p = *static_cast<const AppendSizes*>(c.state);
+        const bool turns = p.turns;
         const std::int64_t first = p.room ? p.past : 0, total = p.past + p.rows - first, apart = p.room ? p.room : total;  // rows that are written for each head, between heads
         c.workers.ranges(p.batch * p.heads * total, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, p.d)), [&](std::int64_t from, std::int64_t to) {
             while (from < to) {
@@ -52,43 +96,6 @@ public:
     }
 
 private:
-    struct Plan {
-        Strides x;
-        std::int64_t batch, heads, past, rows, d, half = 0, room = 0;
-    };
-    static bool given(std::span<const View> in, std::size_t i) { return i < in.size() && in[i].present(); }
-    static void agree(std::int64_t found, std::int64_t wanted, const char* what) {
-        if (found != wanted) raise(ErrorCode::shape_mismatch, std::string(what) + " are " + std::to_string(found) + " where " + std::to_string(wanted) + " are accepted");
-    }
-    Plan resolve(std::span<const View> in, const View& out) const {
-        const View& past = in[0];
-        if (past.rank != 4 || out.rank != 4) raise(ErrorCode::shape_mismatch, "a cache of rank " + std::to_string(past.rank) + "; 4 is accepted");
-        Plan p{Strides(p_.x, in[1], "what a cache gets"), past.dims[0], past.dims[1], past.dims[2], 0, past.dims[3]};
-        p.rows = p.x.size[Factor::key];
-        std::int64_t leads = 1;
-        for (std::size_t d = 0; d < max_lead; ++d)
-            if (__builtin_mul_overflow(leads, p.x.size[d], &leads)) agree(-1, p.batch * p.heads, "heads of a cache");
-        agree(leads, p.batch * p.heads, "heads of what a cache gets");
-        agree(p.x.size[Factor::query], 1, "queries in a cache");
-        agree(p.x.size[Factor::inner], p.d, "values of a row that a cache gets");
-        if (p.d > 1) agree(p.x.stride[Factor::inner], 1, "distances between the values of a row");
-        const std::int64_t want[] = {p.batch, p.heads, p.past + p.rows, p.d};
-        for (int i = 0; i < 4; ++i) agree(out.dims[i], want[i], "dimensions of a cache");
-        p.room = out.room;
-        agree(past.room, p.room, "rows that the old cache has room for");
-        if (p.room && p.past + p.rows > p.room)
-            raise(ErrorCode::shape_mismatch, "a cache with room for " + std::to_string(p.room) + " positions would get " + std::to_string(p.past + p.rows) + "; accepted are up to " + std::to_string(p.room - p.past) + " new ones behind " + std::to_string(p.past));
-        if (given(in, 2) != given(in, 3)) raise(ErrorCode::shape_mismatch, "cosines without sines; accepted: both or none");
-        for (std::size_t i = 2; i < 4 && given(in, 2); ++i) {
-            if (in[i].rank != 3) raise(ErrorCode::shape_mismatch, "a table of rank " + std::to_string(in[i].rank) + "; 3 is accepted");
-            agree(in[i].dims[0], p.batch, "batches of a table");
-            agree(in[i].dims[1], p.rows, "rows of a table");
-            if (i == 3) agree(in[i].dims[2], p.half, "columns of the sines");
-            p.half = in[i].dims[2];
-            if (2 * p.half > p.d || p.half < 0) agree(2 * p.half, p.d, "values that turn");
-        }
-        return p;
-    }
     AppendProblem p_;
 };
 

@@ -29,10 +29,11 @@ struct Problem {
     float scale = 0;                     ///< 0: 1 / sqrt(D)
     float softcap = 0;
     Scores scores = Scores::raw;
-    /// On a device, of which one may be there: operands as fused.hpp has them; a rotary embedding (rotary.hpp). What stands above, but for
-    /// dtype, means nothing then; dtype may also be f16 or bf16 there.
+    /// On a device, of which one may be there: operands as fused.hpp has them; a rotary embedding (rotary.hpp); new rows of a cache (append.hpp).
+    /// What stands above, but for dtype, means nothing then; dtype may also be f16 or bf16 there.
     std::shared_ptr<const struct FusedProblem> fused;
     std::shared_ptr<const struct RotaryProblem> rotary;
+    std::shared_ptr<const struct AppendProblem> append;
 };
 
 /// A read-only mask of any accepted type, as an addend.

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <string>
 
+#include <quern/kernels/attention/append.hpp>
 #include <quern/kernels/attention/attention.hpp>
 #include <quern/kernels/attention/cuda.hpp>
 #include <quern/kernels/attention/fused.hpp>
@@ -104,7 +105,7 @@ private:
 /// What the attention pass makes: operands anywhere.
 class CudaFusedKernel final : public Kernel {
 public:
-    CudaFusedKernel(const FusedProblem& p, DType type) : p_(p), type_(type) {}
+    CudaFusedKernel(const FusedProblem& p, DType type) : p_(p), type_(type) { roomy_in = 6; }
     const char* name() const noexcept override { return "attention.cuda"; }
     void run(const Call& c) const override {
         const Strides q(p_.q, c.in[0], "Q"), k(p_.k, c.in[1], "K"), v(p_.v, c.in[2], "V"), y(p_.y, c.out[0], "the result");
@@ -183,6 +184,45 @@ private:
     DType type_;
 };
 
+/// The new rows of a cache, turned on the way; the old ones, too, where the cache does not grow in its own memory.
+class CudaAppendKernel final : public Kernel {
+public:
+    CudaAppendKernel(AppendProblem p, DType type) : p_(std::move(p)), type_(type) { grows = true; }
+    const char* name() const noexcept override { return "attention.append.cuda"; }
+    Booking book(std::span<const View> in, std::span<const View> out, int) const override { return {0, std::make_shared<AppendSizes>(p_, in, out[0])}; }
+    void run(const Call& c) const override {
+        const AppendSizes& p = *static_cast<const AppendSizes*>(c.state);
+        const auto stream = static_cast<cudaStream_t>(c.stream);
+        const int size = dtype_bits(type_) / 8;
+        const std::int64_t apart = (p.room ? p.room : p.past + p.rows) * p.d;
+        if (!p.room && p.past) {
+            movement::CopyRegion r;
+            r.axis(p.batch * p.heads, p.past * p.d, apart);
+            r.axis(p.past * p.d, 1, 1);
+            cuda::check(movement::cuda_copy(r, size, c.in[0].data, c.out[0].data, stream), name());
+        }
+        CudaRotary a;
+        a.type = type_;
+        a.batch = p.batch, a.heads = p.heads, a.length = p.rows, a.d = p.d, a.half = p.half;
+        a.positions = p.batch * p.rows;
+        a.interleaved = p_.interleaved;
+        a.x = static_cast<std::byte*>(c.in[1].data) + p.x.offset * size;
+        a.y = static_cast<std::byte*>(c.out[0].data) + p.past * p.d * size;
+        if (p.turns) a.cosine = c.in[2].data, a.sine = c.in[3].data;
+        a.x_at = {p.x.stride[0], p.x.stride[1], p.x.stride[Factor::key]};
+        if (p.x.size[0] != p.batch || p.x.size[1] != p.heads) {  // one factor counts all
+            if (p.x.size[0] != p.batch * p.heads) raise(ErrorCode::unsupported, "rows for a cache whose heads are counted by more than one factor; on a device one is accepted");
+            a.x_at = {p.heads * p.x.stride[0], p.x.stride[0], p.x.stride[Factor::key]};
+        }
+        a.y_at = {p.heads * apart, apart, p.d};
+        cuda::check(cuda_rotary(a, stream), name());
+    }
+
+private:
+    AppendProblem p_;
+    DType type_;
+};
+
 static std::string refuse_cuda(const Problem& p, const Target&) {
     if (p.dtype != DType::f32 && !is_half(p.dtype))
         return std::string("type ") + dtype_name(p.dtype) + "; float, float16 and bfloat16 are accepted";
@@ -191,6 +231,7 @@ static std::string refuse_cuda(const Problem& p, const Target&) {
 static std::unique_ptr<Kernel> make_cuda(const Problem& p, const Target&) {
     if (p.rotary) return std::make_unique<CudaRotaryKernel>(*p.rotary, p.dtype);
     if (p.fused) return std::make_unique<CudaFusedKernel>(*p.fused, p.dtype);
+    if (p.append) return std::make_unique<CudaAppendKernel>(*p.append, p.dtype);
     return std::make_unique<CudaKernel>(p);
 }
 

@@ -41,17 +41,20 @@ struct CudaAttention {
 cudaError_t cuda_attention(const CudaAttention&, cudaStream_t);
 
 /// Rotary position embedding (https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html) of x [batch, heads, length, d] if
-/// `heads_first`, else [batch, length, heads, d]; y as x and may be x. The first 2 * half values of a head turn by the
+/// `heads_first`, else [batch, length, heads, d], dense, or where `x_at` and `y_at` say; y as x and may be x. The first 2 * half values of a head turn by the
 /// angles in row p of cosine and sine [positions, half]: p = ids[b, s], or b * length + s where ids is null. Pairs are
 /// neighbours if `interleaved`, else halves. An id outside of the table gives zeros (an error cannot be raised from the
 /// device). f32, f16 or bf16, all but ids; computed in f32. Tolerance, f32: 2e-7 * (|a| + |b|).
 struct CudaRotary {
+    /// Distances in elements between batches, heads and positions; all 0: dense.
+    struct Place { std::int64_t batch = 0, head = 0, row = 0; };
     DType type = DType::f32;
     const void *x = nullptr, *cosine = nullptr, *sine = nullptr;
     const std::int64_t* ids = nullptr;
     void* y = nullptr;
     std::int64_t batch = 0, heads = 0, length = 0, d = 0, half = 0, positions = 0;
     bool heads_first = true, interleaved = false;
+    Place x_at, y_at;
 };
 /// Enqueues one kernel (none for no elements). cudaErrorInvalidValue for 2^31 elements or more, half > d / 2 and other types.
 cudaError_t cuda_rotary(const CudaRotary&, cudaStream_t);

@@ -19,9 +19,11 @@ __global__ void __launch_bounds__(kThreads) rotate(const Rotary a) {
     if (i >= a.count) return;
     const unsigned row = a.by_units.split(i);  // a head at one position; i: the unit in it
     const int half = static_cast<int>(a.half), from = static_cast<int>(i) * W;
-    const std::int64_t base = std::int64_t(row) * a.d;
-    const T* x = static_cast<const T*>(a.x) + base;
-    T* y = static_cast<T*>(a.y) + base;
+    unsigned inner = row;
+    unsigned outer = a.by_inner.split(inner);
+    const unsigned batch = a.by_outer.split(outer), head = a.heads_first ? outer : inner, position = a.heads_first ? inner : outer;
+    const T* x = static_cast<const T*>(a.x) + (batch * a.x_at.batch + head * a.x_at.head + position * a.x_at.row);
+    T* y = static_cast<T*>(a.y) + (batch * a.y_at.batch + head * a.y_at.head + position * a.y_at.row);
     float p[W], q[W];
     if (from >= half) {
         const int c = 2 * from;
@@ -33,10 +35,7 @@ __global__ void __launch_bounds__(kThreads) rotate(const Rotary a) {
         }
         return;
     }
-    unsigned inner = row;
-    unsigned outer = a.by_inner.split(inner);
-    const unsigned batch = a.by_outer.split(outer);
-    const unsigned s = batch * static_cast<unsigned>(a.length) + (a.heads_first ? inner : outer);
+    const unsigned s = batch * static_cast<unsigned>(a.length) + position;
     const std::int64_t at = a.ids ? a.ids[s] : s;
     float cosine[W] = {}, sine[W] = {};
     if (at >= 0 && at < a.positions) {
@@ -73,6 +72,7 @@ cudaError_t rotary(Rotary a, std::int64_t rows, cudaStream_t stream) {
     bool packs = a.half % W == 0 && a.d % W == 0;
     for (const void* p : {a.x, a.cosine, a.sine, static_cast<const void*>(a.y)})
         packs = packs && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
+    for (const CudaRotary::Place& p : {a.x_at, a.y_at}) packs = packs && p.batch % W == 0 && p.head % W == 0 && p.row % W == 0;
     const int w = packs ? W : 1;
     const std::int64_t units = (a.d + 2 * w - 1) / (2 * w);
     a.by_units = simt::Divisor(units);
@@ -100,6 +100,9 @@ cudaError_t cuda_rotary(const CudaRotary& r, cudaStream_t stream) {
     rows /= r.d;
     cuda::Rotary a{};
     static_cast<CudaRotary&>(a) = r;
+    for (CudaRotary::Place* p : {&a.x_at, &a.y_at})
+        if (p->batch == 0 && p->head == 0 && p->row == 0)
+            *p = {r.heads * r.length * r.d, r.heads_first ? r.length * r.d : r.d, r.heads_first ? r.d : r.heads * r.d};
     a.by_inner = simt::Divisor(r.heads_first ? r.length : r.heads);
     a.by_outer = simt::Divisor(r.heads_first ? r.heads : r.length);
     switch (r.type) {

@@ -136,6 +136,28 @@ TEST(Cache, WithoutRoomNothingChanges) {
     give(s, 1, 1, 1), s.run();
     EXPECT_EQ(rows(k, 0, room - 1), [&] { auto r = before; std::vector<float> out; for (std::int64_t h = 0; h < heads; ++h) out.insert(out.end(), r.begin() + h * room * size, r.begin() + (h * room + room - 1) * size); return out; }());
 }
+TEST(Cache, NewRowsMayBeWhereTheyAre) {  // [N, 2, S, 8] from the application: nothing moves them
+    ModelBuilder b;
+    for (const char* x : {"q", "k"}) b.input(x, DType::f32, {"N", "2", "S", "8"});
+    b.input("old", DType::f32, {"N", "2", "P", "8"}).node("Concat", {"old", "k"}, {"all"}, {attribute_i("axis", 2)}).node("Transpose", {"all"}, {"t"}, {attribute_ints("perm", {0, 1, 3, 2})});
+    b.node("MatMul", {"q", "t"}, {"s"}).node("Softmax", {"s"}, {"p"}, {attribute_i("axis", -1)}).node("MatMul", {"p", "all"}, {"y"}).output("y").output("all");
+    auto engine = b.model().compile({.threads = 1});
+    quern::Session plain(engine), grown(engine);
+    Tensor memory = filled(2, 7), old(DType::f32, {2, heads, 0, size});
+    grown.bind_cache("old", "all", memory);
+    std::int64_t length = 0;
+    for (std::int64_t more : {4, 1, 1, 3}) {
+        const Tensor q = wave({2, heads, more, size}, 0.3f), k = wave({2, heads, more, size}, 0.5f + 0.1f * float(length));
+        for (quern::Session* s : {&plain, &grown}) s->bind("q", q), s->bind("k", k);
+        plain.bind("old", old);
+        plain.run(), grown.run();
+        length += more;
+        expect_near(grown.output("y"), plain.output("y"), 0, 0);
+        old = plain.output("all").clone();
+        EXPECT_EQ(rows(memory, 0, length), rows(old, 0, length));
+    }
+    for (float x : rows(memory, length, room)) ASSERT_EQ(x, 7);
+}
 TEST(Cache, WhatIsNoneIsRefused) {
     auto refused = [](ModelBuilder& b, const char* in, const char* out) {
         quern::Session s(b.model().compile({.threads = 1}));

@@ -57,10 +57,17 @@ TEST(PatternRotary, WhatIsNoRotationStays) {
         EXPECT_EQ(count(after(r.build().b, "patterns"), "= RotaryEmbedding("), 0) << which;
         same_answer(r.b, r.in());
     }
-    Rope r;  // angles of one batch for all: the operator has them for each
+}
+TEST(PatternRotary, AnglesOfOneBatchAreThoseOfAll) {
+    Rope r;
     r.one_batch = true;
-    EXPECT_EQ(count(after(r.build().b, "patterns"), "= RotaryEmbedding("), 0);
-    same_answer(r.b, r.in());
+    r.build();
+    r.b.node("Relu", {"h"}, {"k"}).node("Mul", {"k", "c"}, {"hc2"}).node("Split", {"k", "halves"}, {"k1", "k2"}, {attribute_i("axis", 3)}).node("Neg", {"k2"}, {"m2"});
+    r.b.node("Concat", {"m2", "k1"}, {"r2"}, {attribute_i("axis", 3)}).node("Mul", {"r2", "s"}, {"rs2"}).node("Add", {"rs2", "hc2"}, {"z"}).output("z");
+    std::string text = after(r.b, "patterns");
+    EXPECT_EQ(count(text, "= RotaryEmbedding("), 2) << text;
+    EXPECT_EQ(count(text, "= Expand("), 2) << text;  // once for all that turn
+    for (std::int64_t n : {1, 3}) same_answer(r.b, {{"x", ramp({n, 7, 48})}, {"a", ramp({1, 7, 4}, 0.3f)}});
 }
 TEST(PatternRotary, AnglesAreHalvedOnce) {
     Rope r;

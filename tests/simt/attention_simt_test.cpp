@@ -292,6 +292,48 @@ TEST_F(RotaryEmbedding, LayoutsPairsAndTypes) {
             }
     });
 }
+/// Rows from within wider ones go behind those of a cache, with and without being turned; nothing else is written.
+TEST_F(RotaryEmbedding, RowsThatLieApart) {
+    each_storage([](auto t) {
+        using T = decltype(t);
+        for (const auto& [d, half] : {std::pair<std::int64_t, std::int64_t>{32, 16}, {32, 4}, {32, 0}, {11, 3}})
+            for (bool interleaved : {false, true}) {
+                SCOPED_TRACE(testing::Message() << d << ", half " << half << (interleaved ? ", interleaved" : ""));
+                CudaRotary r;
+                r.type = Storage<T>::type, r.interleaved = interleaved;
+                r.batch = 2, r.heads = 3, r.length = 5, r.d = d, r.half = half, r.positions = 10;
+                const std::int64_t room = 9, past = 3, wide = 2 * r.heads * d;
+                r.x_at = {r.length * wide, d, wide}, r.y_at = {r.heads * room * d, room * d, d};
+                const auto n = [](std::int64_t v) { return static_cast<std::size_t>(v); };
+                const auto x = held<T>(random_values(n(r.batch * r.length * wide), 1, 1)), cosine = held<T>(random_values(n(10 * half), 1, 2)),
+                           sine = held<T>(random_values(n(10 * half), 1, 3));
+                std::vector<double> want(n(r.batch * r.heads * room * d), std::nan(""));
+                for (std::int64_t b = 0; b < r.batch; ++b)
+                    for (std::int64_t h = 0; h < r.heads; ++h)
+                        for (std::int64_t i = 0; i < r.length; ++i) {
+                            const std::size_t from = n((b * r.length + i) * wide + r.heads * d + h * d), to = n(((b * r.heads + h) * room + past + i) * d);
+                            for (std::int64_t j = 0; j < d; ++j) want[to + n(j)] = static_cast<double>(x[from + n(j)]);
+                            for (std::int64_t j = 0; j < half; ++j) {
+                                const std::size_t first = n(interleaved ? 2 * j : j), second = n(interleaved ? 2 * j + 1 : half + j), at = n((b * r.length + i) * half + j);
+                                const double u = static_cast<double>(x[from + first]), v = static_cast<double>(x[from + second]), c = static_cast<double>(cosine[at]), e = static_cast<double>(sine[at]);
+                                want[to + first] = c * u - e * v;
+                                want[to + second] = e * u + c * v;
+                            }
+                        }
+                const auto dx = on_device(narrow<T>(x)), dc = on_device(narrow<T>(cosine)), ds = on_device(narrow<T>(sine));
+                r.x = dx.data() + r.heads * d, r.cosine = dc.data(), r.sine = ds.data();
+                run_each<T>(
+                    want.size(), [&](T* y) { return r.y = y + past * d, cuda_rotary(r, nullptr); },
+                    [&](const std::vector<T>& got) {
+                        const auto values = widen(got);
+                        for (std::size_t i = 0; i < want.size(); ++i) {
+                            if (std::isnan(want[i])) ASSERT_TRUE(std::isnan(static_cast<double>(values[i]))) << i;
+                            else ASSERT_NEAR(static_cast<double>(values[i]), want[i], 1e-6 + Storage<T>::rounding * (1 + std::abs(want[i]))) << i;
+                        }
+                    });
+            }
+    });
+}
 TEST_F(RotaryEmbedding, Limits) {
     CudaRotary r;
     EXPECT_EQ(cuda_rotary(r, nullptr), cudaSuccess);

@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <memory>
 #include <thread>
 
 #include <quern/cuda.hpp>
@@ -288,6 +289,130 @@ TEST_F(CudaEngine, RotaryEmbeddingIsThere) {
         s.run();
         expect_same(s.output("y"), b.run({{"x", x}, {"p", p}}, cpu())[0]);
     }
+}
+/// One layer of a decoder: q, k, v [N, S, 16] as 2 heads of 8 values, of which the first 4 turn; old keys and values to all of them.
+ModelBuilder decoder(bool dense_values) {
+    ModelBuilder b(23);
+    for (const char* x : {"q", "k"}) b.input(x, DType::f32, {"N", "S", "16"});
+    b.input("v", DType::f32, dense_values ? std::vector<std::string>{"N", "2", "S", "8"} : std::vector<std::string>{"N", "S", "16"});
+    for (const char* x : {"pk", "pv"}) b.input(x, DType::f32, {"N", "2", "P", "8"});
+    b.input("c", DType::f32, {"N", "S", "2"}).input("s", DType::f32, {"N", "S", "2"});
+    b.constant("split", ints({4}, {0, 0, 2, 8})).constant("join", ints({3}, {0, 0, 16})).constant("factor", floats({}, {0.35f}));
+    for (std::string x : {"q", "k", "v"})
+        if (x != "v" || !dense_values) b.node("Reshape", {x, "split"}, {x + "4"}).node("Transpose", {x + "4"}, {x + "h"}, {onnx::attribute_ints("perm", {0, 2, 1, 3})});
+    for (std::string x : {"q", "k"}) b.node("RotaryEmbedding", {x + "h", "c", "s"}, {x + "r"}, {onnx::attribute_i("rotary_embedding_dim", 4)});
+    b.node("Concat", {"pk", "kr"}, {"K"}, {onnx::attribute_i("axis", 2)}).node("Concat", {"pv", dense_values ? "v" : "vh"}, {"V"}, {onnx::attribute_i("axis", 2)});
+    b.node("Transpose", {"K"}, {"kt"}, {onnx::attribute_ints("perm", {0, 1, 3, 2})}).node("MatMul", {"qr", "kt"}, {"w"}).node("Mul", {"w", "factor"}, {"m"}).node("Softmax", {"m"}, {"p"}, {onnx::attribute_i("axis", -1)});
+    b.node("MatMul", {"p", "V"}, {"o"}).node("Transpose", {"o"}, {"ot"}, {onnx::attribute_ints("perm", {0, 2, 1, 3})}).node("Reshape", {"ot", "join"}, {"y"});
+    return std::move(b.output("y").output("K").output("V"));
+}
+Tensor from_device(const Tensor& t) {
+    EXPECT_EQ(t.device(), Device::cuda);
+    Tensor host(DType::f32, t.shape());
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(host.raw(), t.raw(), host.bytes(), cudaMemcpyDeviceToHost), cudaSuccess);
+    return host;
+}
+TEST_F(CudaEngine, CachesGrowInTheDevicesMemory) {
+    for (bool dense : {false, true})
+        for (std::int64_t n : {1, 2}) {
+            auto b = decoder(dense);
+            auto o = cuda_strict();
+            o.device_io = true;
+            Engine engine = b.model().compile(o), reference = b.model().compile(cpu());
+            EXPECT_NE(engine.describe().find("attention.append.cuda"), std::string::npos) << engine.describe();
+            Session grown(engine), copied(engine), plain(reference);
+            constexpr std::int64_t room = 12;
+            const std::size_t whole = static_cast<std::size_t>(n * 2 * room * 8) * sizeof(float);
+            DeviceMemory k(whole), v(whole);
+            const Shape shape{n, 2, room, 8};
+            grown.bind_cache("pk", "K", cuda::borrow(DType::f32, shape, k.get()));
+            grown.bind_cache("pv", "V", cuda::borrow(DType::f32, shape, v.get()));
+            Tensor pk(DType::f32, {n, 2, 0, 8}), pv = pk.clone();
+            std::int64_t length = 0;
+            for (int turn = 0; turn < 6; ++turn) {
+                const std::int64_t more = turn == 0 ? 5 : turn == 3 ? 2 : 1;
+                const DeviceMemory old_k(std::max<std::size_t>(4, pk.bytes())), old_v(std::max<std::size_t>(4, pv.bytes()));
+                std::vector<NamedTensor> in;
+                for (const char* x : {"q", "k"}) in.emplace_back(x, noise({n, more, 16}, turn * 5 + *x));
+                in.emplace_back("v", noise(dense ? Shape{n, 2, more, 8} : Shape{n, more, 16}, turn));
+                in.emplace_back("c", noise({n, more, 2}, turn + 50)), in.emplace_back("s", noise({n, more, 2}, turn + 70));
+                std::vector<std::unique_ptr<DeviceMemory>> held;
+                for (auto& [name, t] : in) {
+                    held.push_back(std::make_unique<DeviceMemory>(t.bytes()));
+                    ASSERT_EQ(cudaMemcpy(held.back()->get(), t.raw(), t.bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+                    for (Session* s : {&grown, &copied}) s->bind(name, cuda::borrow(DType::f32, t.shape(), held.back()->get()));
+                    plain.bind(name, t);
+                }
+                ASSERT_EQ(cudaMemcpy(old_k.get(), pk.raw(), pk.bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+                ASSERT_EQ(cudaMemcpy(old_v.get(), pv.raw(), pv.bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+                copied.bind("pk", cuda::borrow(DType::f32, pk.shape(), old_k.get())), copied.bind("pv", cuda::borrow(DType::f32, pv.shape(), old_v.get()));
+                plain.bind("pk", pk), plain.bind("pv", pv);
+                plain.run(), copied.run(), grown.run();
+                length += more;
+                const Tensor y = from_device(grown.output("y"));
+                expect_same(y, plain.output("y"));
+                expect_near(from_device(copied.output("y")), y, 0, 0);
+                EXPECT_EQ(grown.output("K").raw(), k.get());
+                EXPECT_EQ(grown.output("K").shape(), shape);
+                pk = from_device(copied.output("K")), pv = from_device(copied.output("V"));
+                ASSERT_EQ(pk.shape(), (Shape{n, 2, length, 8}));
+                expect_same(pk, plain.output("K"));
+                for (const auto& [memory, rows] : {std::pair(grown.output("K"), pk), std::pair(grown.output("V"), pv)}) {
+                    const Tensor all = from_device(memory);
+                    for (std::int64_t head = 0; head < n * 2; ++head) {
+                        const float* at = all.data<float>().data() + head * room * 8;
+                        EXPECT_EQ(0, std::memcmp(at, rows.data<float>().data() + head * length * 8, static_cast<std::size_t>(length * 8) * sizeof(float)));
+                        for (std::int64_t i = length * 8; i < room * 8; ++i) {
+                            std::uint32_t bits;
+                            std::memcpy(&bits, at + i, 4);
+                            ASSERT_EQ(bits, 0xFFFFFFFFu);
+                        }
+                    }
+                }
+            }
+            EXPECT_EQ(length, 11);
+            const Tensor last = from_device(grown.output("y"));
+            grown.bind_cache("pk", "K", cuda::borrow(DType::f32, shape, k.get()), length - 1), grown.bind_cache("pv", "V", cuda::borrow(DType::f32, shape, v.get()), length - 1);
+            std::vector<std::unique_ptr<DeviceMemory>> held;  // the last position once more
+            for (const char* x : {"q", "k"}) {
+                const Tensor t = noise({n, 1, 16}, 5 * 5 + *x);
+                held.push_back(std::make_unique<DeviceMemory>(t.bytes()));
+                ASSERT_EQ(cudaMemcpy(held.back()->get(), t.raw(), t.bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+                grown.bind(x, cuda::borrow(DType::f32, t.shape(), held.back()->get()));
+            }
+            const std::pair<const char*, Tensor> rest[] = {{"v", noise(dense ? Shape{n, 2, 1, 8} : Shape{n, 1, 16}, 5)}, {"c", noise({n, 1, 2}, 55)}, {"s", noise({n, 1, 2}, 75)}};
+            for (auto& [name, t] : rest) {
+                held.push_back(std::make_unique<DeviceMemory>(t.bytes()));
+                ASSERT_EQ(cudaMemcpy(held.back()->get(), t.raw(), t.bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+                grown.bind(name, cuda::borrow(DType::f32, t.shape(), held.back()->get()));
+            }
+            grown.run();
+            expect_near(from_device(grown.output("y")), last, 0, 0);
+            grown.run();  // the twelfth position
+            auto full = grown.try_run();
+            ASSERT_FALSE(full.ok());
+            EXPECT_NE(std::string(full.error().what()).find("room for 12 positions would get 13"), std::string::npos) << full.error().what();
+        }
+}
+TEST_F(CudaEngine, CachesInOtherMemoryAreRefused) {
+    auto b = decoder(false);
+    auto o = cuda_strict();
+    const Tensor host(DType::f32, {1, 2, 4, 8});
+    Session crossing(b.model().compile(o));
+    auto r = crossing.try_bind_cache("pk", "K", host);
+    ASSERT_FALSE(r.ok());
+    EXPECT_NE(r.error().message().find("with Options::device_io"), std::string::npos) << r.error().what();
+    o.device_io = true;
+    Session there(b.model().compile(o));
+    r = there.try_bind_cache("pk", "K", host);
+    ASSERT_FALSE(r.ok());
+    EXPECT_NE(r.error().message().find("accepted: the device's"), std::string::npos) << r.error().what();
+    Session here(b.model().compile(cpu()));
+    DeviceMemory k(host.bytes());
+    r = here.try_bind_cache("pk", "K", cuda::borrow(DType::f32, host.shape(), k.get()));
+    ASSERT_FALSE(r.ok());
+    EXPECT_NE(r.error().message().find("accepted: the host's"), std::string::npos) << r.error().what();
 }
 /// v rounded to t.
 Tensor as(const Tensor& v, DType t) {

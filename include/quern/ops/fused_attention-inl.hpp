@@ -120,7 +120,12 @@ inline void infer_append(InferCtx& c) {
     c.set(0, DType::f32, {past[0], past[1], past[2] + rows, past[3]});
 }
 inline Lowered lower_append(const LowerCtx& c) {
-    return Lowered(std::make_unique<attention::AppendKernel>(attention::AppendProblem{layout_of(c.attrs, "x"), c.attrs.i("interleaved", 0) != 0}));
+    attention::AppendProblem p{layout_of(c.attrs, "x"), c.attrs.i("interleaved", 0) != 0};
+    if (c.target.device == Device::cpu) return Lowered(std::make_unique<attention::AppendKernel>(std::move(p)));
+    attention::Problem device;
+    device.dtype = c.in(0).dtype;
+    device.append = std::make_shared<attention::AppendProblem>(std::move(p));
+    return select(Family::attention, device, c.target);
 }
 
 }  // namespace ops_fused_attention
@@ -132,7 +137,7 @@ QUERN_INLINE const OpDef& op_quern_FusedAttention() {
 }
 QUERN_INLINE const OpDef& op_quern_AppendToCache() {
     static constexpr OpDef def{.domain = "quern", .name = "AppendToCache", .min_in = 2, .max_in = 4, .newest = 1, .infer = ops_fused_attention::infer_append,
-                               .lower = ops_fused_attention::lower_append, .compute = Compute::f32};
+                               .lower = ops_fused_attention::lower_append, .lower_device = ops_fused_attention::lower_append, .compute = Compute::f32};
     return def;
 }
 QUERN_END

@@ -178,7 +178,8 @@ public:
         return finish(id, sq, sk, sv, axes(all, query_axis_, inner), inner);
     }
 
-    /// `id` puts new keys or values [B, H, L, D] behind old ones: what moves and turns the new ones is taken in.
+    /// `id` puts new keys or values [B, H, L, D] behind old ones: what moves and turns the new ones is taken in, where there is anything of the kind or the
+    /// old ones are an input and all are an output.
     bool match_cache(NodeId id) {
         const Node& n = g_.nodes[id];
         if (!is_op(&n, "Concat") || n.in.size() != 2 || g_.fact(n.out[0]).dtype != DType::f32) return false;
@@ -203,9 +204,12 @@ public:
         }
         Roles r;
         std::vector<std::int64_t> where;
-        if (x.value == n.in[1] || !settle(r, depth_) || !layout(x, r, r.depth, &where)) return false;
+        const bool cache = std::count(g_.inputs.begin(), g_.inputs.end(), n.in[0]) && std::count(g_.outputs.begin(), g_.outputs.end(), n.out[0]);
+        if ((x.value == n.in[1] && !cache) || !settle(r, depth_) || !layout(x, r, r.depth, &where)) return false;
         for (int atom : r.lead)
             if (!holds(x, atom)) return false;
+        for (const Atoms::Axis& axis : leading_)  // a device counts batches and heads by one distance each
+            if (!turns_ && (n.attrs.has(narrow_type) || atoms_.leaves(axis).size() > 1)) return false;
         in[1] = x.value;
         a.set("x", std::move(where));
         m_.replace(n.out[0], "quern::AppendToCache", std::move(in), std::move(a));
@@ -661,11 +665,11 @@ inline bool look_up_rotations(Graph& g) {
 
 inline bool attention_blocks(Graph& g, const PassContext& ctx) {
     const bool turns = ctx.target.device == Device::cpu;
-    bool changed = turns && look_up_rotations(g);
-    if (turns) {
+    bool changed = look_up_rotations(g);
+    {
         Matcher m(g);
         for (NodeId id : g.order())
-            if (g.nodes[id].op && AttentionMatcher(m, true).match_cache(id)) changed = true;
+            if (g.nodes[id].op && AttentionMatcher(m, turns).match_cache(id)) changed = true;
     }
     Matcher m(g);
     std::map<ValueId, ValueId> closed;

@@ -11,7 +11,7 @@ namespace passes_detail {
 
 /// x * cosine + turned(x) * sine, x [N, H, S, R] or [N, S, H, R], becomes ONNX's RotaryEmbedding. turned(x) is (-x2, x1), where x1 and x2 are the halves
 /// of the last axis, or (interleaved) the two values of each pair; cosines and sines [N, 1, S, R] or [N, S, 1, R] are the same for both values that turn
-/// together. RotaryEmbedding of the first values of heads with the others put behind them is one of whole heads.
+/// together, and perhaps (N is 1 there) for all batches. RotaryEmbedding of the first values of heads with the others put behind them is one of whole heads.
 class RotaryMatcher {
 public:
     explicit RotaryMatcher(Matcher& m) : m_(m), g_(m.g) {}
@@ -93,11 +93,12 @@ private:
         const std::vector<Dim> dims = g_.fact(x).dims;
         for (bool rows : {false, true}) {
             if (!four(cosine) || !four(sine) || (rows && !dims[2].is_const())) return false;
-            const std::vector<Dim> want = rows ? std::vector<Dim>{dims[0], dims[1], Dim(1), dims[3]} : std::vector<Dim>{dims[0], Dim(1), dims[2], dims[3]};
-            if (!(g_.fact(cosine).dims == want) || !(g_.fact(sine).dims == want)) continue;
-            const Dim length = dims[rows ? 1 : 2];
-            const ValueId c = table(cosine, dims[0], length), s = c == no_value ? no_value : table(sine, dims[0], length);
+            const Dim batch = g_.fact(cosine).dims[0], length = dims[rows ? 1 : 2];
+            const std::vector<Dim> want = rows ? std::vector<Dim>{batch, length, Dim(1), dims[3]} : std::vector<Dim>{batch, Dim(1), length, dims[3]};
+            if (!(batch == dims[0] || batch.is(1)) || !(g_.fact(cosine).dims == want) || !(g_.fact(sine).dims == want)) continue;
+            ValueId c = table(cosine, batch, length), s = c == no_value ? no_value : table(sine, batch, length);
             if (s == no_value) return false;
+            c = for_each_batch(c, x), s = for_each_batch(s, x);
             Attrs a;
             if (pairs_) a.set("interleaved", std::int64_t{1});
             const Node& old = *g_.producer(y);
@@ -180,6 +181,18 @@ private:
         ValueId from = without_ones(v, {batch, length, r}, false);
         ValueId h = half_of(from == no_value ? v : from, 0);
         return h == no_value ? no_value : without_ones(h, {batch, length, Dim(r.value() / 2)}, true);
+    }
+    /// The table [1, S, R / 2] or [N, S, R / 2] for each of x's N batches.
+    ValueId for_each_batch(ValueId v, ValueId x) {
+        const Dim batch = g_.fact(x).dims[0];
+        if (g_.fact(v).dims[0] == batch) return v;
+        for (const auto& [of, all] : repeated_)
+            if (of == v && g_.fact(all).dims[0] == batch) return all;
+        Attrs first, axis;
+        first.set("start", std::int64_t{0}), first.set("end", std::int64_t{1}), axis.set("axis", std::int64_t{0});
+        const ValueId n = add("Shape", {x}, std::move(first), v), shape = add("Concat", {n, add_ints(g_, "as_it_is", {1, 1})}, std::move(axis), v);
+        repeated_.emplace_back(v, add("Expand", {v, shape}, {}, v));
+        return repeated_.back().second;
     }
     /// v without its dimensions of size 1, as it was before they were put there, or (`anew`) as a new node makes it.
     ValueId without_ones(ValueId v, const std::vector<Dim>& dims, bool anew) {
@@ -271,6 +284,7 @@ private:
     Graph& g_;
     bool pairs_ = false;  // of the rotation that is looked at
     std::map<std::pair<ValueId, bool>, ValueId> halves_;
+    std::vector<std::pair<ValueId, ValueId>> repeated_;  // tables for one batch, and for all
 };
 
 /// Heads turn alike where they lie in a row: so the rotation goes before Reshape and Transpose, which attention takes in.

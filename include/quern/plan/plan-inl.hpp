@@ -494,8 +494,9 @@ inline void Planner::find_caches() {
             else if (!s.kernel || !(i < 32 && s.kernel->roomy_in >> i & 1u)) e = 1;
         }
     for (const PlanStep& s : p.steps) {
-        if (!s.kernel || !s.kernel->grows || s.late || s.device != Device::cpu || s.in[0] < 0 || s.out[0] < 0) continue;
+        if (!s.kernel || !s.kernel->grows || s.late || s.in[0] < 0 || s.out[0] < 0) continue;
         const PlanValue &from = p.values[static_cast<std::size_t>(s.in[0])], &to = p.values[static_cast<std::size_t>(s.out[0])];
+        if (from.device != s.device || to.device != s.device) continue;
         if (from.home != PlanValue::Home::input || to.home != PlanValue::Home::arena || elsewhere[static_cast<std::size_t>(s.in[0])] != 2 || elsewhere[static_cast<std::size_t>(s.out[0])]) continue;
         if (shown[static_cast<std::size_t>(s.in[0])] || shown[static_cast<std::size_t>(s.out[0])] != 1) continue;
         const auto o = std::find(p.outputs.begin(), p.outputs.end(), s.out[0]) - p.outputs.begin();

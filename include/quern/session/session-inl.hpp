@@ -489,7 +489,8 @@ namespace session_detail {
 /// The first `length` positions of a cache.
 inline Tensor begin_of(const Tensor& memory, std::int64_t length) {
     const Shape& s = memory.shape();
-    return Tensor::borrow(memory.dtype(), {s[0], s[1], length, s[3]}, memory.raw());
+    const Shape begin{s[0], s[1], length, s[3]};
+    return memory.device() == Device::cpu ? Tensor::borrow(memory.dtype(), begin, memory.raw()) : Tensor::borrow_device(memory.device(), memory.dtype(), begin, memory.raw());
 }
 }  // namespace session_detail
 QUERN_INLINE void Session::Impl::bind_cache(int i, int o, const Tensor& memory, std::int64_t length) {
@@ -499,11 +500,12 @@ QUERN_INLINE void Session::Impl::bind_cache(int i, int o, const Tensor& memory, 
         std::string accepted;
         for (const Plan::Cache& c : p.caches)
             if (c.output < static_cast<int>(engine->outputs.size())) accepted += (accepted.empty() ? "" : ", ") + name(c);
-        raise(ErrorCode::unsupported, name({i, o}) + " is no cache that can grow in place; accepted: " + (accepted.empty() ? "none in this engine" : accepted));
+        raise(ErrorCode::unsupported, name({i, o}) + " is no cache that can grow in place; accepted: " + (!accepted.empty() ? accepted : p.device && !engine->device_io ? "caches in the device's memory, with Options::device_io" : "none in this engine"));
     }
     const Shape& s = memory.shape();
     if (!memory.defined() || s.rank() != 4 || s[2] < 1) raise(ErrorCode::invalid_argument, "the memory of a cache is " + s.to_string() + "; accepted: [B, H, C, D] with C of 1 or more");
-    if (memory.device() != Device::cpu) raise(ErrorCode::invalid_argument, "the memory of a cache is a device's; accepted: the host's");
+    if (const Device home = engine->device_io ? Device::cuda : Device::cpu; memory.device() != home)
+        raise(ErrorCode::invalid_argument, home == Device::cpu ? "the memory of a cache is a device's; accepted: the host's" : "the memory of a cache is the host's; accepted: the device's, for Options::device_io was set");
     if (length < 0 || length > s[2]) raise(ErrorCode::invalid_argument, "a cache of length " + std::to_string(length) + "; accepted: 0 to " + std::to_string(s[2]));
     if (!memory.raw()) raise(ErrorCode::invalid_argument, "the memory of a cache is not there");
     bind(i, session_detail::begin_of(memory, length));
