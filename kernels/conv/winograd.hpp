@@ -1,6 +1,8 @@
 // 3 x 3 convolutions with stride 1 in nhwc by Winograd's method: a half to a third of the time of the direct sum.
 // Infinities and NaN in the input spread over the T x T outputs of their tile.
 #pragma once
+#include <utility>
+
 #include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
 #include <quern/kernels/packs.hpp>
@@ -38,18 +40,18 @@ public:
         q->panels = g.m / t_.panel;
         q->blocks = ceil_div(q->tiles, 28);
         if (q->blocks > 2) q->blocks += q->blocks % 2;
-        // Few tiles: all are transformed first, then panels are shared out; else each block does both.
-        q->together = q->blocks <= 2;
-        std::int64_t most = q->together ? q->tiles : ceil_div(q->tiles, std::max<std::int64_t>(1, q->blocks));
-        q->most = std::max<std::int64_t>(1, most);
+        const std::size_t all = floats(t_.winograd_tile_floats(side_, std::max<std::int64_t>(1, q->tiles), g.s.channels));
+        q->way = choose_way(*q, all, workers);
+        q->most = std::max<std::int64_t>(1, q->way == Way::blocks ? ceil_div(q->tiles, std::max<std::int64_t>(1, q->blocks)) : q->tiles);
         q->v = floats(t_.winograd_tile_floats(side_, q->most, g.s.channels));
         q->work = floats(t_.winograd_work_floats(side_, q->most));
         q->zeros = floats(static_cast<std::size_t>(g.s.channels));
         Booking b;
-        std::size_t each = q->work + (q->together ? 0 : q->v);
+        const std::size_t each = q->work + (q->way == Way::together ? 0 : q->v);
         constexpr std::size_t room = 1 << 20;  // floats that stay in the cache that the cores share
-        if (q->together) q->at_once = std::clamp<std::int64_t>(static_cast<std::int64_t>(room / std::max<std::size_t>(1, q->v)), 1, std::max<std::int64_t>(1, g.images));
-        b.scratch = (q->zeros + (q->together ? q->v * static_cast<std::size_t>(q->at_once) : 0) + each * static_cast<std::size_t>(workers)) * sizeof(float);
+        if (q->way == Way::together) q->at_once = std::clamp<std::int64_t>(static_cast<std::int64_t>(room / std::max<std::size_t>(1, q->v)), 1, std::max<std::int64_t>(1, g.images));
+        q->flags = floats(static_cast<std::size_t>(workers));
+        b.scratch = (q->zeros + q->flags + (q->way == Way::together ? q->v * static_cast<std::size_t>(q->at_once) : 0) + each * static_cast<std::size_t>(workers)) * sizeof(float);
         b.state = std::move(q);
         return b;
     }
@@ -58,19 +60,32 @@ public:
         const Geometry& g = q.g;
         if (g.images == 0 || q.tiles == 0) return;
         auto* zeros = reinterpret_cast<float*>(call.scratch);
-        std::fill(zeros, zeros + q.zeros, 0.f);
-        float* rest = zeros + q.zeros;
-        if (!q.together) return run_blocks(call, q, rest, zeros);
+        std::fill(zeros, zeros + q.zeros + q.flags, 0.f);
+        float* rest = zeros + q.zeros + q.flags;
+        if (q.way == Way::blocks) return run_blocks(call, q, rest, zeros);
+        if (q.way == Way::apart) return run_apart(call, q, rest, zeros);
         for (std::int64_t image = 0; image < g.images; image += q.at_once) run_together(call, q, image, std::min(q.at_once, g.images - image), rest, zeros);
     }
 
 private:
+    enum class Way : std::uint8_t { blocks, apart, together };
     struct Plan {
         Geometry g;
         std::int64_t tiles = 0, panels = 0, blocks = 1, most = 1, at_once = 1;  ///< at_once: images
-        bool together = false;
-        std::size_t v = 0, work = 0, zeros = 0;  ///< floats
+        Way way = Way::blocks;
+        std::size_t v = 0, work = 0, zeros = 0, flags = 0;  ///< floats
     };
+    /// `all`: floats of an image's transformed tiles.
+    Way choose_way(const Plan& q, std::size_t all, int workers) const {
+        // What another core wrote is slow to get. So each worker does both steps for blocks of its own where there are enough of them and the
+        // weights, which each then reads all of, are few or are used often.
+        constexpr std::size_t light = 4 << 20, room = 1 << 20;  // bytes
+        constexpr std::int64_t often = 4;
+        if (q.blocks > 2 || (q.blocks * q.g.images >= workers && (packed_.bytes() <= light || q.g.images >= often))) return Way::blocks;
+        // Else panels of weights are shared out. A few workers then better transform all tiles each than get half of them from elsewhere.
+        constexpr int few = 4;
+        return workers <= few && q.panels >= 2 * workers && q.g.images == 1 && all * sizeof(float) <= room ? Way::apart : Way::together;
+    }
     struct Part {
         const float* x;
         float* y;
@@ -98,7 +113,7 @@ private:
             t_.winograd_input_f32(q.g.s, side_, part(call, q, first + k, zeros).x, t0, t1, t0, q.most, rest + static_cast<std::size_t>(k) * q.v, zeros);
         });
         // Few panels are shared out by tiles too, in pieces that still fill most rows of a micro-tile.
-        std::int64_t each = std::max<std::int64_t>(1, q.panels / 8), parts = ceil_div(q.panels, each);
+        const std::int64_t each = panels_of_task(q), parts = ceil_div(q.panels, each);
         const std::int64_t cuts = std::clamp<std::int64_t>(std::min(ceil_div(4, parts), q.tiles / 8), 1, 4);
         call.workers.for_each(cuts * parts, [&](std::int64_t i, int worker) {
             float* work = rest + static_cast<std::size_t>(q.at_once) * q.v + static_cast<std::size_t>(worker) * q.work;
@@ -110,6 +125,18 @@ private:
                 }
         });
     }
+    /// One image, of which each worker that takes part transforms all tiles.
+    void run_apart(const Call& call, const Plan& q, float* rest, const float* zeros) const {
+        float* done = rest - q.flags;
+        const Part a = part(call, q, 0, zeros);
+        const std::int64_t each = panels_of_task(q), parts = ceil_div(q.panels, each);
+        call.workers.for_each(parts, [&](std::int64_t i, int worker) {
+            float* v = rest + static_cast<std::size_t>(worker) * (q.v + q.work);
+            if (std::exchange(done[worker], 1.f) == 0.f) t_.winograd_input_f32(q.g.s, side_, a.x, 0, q.tiles, 0, q.most, v, a.zeros);
+            t_.winograd_output_f32(q.g.s, side_, v, weights(), 0, 0, q.tiles, q.most, i * each, std::min(q.panels, (i + 1) * each), a.y, a.e, v + q.v);
+        });
+    }
+    static std::int64_t panels_of_task(const Plan& q) { return std::max<std::int64_t>(1, q.panels / 8); }
     void run_blocks(const Call& call, const Plan& q, float* rest, const float* zeros) const {
         call.workers.for_each(q.g.images * q.blocks, [&](std::int64_t t, int worker) {
             Part a = part(call, q, t / q.blocks, zeros);

@@ -117,6 +117,10 @@ const Case cases[] = {
     {{1, 3, 5, 6, 7}, 10, {3, 2, 3}, {1, 2, 1}, {1, 0, 1, 1, 1, 1}},
     {{1, 4, 5, 6, 7}, 4, {3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}, 4},
     {{1, 130, 6, 6}, 33, {3, 3}, {}, {1, 1, 1, 1}},
+    // Winograd's tiles by blocks with one worker, by panels with two, both shared with three; more images than workers; two blocks
+    {{1, 16, 14, 14}, 128, {3, 3}, {}, {1, 1, 1, 1}, {}, 1, true, true, vec::Post::relu},
+    {{5, 16, 11, 14}, 64, {3, 3}, {}, {1, 1, 1, 1}},
+    {{1, 32, 26, 28}, 32, {3, 3}, {}, {1, 1, 1, 1}},
     // along a line: one channel and a long kernel, causal, dilated, strided, more taps than inputs, grouped, by rows of a picture
     {{1, 1, 1000}, 1, {301}, {}, {300, 0}},
     {{2, 2, 333}, 6, {65}, {}, {64, 0}, {}, 2},
