@@ -133,6 +133,26 @@ int main(int argc, char** argv) {
             measure(state, *made, {x.view(), w->view(), bias.view()}, y.view(), 2.0 * static_cast<double>(out * out * m * c / group * kernel * kernel));
         });
     });
+    lines("line.txt", [](std::istringstream s) {
+        std::int64_t size, c, m, kernel, stride, dilation, group;
+        s >> size >> c >> m >> kernel >> stride >> dilation >> group;
+        auto w = std::make_shared<Operand>(std::vector<std::int64_t>{m, c / group, kernel});
+        std::int64_t pad = (kernel - 1) * dilation, out = (size - 1) / stride + 1;
+        for (conv::Layout layout : {conv::Layout::nchw, conv::Layout::nhwc}) {
+            const bool last = layout == conv::Layout::nhwc;
+            conv::Problem p;
+            p.layout = layout;
+            p.window = {{kernel}, {stride}, {pad, 0}, {dilation}, conv::AutoPad::notset};
+            p.group = group, p.channels = c, p.out_channels = m, p.width = size, p.has_bias = true, p.post = vec::Post::relu, p.w = w->tensor();
+            std::ostringstream name;
+            name << size << "x" << c << "->" << m << "/k" << kernel << "s" << stride << "d" << dilation << "g" << group << (last ? "/nwc" : "/ncw");
+            list<conv::Problem>(Family::conv, p, name.str(), [=](benchmark::State& state, const Entry<conv::Problem>& entry) {
+                Operand x(last ? std::vector<std::int64_t>{1, size, c} : std::vector<std::int64_t>{1, c, size}), bias({m}), y(last ? std::vector<std::int64_t>{1, out, m} : std::vector<std::int64_t>{1, m, out});
+                auto made = entry.make(p, Target{isa(), linked_backends(), nullptr});
+                measure(state, *made, {x.view(), w->view(), bias.view()}, y.view(), 2.0 * static_cast<double>(out * m * (c / group) * kernel));
+            });
+        }
+    });
     lines("attention.txt", [](std::istringstream s) {
         std::int64_t b, h, q, t, d;
         s >> b >> h >> q >> t >> d;

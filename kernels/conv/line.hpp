@@ -77,22 +77,27 @@ struct LineCut {
     std::int64_t blocks = 1, block_tiles = 1;    ///< row blocks of a tile
     std::int64_t all(std::int64_t lines) const { return lines * tiles * group_tiles * block_tiles; }
 };
-/// m rows of `k` multiply-adds a column in row blocks of `row_block`, `reach` inputs beyond a tile's columns in each of `channels`.
-inline LineCut cut_line(std::int64_t lines, std::int64_t group, std::int64_t out, std::int64_t m, std::int64_t k, std::int64_t channels, std::int64_t reach, std::int64_t row_block) {
-    constexpr std::int64_t target = 512 << 10, worth = 160 << 10, floats = 48 << 10;
+/// m rows of channels * taps multiply-adds a column in row blocks of `row_block`, `reach` inputs beyond a tile's columns in each channel.
+inline LineCut cut_line(std::int64_t lines, std::int64_t group, std::int64_t out, std::int64_t m, std::int64_t taps, std::int64_t channels, std::int64_t reach, std::int64_t row_block) {
+    constexpr std::int64_t target = 512 << 10, worth = 160 << 10, floats = 96 << 10;
     LineCut c;
     const std::int64_t row_blocks = ceil_div(m, row_block), rows = ceil_div(m, row_blocks), step = rows <= 3 ? 128 : rows <= 6 ? 64 : rows <= 9 ? 48 : 32;
-    const std::int64_t each = std::max<std::int64_t>(1, m * k * out);
+    const std::int64_t weights = m * channels * taps, each = std::max<std::int64_t>(1, weights * out);
+    auto stepped = [&](std::int64_t n) { return ceil_div(n, step) * step; };
     c.groups = std::clamp<std::int64_t>(target / each, 1, group);
     c.group_tiles = ceil_div(group, c.groups);
     const std::int64_t outer = lines * c.group_tiles;
     std::int64_t pieces = std::max<std::int64_t>(1, (each + target / 2) / target);
     if (outer == 1 && pieces % 2 != 0 && pieces < 8 && each * c.groups > worth) ++pieces;
-    c.columns = std::min(ceil_div(ceil_div(out, pieces), step) * step, std::max(step, (floats / channels - reach) / step * step));
+    c.columns = std::max(stepped(ceil_div(out, pieces)), stepped(std::min<std::int64_t>(weights >> 10, 256)));  // many weights are worth a long tile
+    c.columns = std::min(c.columns, std::max(step, (floats / channels - reach) / step * step));
+    c.tiles = ceil_div(out, c.columns);
+    c.columns = stepped(ceil_div(out, c.tiles));
     c.tiles = ceil_div(out, c.columns);
     c.blocks = row_blocks;
-    if (std::int64_t n = outer * c.tiles; n < 4 && row_blocks > 1 && each > worth) {
-        c.block_tiles = std::min(row_blocks, ceil_div(4, n));
+    // Each tile of row blocks copies the inputs again.
+    if (const std::int64_t n = outer * c.tiles, wanted = std::min<std::int64_t>(8, each / target); n < wanted || (n == 1 && each > worth)) {
+        c.block_tiles = std::min({row_blocks, ceil_div(std::max<std::int64_t>(2, wanted), n), std::max<std::int64_t>(2, m * taps / 256)});
         c.blocks = ceil_div(row_blocks, c.block_tiles);
         c.block_tiles = ceil_div(row_blocks, c.blocks);
     }
@@ -126,7 +131,7 @@ public:
         q->pad = p_.window.pad_begin(static_cast<int>(last), w.width);
         Booking b;
         if (y.count() > 0) {
-            q->cut = cut_line(q->images * q->rows, p_.group, q->out, m_, c_ * taps_, c_ * w.stride, (taps_ - 1) * w.dilation / w.stride + vec::line_slack, t_.row_block);
+            q->cut = cut_line(q->images * q->rows, p_.group, q->out, m_, taps_, c_, (taps_ - 1) * w.dilation / w.stride, t_.row_block);
             w.plan(std::min(q->out, q->cut.columns));
             q->work = (w.floats() * sizeof(float) + 63) / 64 * 64;
         }

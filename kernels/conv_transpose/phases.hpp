@@ -87,7 +87,7 @@ private:
     }
     void cut(Plan& q) const {
         const std::int64_t whole = q.columns[1] + taps_[1] - 1, above = taps_[0] - 1;
-        q.cut = conv::cut_line(q.images, p_.group, q.columns[0] == 1 ? q.columns[1] : q.columns[0] * whole, rows_, k_, c_, (above + (q.columns[0] > 1)) * whole + taps_[1] + vec::line_slack, unit_);
+        q.cut = conv::cut_line(q.images, p_.group, q.columns[0] == 1 ? q.columns[1] : q.columns[0] * whole, rows_, taps_[0] * taps_[1], c_, above * whole + taps_[1], unit_);
         if (q.columns[0] == 1) {
             q.width = std::min(q.columns[1], q.cut.columns);
         } else {
@@ -170,7 +170,7 @@ private:
     Tensor packed_;
 };
 /// Whether Phases takes it; `in`: spatial dims of X, -1 where they are not known. Left out is what would be mostly zeros: strides beyond twice the kernel,
-/// and few pixels that each are in many places of the kernel.
+/// and few pixels that each are in many places of the kernel; small planes of many channels are better scattered after a product, which has no columns between rows.
 inline bool takes_phases(const Problem& p, const Tensor& w, const std::vector<std::int64_t>& in) {
     const std::size_t n = p.window.kernel.size();
     if (p.dtype != DType::f32 || n < 1 || n > 2 || in.size() != n || !w.defined() || w.count() == 0) return false;
@@ -183,6 +183,7 @@ inline bool takes_phases(const Problem& p, const Tensor& w, const std::vector<st
         taps *= each;
         if (in[d] >= 0) columns *= static_cast<double>(in[d] + each - 1), pixels *= static_cast<double>(in[d]);
     }
+    if (n == 2 && w.shape()[0] / p.group >= 128 && columns > 1.1 * pixels) return false;
     return columns <= 2.5 * pixels && taps * (w.shape()[0] / p.group) <= 1 << 20;
 }
 

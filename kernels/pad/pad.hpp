@@ -18,6 +18,8 @@ inline std::int64_t pad_source(std::int64_t i, std::int64_t n, PadMode mode) {
         case PadMode::wrap: return (i % n + n) % n;
         default: {
             if (n == 1) return 0;
+            if (i < 0 && -i < n) return -i;
+            if (i >= n && i < 2 * n - 1) return 2 * n - 2 - i;
             std::int64_t period = 2 * (n - 1), m = (i % period + period) % period;
             return m < n ? m : period - m;
         }

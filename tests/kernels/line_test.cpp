@@ -93,6 +93,11 @@ TEST(ConvTransposePhases, RefuseWhatTheyCannotDo) {
     EXPECT_TRUE(conv_transpose::takes_phases(p, w, {8}));
     EXPECT_FALSE(conv_transpose::takes_phases(p, w, {1}));
     EXPECT_FALSE(conv_transpose::takes_phases(p, Tensor(), {-1}));
+    conv_transpose::Problem flat = p;
+    flat.window.kernel = {4, 4}, flat.window.strides = {2, 2}, flat.window.pads = {0, 0, 0, 0}, flat.window.dilations = {1, 1}, flat.output_padding = {0, 0};
+    EXPECT_TRUE(conv_transpose::takes_phases(flat, Tensor(DType::f32, {256, 2, 4, 4}), {64, 64}));
+    EXPECT_FALSE(conv_transpose::takes_phases(flat, Tensor(DType::f32, {256, 2, 4, 4}), {16, 16}));
+    EXPECT_TRUE(conv_transpose::takes_phases(flat, Tensor(DType::f32, {32, 2, 4, 4}), {16, 16}));
     p.window.dilations = {2};
     EXPECT_FALSE(conv_transpose::takes_phases(p, w, {-1}));
     p.window.dilations = {1}, p.window.strides = {7};
