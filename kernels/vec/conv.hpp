@@ -139,11 +139,8 @@ QUERN_VEC_FN void list_rows(const ConvShape& s, const float* x, const float* zer
 }
 constexpr i64 most_channels = 16384, most_taps = 128;  ///< of convolutions whose pointers and zeros fit into the work of a product
 static_assert(block_rows<float> * (panel<float> + 2 * most_taps) + most_channels <= static_cast<i64>(product_work<float> / sizeof(float)) || QUERN_VEC_BYTES < 64);
-/// Whether rows of channels are read where they lie, tap by tap. Not so short ones, nor those of one tap that all lie in one set of the cache.
-QUERN_VEC_INL bool reads_taps(const ConvShape& s) {
-    if (s.taps() == 1 && s.stride[2] * s.in_channels * 4 % 4096 == 0) return false;
-    return s.channels >= 32 && s.channels <= most_channels && s.taps() <= most_taps;
-}
+/// Whether rows of channels are read where they lie, tap by tap: not so short ones.
+QUERN_VEC_INL bool reads_taps(const ConvShape& s) { return s.channels >= 32 && s.channels <= most_channels && s.taps() <= most_taps; }
 constexpr i64 taps_k = 1536;  ///< of a piece of a panel, about
 QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* packed, i64 p0, i64 p1, i64 n, float* y, i64 ldy, const Epilogue& e, float* work) {
     constexpr int N = panel<float>;
@@ -153,8 +150,10 @@ QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* pac
     End end{};
     const bool in_registers = fits_end(&e, end);
     const i64 taps = s.taps(), k = taps * s.channels, nm = blocks_of(p1 - p0, block_rows<float>), nk = blocks_of(taps, larger(1, taps_k / s.channels)), np = blocks_of(n, N);
+    // See MatrixRows::most_rows; with more taps the weights that fewer rows share would take longer.
+    const i64 R = taps == 1 && s.stride[2] * s.in_channels * 4 % 4096 == 0 ? paged_rows<float> : rows_max<float>;
     for (i64 im = 0; im < nm; ++im) {
-        const i64 m0 = piece(p1 - p0, nm, im), mc = piece(p1 - p0, nm, im + 1) - m0, nr = blocks_of(mc, rows_max<float>);
+        const i64 m0 = piece(p1 - p0, nm, im), mc = piece(p1 - p0, nm, im + 1) - m0, nr = blocks_of(mc, R);
         for (i64 ir = 0; ir < nr; ++ir) {
             i64 r0 = piece(mc, nr, ir);
             list_rows(s, x, zeros, p0 + m0 + r0, piece(mc, nr, ir + 1) - r0, rows + r0 * taps);
