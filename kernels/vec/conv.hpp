@@ -164,7 +164,9 @@ QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* pac
                 const float* b = packed + p * N * k + t0 * s.channels * N;
                 const i64 cols = lesser(N, n - p * N), step = (N * 4 + nr - 1) / nr;
                 const bool last = ik + 1 == nk, whole = cols == N, direct = whole && (nk > 1 || in_registers || is_plain(e));
-                const char* next = reinterpret_cast<const char*>(b + kc * N);
+                // The next panel of this piece of K, or the first one of the next piece; behind the last tile of columns the next one's panels follow.
+                const float* then = p + 1 < np ? b + N * k : packed + (last ? np * N * k : piece(taps, nk, ik + 1) * s.channels * N);
+                const char* next = reinterpret_cast<const char*>(then);
                 for (i64 ir = 0; ir < nr; ++ir, next += step * kc) {
                     const i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0, at = (m0 + r0) * ldy + p * N;
                     const bool along = ir + 1 < nr, across = (p + 1) * N + N <= n;
