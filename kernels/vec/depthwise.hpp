@@ -274,7 +274,7 @@ QUERN_VEC_FN void gemm_gated_f32(i64 m, i64 n, i64 k, const float* a, i64 lda, c
             i64 k0 = piece(k, nk, ik), kc = piece(k, nk, ik + 1) - k0, step = (N * 4 + nr - 1) / nr;
             for (i64 p = 0; p < np; ++p) {
                 const float* b = packed + p * N * k + k0 * N;
-                const char* next = reinterpret_cast<const char*>(b + kc * N);
+                const char* next = reinterpret_cast<const char*>(b + rows_to_next(p, np, ik, nk, k, kc) * N);
                 i64 cols = lesser(N, n - p * N);
                 bool whole = ik + 1 == nk, by_tile = nk == 1 && !in_registers && !is_plain(e);
                 for (i64 ir = 0; ir < nr; ++ir, next += step * kc) {

@@ -379,6 +379,8 @@ template <class T> struct MatrixRows {
                 for (i64 r = r0, e = lesser(mc, r0 + 16); r < e; ++r) dst[r * stride + j] = a[(k0 + j) * lda + m0 + r];
     }
 };
+/// From a piece of `kc` of the k rows of packed panel p to the one that is read next: the same of the next panel, or the next of the first panel.
+QUERN_VEC_INL i64 rows_to_next(i64 p, i64 panels, i64 ik, i64 pieces, i64 k, i64 kc) { return p + 1 < panels ? k : ik + 1 < pieces ? kc - p * k : kc; }
 /// C[m, n] = A x B. rows(first_row, rows, k0, kc, dst, stride) copies a block of A;
 /// columns(p, k0, kc, &bs) gives panel p of B from row k0 on.
 template <class T, int S, class Rows, class Columns>
@@ -404,7 +406,7 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                 const T* b = columns(p, k0, kc, &bs);
                 constexpr bool parts = sizeof(T) == 4;  // the last columns have kernels of their own
                 bool ends = in_registers && ik + 1 == nk && (parts || cols == N);
-                const char* next = reinterpret_cast<const char*>(b) + (bs == N ? kc * N * sizeof(T) : 0);
+                const char* next = reinterpret_cast<const char*>(b) + (bs == N ? rows_to_next(p, np, ik, nk, k, kc) * N * static_cast<i64>(sizeof(T)) : 0);
                 i64 step = (N * static_cast<i64>(sizeof(T)) + nr - 1) / nr;
                 // What an epilogue reads again must not wait for lines of C. Its chains of instructions want many rows, as far as the first cache holds them.
                 const bool by_tile = parts && nk == 1 && !ends && e && !is_plain(*e), by_panel = by_tile && kc <= panel_k;
