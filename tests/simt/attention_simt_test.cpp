@@ -323,7 +323,7 @@ TEST_F(RotaryEmbedding, RowsThatLieApart) {
                 const auto dx = on_device(narrow<T>(x)), dc = on_device(narrow<T>(cosine)), ds = on_device(narrow<T>(sine));
                 r.x = dx.data() + r.heads * d, r.cosine = dc.data(), r.sine = ds.data();
                 run_each<T>(
-                    want.size(), [&](T* y) { return r.y = y + past * d, cuda_rotary(r, nullptr); },
+                    want.size(), [&](T* y) { return r.y = y + past * r.d, cuda_rotary(r, nullptr); },
                     [&](const std::vector<T>& got) {
                         const auto values = widen(got);
                         for (std::size_t i = 0; i < want.size(); ++i) {
