@@ -645,7 +645,7 @@ inline bool look_up_rotations(Graph& g) {
     std::map<std::array<ValueId, 3>, std::vector<NodeId>> alike;
     for (NodeId id : g.order()) {
         const Node& n = g.nodes[id];
-        if (!is_op(&n, "RotaryEmbedding") || n.in.size() != 4 || n.in[3] == no_value || g.fact(n.out[0]).dtype != DType::f32) continue;
+        if (!is_op(&n, "RotaryEmbedding") || n.in.size() != 4 || n.in[3] == no_value || g.fact(n.out[0]).dtype != DType::f32 || n.attrs.has(narrow_type)) continue;
         const Fact &x = g.fact(n.in[0]), &ids = g.fact(n.in[3]);
         if (x.ranked && ids.ranked && ids.rank() == 2 && ids.dims[0] == x.dims[0] && ids.dims[1] == x.dims[x.rank() == 4 ? 2 : 1]) alike[{n.in[1], n.in[2], n.in[3]}].push_back(id);
     }
