@@ -43,6 +43,7 @@ struct End {
     /// The micro-tile of as many rows that comes next, and its residual: their lines are fetched while this one's sums are made. Null: absent.
     const float* next = nullptr;
     const float* next_residual = nullptr;
+    const float* next_a = nullptr;  ///< where A is read in place: the rows of the next block of rows, to be fetched likewise
 };
 template <class T> struct Micro {
     using Fn = void (*)(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i64 k, bool acc, const char* pf, i64 pfs, const End* end);
@@ -55,6 +56,9 @@ QUERN_VEC_INL void fetch_row(const End* e, i64 at) {
     if (!e->next_residual) return;
     __builtin_prefetch(e->next_residual + at, 0, 3);
     __builtin_prefetch(e->next_residual + at + 2 * W - 1, 0, 3);
+}
+QUERN_VEC_INL void fetch_run(const float* a, i64 n) {
+    for (i64 i = 0; i < n; i += 16) __builtin_prefetch(a + i, 0, 2);
 }
 /// A is read in place: row r at a + r * as.
 constexpr int in_place = -1;
@@ -111,11 +115,15 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
     QUERN_UNROLL
     for (int p = 0; p < P; ++p) at[p] = a + 3 * p * as;
     // Lines of the next tile a row at a time: together they would hold up those that the sums wait for.
-    const bool ahead = Fetch && sizeof(T) == 4 && end && end->next;
+    const bool ahead = Fetch && sizeof(T) == 4 && end && (end->next || end->next_a);
     const i64 some = ahead ? larger(1, k / R) : k;
     for (i64 left = k, row = 0; left > 0; left -= some) {
         if constexpr (Fetch && sizeof(T) == 4) {
-            if (ahead && row < R) fetch_row(end, row++ * ldc);
+            if (ahead && row < R) {
+                if (end->next) fetch_row(end, row * ldc);
+                if (S == in_place && end->next_a) fetch_run(end->next_a + row * as, k);
+                ++row;
+            }
         }
         for (i64 i = lesser(left, some); i > 0; --i) {
             V b0 = load(b), b1 = load(b + L);
@@ -331,6 +339,8 @@ QUERN_VEC_INL void place_end(End& end, const Epilogue& e, i64 row, i64 col) {
 
 /// The lines of a micro-tile that is written or added at the end of the sums, on their way meanwhile. So many steps of k pay for it.
 constexpr i64 fetched_k = 64;
+/// Rows of A up to so long are fetched a block ahead: more lines at once would hold up those of B.
+constexpr i64 fetched_a = 512;
 /// Up to so many steps of k a panel of B leaves room for the sums of all rows of a block.
 constexpr i64 panel_k = 160;
 template <bool Write> QUERN_VEC_INL void fetch_tile(const float* c, i64 ldc, i64 rows, i64 cols) {
@@ -425,6 +435,7 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                         } else {
                             end.next = nullptr;
                         }
+                        if constexpr (S == in_place) end.next_a = p == 0 && nk == 1 && kc >= fetched_k && kc <= fetched_a ? a + (along ? piece(mc, nr, ir + 1) : mc) * row : nullptr;
                         T* to = by_panel ? tile + r0 * N : by_tile ? tile : ct;
                         i64 ldt = by_tile ? N : ldc;
                         if (cols == N) micro_for<T, S>(r)(a + r0 * row, as, b, bs, to, ldt, kc, ik > 0, next, step, last);
