@@ -45,7 +45,7 @@ struct Problem {
     vec::Post post = vec::Post::none;
     float post_alpha = 0, post_beta = 0;
     bool transposed = false;  ///< on a device: ConvTranspose of in[0..2] as conv_transpose.hpp has them, explicit pads, post none
-    Tensor w;  ///< the weights when constant: packed once, in[1] is not read again
+    Tensor w;  ///< the weights when constant: packed once, in[1] is not read again; their bytes may lie unaligned (aligned_weights())
 };
 /// Each output pixel is a product of one input pixel.
 inline bool pointwise(const Window& w) {

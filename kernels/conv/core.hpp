@@ -2,8 +2,8 @@
 #pragma once
 #include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
-#include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
+#include <quern/kernels/weights.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -13,18 +13,21 @@ public:
     CoreKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         strided_in = nhwc() ? 1u : 0u;
         strided_out = nhwc() && !p_.has_residual;
+        if (p_.dtype != DType::f32) p_.w = aligned_weights(target, p_.w);
         if (!p_.w.defined() || p_.w.count() == 0 || p_.dtype != DType::f32) return;
         Shape shape = p_.w.shape();
         std::int64_t m = shape[0] / std::max<std::int64_t>(1, p_.group), channels = shape[1], taps = 1;
         for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
+        const bool by_panels = nhwc() && (channels > 1 || m > 1);
+        if (!by_panels) p_.w = aligned_weights(target, p_.w);
         if (reads_weights(channels, m)) return;
         unread = 1u << 1;
         std::size_t floats = static_cast<std::size_t>(packed_floats(m, channels, taps) * std::max<std::int64_t>(1, p_.group));
         std::string layout = std::string("conv.core ") + t_.name + (nhwc() ? " nhwc " : " nchw ") + std::to_string(p_.group);
         packed_ = packed_weights(target, layout, {p_.w}, floats * sizeof(float), [&](std::byte* to) {
-            const auto* w = static_cast<const float*>(p_.w.raw());
-            for (std::int64_t g = 0; g < p_.group; ++g) pack(w, g, m, channels, taps, reinterpret_cast<float*>(to));
-        });
+            Consumption consumption(by_panels ? target.packs : nullptr, p_.w);
+            for (std::int64_t g = 0; g < p_.group; ++g) pack(static_cast<const std::byte*>(p_.w.raw()), g, m, channels, taps, reinterpret_cast<float*>(to), &consumption);
+        }, by_panels);
         p_.w = Tensor();
     }
     const char* name() const noexcept override { return "conv.core"; }
@@ -75,25 +78,34 @@ private:
         std::size_t n = nhwc() ? t_.packed_floats(m, channels * taps) : t_.packed_rows_floats(m, channels * taps);
         return static_cast<std::int64_t>((n + 15) / 16 * 16);
     }
-    void pack(const float* w, std::int64_t g, std::int64_t m, std::int64_t channels, std::int64_t taps, float* all) const {
+    /// `w`: all weights, where panels are packed as they lie in the model's bytes, which need not be aligned.
+    void pack(const std::byte* w, std::int64_t g, std::int64_t m, std::int64_t channels, std::int64_t taps, float* all, Consumption* consumption = nullptr) const {
         std::int64_t k = channels * taps;
+        const auto* floats = reinterpret_cast<const float*>(w);
         if (nhwc() && channels == 1 && m == 1) {
-            for (std::int64_t t = 0; t < taps; ++t) all[t * p_.group + g] = w[g * taps + t];
+            for (std::int64_t t = 0; t < taps; ++t) all[t * p_.group + g] = floats[g * taps + t];
             return;
         }
         float* dst = all + g * packed_floats(m, channels, taps);
-        std::fill_n(dst + packed_floats(m, channels, taps) - 16, 16, 0.f);  // what rounding added
-        w += g * m * k;
-        if (!nhwc()) return t_.pack_rows_f32(m, k, w, k, dst);
-        if (taps == 1) return t_.pack_b_f32(m, k, w, k, true, 1.f, dst);
-        std::vector<float> rows(static_cast<std::size_t>(std::min(m, t_.panel) * k));
-        for (std::int64_t m0 = 0; m0 < m; m0 += t_.panel) {
-            std::int64_t n = std::min(t_.panel, m - m0);
-            for (std::int64_t i = 0; i < n; ++i)
-                for (std::int64_t c = 0; c < channels; ++c)
-                    for (std::int64_t t = 0; t < taps; ++t) rows[i * k + t * channels + c] = w[((m0 + i) * channels + c) * taps + t];
-            t_.pack_b_f32(n, k, rows.data(), k, true, 1.f, dst + m0 * k);
+        if (!nhwc()) {
+            t_.pack_rows_f32(m, k, floats + g * m * k, k, dst);
+        } else {
+            std::vector<float> rows(static_cast<std::size_t>(std::min(m, t_.panel) * k));
+            for (std::int64_t m0 = 0; m0 < m; m0 += t_.panel) {
+                const std::int64_t n = std::min(t_.panel, m - m0), at = (g * m + m0) * k;
+                const std::byte* from = w + static_cast<std::size_t>(at) * sizeof(float);
+                if (taps == 1) std::memcpy(rows.data(), from, static_cast<std::size_t>(n * k) * sizeof(float));
+                else
+                    for (std::int64_t i = 0; i < n; ++i)
+                        for (std::int64_t c = 0; c < channels; ++c)
+                            for (std::int64_t t = 0; t < taps; ++t)
+                                std::memcpy(&rows[static_cast<std::size_t>(i * k + t * channels + c)], from + static_cast<std::size_t>((i * channels + c) * taps + t) * sizeof(float), sizeof(float));
+                t_.pack_b_f32(n, k, rows.data(), k, true, 1.f, dst + m0 * k);
+                if (consumption) consumption->until(static_cast<std::size_t>(at + n * k) * sizeof(float));
+            }
         }
+        const std::int64_t whole = packed_floats(m, channels, taps);
+        std::fill_n(dst + whole - 16, 16, 0.f);  // what rounding added
     }
     /// The weights as the tiles want them: packed when made, or in the head of the scratch at each run.
     const float* weights(const Call& call, const Plan& q) const {
@@ -101,7 +113,7 @@ private:
         const float* w = p_.w.defined() ? static_cast<const float*>(p_.w.raw()) : call.in[1].in<float>();
         if (q.way == Way::planes) return w;
         auto* dst = reinterpret_cast<float*>(call.scratch);
-        call.workers.for_each(q.g.group, [&](std::int64_t g) { pack(w, g, q.g.m, q.g.s.channels, q.g.s.taps(), dst); });
+        call.workers.for_each(q.g.group, [&](std::int64_t g) { pack(reinterpret_cast<const std::byte*>(w), g, q.g.m, q.g.s.channels, q.g.s.taps(), dst); });
         return dst;
     }
 

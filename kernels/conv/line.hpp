@@ -5,8 +5,8 @@
 
 #include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
-#include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
+#include <quern/kernels/weights.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -108,6 +108,7 @@ class LineKernel final : public Kernel {
 public:
     LineKernel(const Problem& p, const Target& target) : p_(p), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         unread = 1u << 1;
+        p_.w = aligned_weights(target, p_.w);
         m_ = p_.w.shape()[0] / p_.group, c_ = p_.w.shape()[1], taps_ = p_.w.count() / (p_.w.shape()[0] * c_);
         each_ = (t_.packed_rows_floats(m_, c_ * taps_) + 15) / 16 * 16;
         const std::size_t group = static_cast<std::size_t>(p_.group);

@@ -112,6 +112,7 @@ class OnednnKernel final : public Kernel {
 public:
     OnednnKernel(const Problem& p, const Target& t) : p_(p), target_{t.isa, {}, nullptr}, engine_(dnnl::engine::kind::cpu, 0) {
         w_ = choose_layout(p_, t.isa, engine_);
+        p_.w = aligned_weights(t, p_.w);
         memory::desc plain(weight_dims(p_), memory::data_type::f32, plain_weights(p_.window.spatial(), p_.group > 1));
         packed_ = onednn::packed(t, "conv.onednn", engine_, plain, p_.w, w_);
         unread = 1u << 1;

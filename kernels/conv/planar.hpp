@@ -6,8 +6,8 @@
 #include <vector>
 
 #include <quern/kernels/conv/geometry.hpp>
-#include <quern/kernels/packs.hpp>
 #include <quern/kernels/vec/images.hpp>
+#include <quern/kernels/weights.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -24,6 +24,7 @@ public:
         : p_(p), pool_(std::move(pool)), pixels_(pixels), t_(vec::table(target.isa)), images_(vec::image_table(target.isa)) {
         unread = 1u << 1;
         strided_out = !p_.has_residual;
+        p_.w = aligned_weights(target, p_.w);
         m_ = p_.w.shape()[0];
         std::int64_t k = p_.w.count() / m_;
         packed_ = packed_weights(target, std::string(pixels_ ? "conv.planar nhwc " : "conv.planar ") + t_.name, {p_.w}, t_.packed_floats(m_, k) * sizeof(float), [&](std::byte* to) {

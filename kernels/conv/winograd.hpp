@@ -1,11 +1,14 @@
 // 3 x 3 convolutions with stride 1 in nhwc by Winograd's method: a half to a third of the time of the direct sum.
 // Infinities and NaN in the input spread over the T x T outputs of their tile.
 #pragma once
+#include <algorithm>
+#include <cstring>
 #include <utility>
+#include <vector>
 
 #include <quern/base/ceil_div.hpp>
 #include <quern/kernels/conv/geometry.hpp>
-#include <quern/kernels/packs.hpp>
+#include <quern/kernels/weights.hpp>
 
 QUERN_BEGIN
 namespace conv {
@@ -22,7 +25,17 @@ public:
         std::size_t floats = static_cast<std::size_t>(points * shape_.channels * shape_.out_channels), room = 1024;  // the room is read ahead
         packed_ = packed_weights(target, std::string("conv.winograd") + (side_ == 4 ? "4 " : "2 ") + t_.name, {p_.w}, (floats + room) * sizeof(float), [&](std::byte* to) {
             auto* u = reinterpret_cast<float*>(to);
-            t_.winograd_weights_f32(shape_, side_, static_cast<const float*>(p_.w.raw()), u);
+            // A panel of output channels at a time, whose bytes may lie unaligned.
+            vec::ConvShape panel = shape_;
+            panel.out_channels = std::min(t_.panel, shape_.out_channels);
+            std::vector<float> part(static_cast<std::size_t>(panel.out_channels * shape_.channels * 9));
+            Consumption consumption(target.packs, p_.w);
+            for (std::int64_t m = 0; m < shape_.out_channels; m += panel.out_channels) {
+                const std::size_t at = static_cast<std::size_t>(m * shape_.channels * 9) * sizeof(float), bytes = part.size() * sizeof(float);
+                std::memcpy(part.data(), static_cast<const std::byte*>(p_.w.raw()) + at, bytes);
+                t_.winograd_weights_f32(panel, side_, part.data(), u + m * shape_.channels * points);
+                consumption.until(at + bytes);
+            }
             std::fill_n(u + floats, room, 0.f);
         });
         unread = 1u << 1;

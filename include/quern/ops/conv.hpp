@@ -44,7 +44,7 @@ inline conv::Problem problem(const LowerCtx& ctx) {
     const auto& x = ctx.in(0).dims;
     if (const std::size_t behind = ctx.attrs.s("layout", "nchw") == "nhwc" ? 2 : 1; x.size() > behind && x[x.size() - behind].is_const()) p.width = x[x.size() - behind].value();
     p.has_bias = ctx.has(2);
-    p.w = ctx.constant(1);
+    p.w = ctx.raw_constant(1);
     return p;
 }
 inline Lowered lower(const LowerCtx& ctx) { return select(Family::conv, problem(ctx), ctx.target); }
