@@ -8,13 +8,19 @@ QUERN_VEC_BEGIN
 /// Vectors of columns beside R rows of sums: enough sums to hide an fma's latency, as many as the registers hold.
 template <int R> constexpr int line_vectors = rows_max<float> >= 12 ? (R <= 3 ? 8 : R <= 6 ? 4 : R <= 9 ? 3 : 2) : (R == 1 ? 8 : R <= 3 ? 4 : R == 4 ? 3 : 2);
 
+/// What ends a sum in registers: clip(x, low, high) of x, or slope * x where it is negative, with bias and residual added. Null pointers: absent.
+struct LineEnd {
+    const float* bias;      ///< of each row
+    const float* residual;  ///< as y
+    float slope, low, high;
+};
 /// R rows of V vectors of columns from column j. `a`: the block's weights [channels, taps, R]. `cols` are stored.
 template <int R, int V>
-QUERN_VEC_FN void line_micro(const LineTile& s, const float* a, i64 j, i64 cols, float* y, i64 ldy, const float* bias, float low, float high) {
+QUERN_VEC_FN void line_micro(const LineTile& s, const float* a, i64 j, i64 cols, float* y, i64 ldy, const LineEnd& end) {
     F acc[R][V];
     QUERN_UNROLL
     for (int r = 0; r < R; ++r) {
-        F first = splat(bias ? bias[r] : 0.f);
+        F first = splat(end.bias ? end.bias[r] : 0.f);
         QUERN_UNROLL
         for (int v = 0; v < V; ++v) acc[r][v] = first;
     }
@@ -36,46 +42,51 @@ QUERN_VEC_FN void line_micro(const LineTile& s, const float* a, i64 j, i64 cols,
             }
         }
     }
-    F lo = splat(low), hi = splat(high);
+    const F lo = splat(end.low), hi = splat(end.high), slope = splat(end.slope);
+    const float* residual = end.residual ? end.residual + j : nullptr;  // read here: y may be anywhere
     QUERN_UNROLL
     for (int v = 0; v < V; ++v) {
         const i64 n = lesser(W, cols - v * W);
         if (n <= 0) break;
         QUERN_UNROLL
         for (int r = 0; r < R; ++r) {
-            F out = clip(acc[r][v], lo, hi);
+            F out = acc[r][v];
+            if (residual) out += n == W ? load(residual + r * ldy + v * W) : load_n(residual + r * ldy + v * W, n);
+            out = clip(select(out < 0.f, out * slope, out), lo, hi);
             if (n == W) store(y + r * ldy + v * W, out);
             else store_n(y + r * ldy + v * W, out, n);
         }
     }
 }
 template <int R>
-QUERN_VEC_FN void line_block(const LineTile& s, const float* a, float* y, i64 ldy, const float* bias, float low, float high) {
+QUERN_VEC_FN void line_block(const LineTile& s, const float* a, float* y, i64 ldy, const LineEnd& end) {
     constexpr int V = line_vectors<R>, few = V >= 8 ? 2 : 1;
     for (i64 j = 0; j < s.columns;) {
         const i64 left = s.columns - j, n = left > few * W ? lesser(left, V * W) : left;
-        if (left > few * W) line_micro<R, V>(s, a, j, n, y + j, ldy, bias, low, high);
-        else line_micro<R, few>(s, a, j, n, y + j, ldy, bias, low, high);
+        if (left > few * W) line_micro<R, V>(s, a, j, n, y + j, ldy, end);
+        else line_micro<R, few>(s, a, j, n, y + j, ldy, end);
         j += n;
     }
 }
-using LineBlock = void (*)(const LineTile&, const float*, float*, i64, const float*, float, float);
+using LineBlock = void (*)(const LineTile&, const float*, float*, i64, const LineEnd&);
 template <int R = rows_max<float>> QUERN_VEC_INL LineBlock line_for(i64 rows) {
     if constexpr (R == 1) return &line_block<1>;
     else return rows == R ? &line_block<R> : line_for<R - 1>(rows);
 }
 QUERN_VEC_FN void line_f32(const LineTile& s, const float* packed, i64 m, i64 b0, i64 b1, float* y, i64 ldy, const Epilogue& e) {
     const i64 nb = blocks_of(m, rows_max<float>), k = s.channels * s.taps;
-    const bool bounds = !e.residual && (e.post == Post::none || e.post == Post::relu || e.post == Post::clip);
-    float low = -__builtin_inff(), high = -low;
-    if (bounds && e.post == Post::relu) low = 0;
-    if (bounds && e.post == Post::clip) low = e.alpha, high = e.beta;
+    const bool inside = e.post == Post::none || e.post == Post::relu || e.post == Post::clip || e.post == Post::leaky_relu;
+    const float inf = __builtin_inff();
+    LineEnd end{nullptr, nullptr, inside && e.post == Post::leaky_relu ? e.alpha : 1.f, inside && e.post == Post::relu ? 0.f : -inf, inf};
+    if (inside && e.post == Post::clip) end.low = e.alpha, end.high = e.beta;
     for (i64 b = b0; b < b1; ++b) {
         const i64 m0 = piece(m, nb, b), r = piece(m, nb, b + 1) - m0;
         float* to = y + m0 * ldy;
-        line_for(r)(s, packed + m0 * k, to, ldy, e.bias_col ? e.bias_col + m0 : nullptr, low, high);
-        if (bounds) continue;
         Epilogue rest = shifted(e, m0, 0, ldy);
+        end.bias = rest.bias_col;
+        end.residual = inside ? rest.residual : nullptr;
+        line_for(r)(s, packed + m0 * k, to, ldy, end);
+        if (inside) continue;
         rest.bias_col = nullptr;
         finish(to, ldy, r, s.columns, rest);
     }
