@@ -150,6 +150,19 @@ TEST(Split, UnevenPartsOfASymbol) {
         }
     }
 }
+TEST(Split, PartsThatNobodyNames) {
+    for (bool sizes : {false, true})
+        for (std::size_t named = 0; named < 3; ++named) {
+            std::vector<std::string> outs(3);
+            outs[named] = "y";
+            ModelBuilder b(18);
+            b.input("x", DType::f32, {"6"});
+            if (sizes) b.constant("sizes", ints({3}, {2, 2, 2})).node("Split", {"x", "sizes"}, outs);
+            else b.node("Split", {"x"}, outs, {attribute_i("num_outputs", 3)});
+            const float first = 2.f * static_cast<float>(named);
+            expect_near(b.output("y").run({{"x", counting({6})}})[0], floats({2}, {first, first + 1}));
+        }
+}
 /// Indices outside are errors, never reads or writes outside, in every operator that takes them from data.
 TEST(Index, HostileOnesAreErrors) {
     Tensor x = counting({3, 4});

@@ -129,7 +129,9 @@ struct Importer::Context final : ImportCtx {
     void finish(std::string_view op, std::vector<ValueId> inputs, Attrs a) override { finish(op_named(op), std::move(inputs), std::move(a)); }
     void finish(const OpDef& op, std::vector<ValueId> inputs, Attrs a) {
         auto outs = output_values();
-        while (!outs.empty() && outs.back() == no_value) outs.pop_back();
+        // The number of outputs counts where it is the node's own choice (Split, Loop), whoever reads them.
+        const bool optional = op.max_out < OpDef().max_in;
+        while (optional && !outs.empty() && outs.back() == no_value) outs.pop_back();
         // Kernels may take their first output for granted: where a model leaves it out it is made, and nobody reads it.
         if (!outs.empty() && outs[0] == no_value && !op.control) outs[0] = graph.add_value(graph.fresh_name(base_name()), Fact());
         make(op, std::move(inputs), std::move(a), outs);
