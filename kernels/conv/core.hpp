@@ -150,7 +150,7 @@ private:
             for (int d = 0; d < 3; ++d) copied = copied || g.s.stride[d] != 1 || g.s.pad[d] != 0;
             q.tiles_p = ceil_div(pixels, pixels <= 168 ? pixels : 112);
             q.tile_p = ceil_div(pixels, q.tiles_p);
-            const bool listed = t_.isa == Isa::avx512 && g.s.channels >= 32 && g.s.taps() > 1;  // rows are read in place; pointers to them are listed for each tile
+            const bool listed = g.s.taps() > 1 && images_.reads_taps(g.s);
             std::int64_t tn = std::max<std::int64_t>(target / 3 / (q.tile_p * k), listed ? 2 * t_.panel : copied ? 128 : t_.panel);
             // A few large tiles leave cores idle in the end.
             for (std::int64_t n = ceil_div(m, tn); copied && q.tiles_p * n < 16 && q.tiles_p * n % 8 != 0 && q.tile_p > 56 && q.tile_p * tn * k > target / 2;) q.tile_p = ceil_div(pixels, ++q.tiles_p);

@@ -140,7 +140,7 @@ QUERN_VEC_FN void list_rows(const ConvShape& s, const float* x, const float* zer
 constexpr i64 most_channels = 16384, most_taps = 128;  ///< of convolutions whose pointers and zeros fit into the work of a product
 static_assert(block_rows<float> * (panel<float> + 2 * most_taps) + most_channels <= static_cast<i64>(product_work<float> / sizeof(float)) || QUERN_VEC_BYTES < 64);
 /// Whether rows of channels are read where they lie, tap by tap: not so short ones.
-QUERN_VEC_INL bool reads_taps(const ConvShape& s) { return s.channels >= 32 && s.channels <= most_channels && s.taps() <= most_taps; }
+QUERN_VEC_FN bool reads_taps(const ConvShape& s) { return QUERN_VEC_BYTES == 64 && s.channels >= 32 && s.channels <= most_channels && s.taps() <= most_taps && !pointwise(s); }
 constexpr i64 taps_k = 1536;  ///< of a piece of a panel, about
 QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* packed, i64 p0, i64 p1, i64 n, float* y, i64 ldy, const Epilogue& e, float* work) {
     constexpr int N = panel<float>;

@@ -32,6 +32,8 @@ struct ImageTable {
     /// the same sum however rows are grouped.
     void (*depthwise_rows_f32)(const ConvShape&, std::int64_t n, const float* const* rows, const float* w, std::int64_t ldw, float* y, std::int64_t y_row,
                                const Epilogue&);
+    /// Whether Table::conv_nhwc_f32 reads rows of channels where they lie (pointers to them are listed for each call), rather than copies of them.
+    bool (*reads_taps)(const ConvShape&);
     /// Output rows [r0, r1) of a convolution from an nchw image to nhwc; two spatial dimensions, stride[2] 1, 2, 3, 4 or 6, at most planar_taps
     /// weights for each output. `packed`: weights [channels, taps] x n packed as B; y at pixel 0; `work`: planar_work_floats.
     void (*conv_planar_f32)(const ConvShape&, const float* x, const float* packed, std::int64_t r0, std::int64_t r1, std::int64_t n, float* y,

@@ -195,7 +195,7 @@ QUERN_VEC_FN void dequantize_8(const void* x, float scale, std::int32_t zero, bo
     else dequantize_from(static_cast<const std::int8_t*>(x), scale, zero, y, n);
 }
 constexpr ImageTable make_image_table() {
-    return ImageTable{.depthwise_rows_f32 = depthwise_rows_f32, .conv_planar_f32 = conv_planar_f32, .planar_work_floats = planar_work_floats, .line_f32 = line_f32,
+    return ImageTable{.depthwise_rows_f32 = depthwise_rows_f32, .reads_taps = reads_taps, .conv_planar_f32 = conv_planar_f32, .planar_work_floats = planar_work_floats, .line_f32 = line_f32,
                       .interleave_f32 = interleave_f32, .pool_pixel_f32 = pool_pixel_f32, .fetch_to_write_f32 = fetch_to_write_f32, .scale_shift_f32 = scale_shift_f32,
                       .sum_rows_f32 = sum_rows_f32, .gemm_gated_f32 = gemm_gated_f32, .gemm_parts_f32 = gemm_parts_f32};
 }
