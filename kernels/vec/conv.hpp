@@ -70,14 +70,7 @@ template <int R>
 QUERN_VEC_FN void micro_taps(const float* const* rows, i64 taps, i64 channels, const float* b, float* c, i64 ldc, bool acc, const char* pf, i64 pfs, const End* end) {
     constexpr int N = panel<float>;
     F s[R][2];
-    const float* from = c;
-    QUERN_UNROLL
-    for (int r = 0; r < R; ++r) {
-        s[r][0] = acc ? load(from) : F{};
-        s[r][1] = acc ? load(from + W) : F{};
-        from += ldc;
-        QUERN_VEC_OPAQUE(from);
-    }
+    begin_sums<float>(s, c, ldc, acc);
     const bool ahead = end && end->next;
     const i64 some = lesser(channels, larger(16, taps * channels / R));
     i64 row = 0;
@@ -104,13 +97,7 @@ QUERN_VEC_FN void micro_taps(const float* const* rows, i64 taps, i64 channels, c
         }
     }
     if (end) return micro_end<R>(s, c, ldc, *end);
-    QUERN_UNROLL
-    for (int r = 0; r < R; ++r) {
-        store(c, s[r][0]);
-        store(c + W, s[r][1]);
-        c += ldc;
-        QUERN_VEC_OPAQUE(c);
-    }
+    store_sums<float>(s, c, ldc);
 }
 using MicroTaps = void (*)(const float* const*, i64, i64, const float*, float*, i64, bool, const char*, i64, const End*);
 template <int R = rows_max<float>>
@@ -164,9 +151,7 @@ QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* pac
                 const float* b = packed + p * N * k + t0 * s.channels * N;
                 const i64 cols = lesser(N, n - p * N), step = (N * 4 + nr - 1) / nr;
                 const bool last = ik + 1 == nk, whole = cols == N, direct = whole && (nk > 1 || in_registers || is_plain(e));
-                // The next panel of this piece of K, or the first one of the next piece; behind the last tile of columns the next one's panels follow.
-                const float* then = p + 1 < np ? b + N * k : packed + (last ? np * N * k : piece(taps, nk, ik + 1) * s.channels * N);
-                const char* next = reinterpret_cast<const char*>(then);
+                const char* next = reinterpret_cast<const char*>(b + rows_to_next(p, np, ik, nk, k, kc) * N);
                 for (i64 ir = 0; ir < nr; ++ir, next += step * kc) {
                     const i64 r0 = piece(mc, nr, ir), r = piece(mc, nr, ir + 1) - r0, at = (m0 + r0) * ldy + p * N;
                     const bool along = ir + 1 < nr, across = (p + 1) * N + N <= n;
@@ -176,10 +161,7 @@ QUERN_VEC_FN void conv_taps(const ConvShape& s, const float* x, const float* pac
                     end.next = nullptr;
                     if (last && direct && in_registers) {
                         place_end(end, e, (m0 + r0) * ldy, p * N);
-                        if (along || across) {
-                            i64 to = (m0 + (along ? piece(mc, nr, ir + 1) : 0)) * ldy + (along ? p : p + 1) * N;
-                            end.next = y + to, end.next_residual = e.residual ? e.residual + to : nullptr;
-                        }
+                        if (along || across) place_next(end, e, y, (m0 + (along ? piece(mc, nr, ir + 1) : 0)) * ldy + (along ? p : p + 1) * N);
                         ends = &end;
                     }
                     if (!direct) {  // one sum over all of K

@@ -89,6 +89,43 @@ template <int R> QUERN_VEC_INL void micro_end(F (&s)[R][2], float* c, i64 ldc, c
     }
 }
 
+/// A micro-tile's sums: zeros, or (acc) what C holds. C's rows are walked by one pointer: as many addresses would leave the registers.
+template <class T, int R, class V> QUERN_VEC_INL void begin_sums(V (&s)[R][2], const T* c, i64 ldc, bool acc) {
+    if (!acc) {
+        QUERN_UNROLL
+        for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = V{};
+        return;
+    }
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        s[r][0] = load(c);
+        s[r][1] = load(c + lanes<T>);
+        c += ldc;
+        QUERN_VEC_OPAQUE(c);
+    }
+}
+template <class T, int R, class V> QUERN_VEC_INL void store_sums(const V (&s)[R][2], T* c, i64 ldc) {
+    QUERN_UNROLL
+    for (int r = 0; r < R; ++r) {
+        store(c, s[r][0]);
+        store(c + lanes<T>, s[r][1]);
+        c += ldc;
+        QUERN_VEC_OPAQUE(c);
+    }
+}
+/// Pointers into A, P of them where it is read in place, at the next step of k.
+template <int S, class T, int P> QUERN_VEC_INL void next_k(const T* (&at)[P], const T*& a, i64 as) {
+    if constexpr (S == in_place) {
+        QUERN_UNROLL
+        for (int p = 0; p < P; ++p) {
+            ++at[p];
+            QUERN_VEC_OPAQUE(at[p]);
+        }
+    } else {
+        a += S ? 1 : as;
+    }
+}
+
 /// C[R, panel] (+)= A x B for one micro-tile. S > 0: A[r, k] at a[r * S + k]; S = 0: at a[k * as + r];
 /// S = in_place: at a[r * as + k], through one pointer for each 3 rows (as and 2 * as are address modes).
 /// B rows are `bs` apart. `Fetch`: B is packed, and one line of what comes next is fetched at each step of k: pf, pf + pfs, ...
@@ -97,19 +134,7 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
     constexpr int L = lanes<T>;
     using V = typename Lanes<T>::V;
     V s[R][2];
-    if (acc) {
-        const T* from = c;
-        QUERN_UNROLL
-        for (int r = 0; r < R; ++r) {
-            s[r][0] = load(from);
-            s[r][1] = load(from + L);
-            from += ldc;
-            QUERN_VEC_OPAQUE(from);
-        }
-    } else {
-        QUERN_UNROLL
-        for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = V{};
-    }
+    begin_sums<T>(s, c, ldc, acc);
     constexpr int P = S == in_place ? (R + 2) / 3 : 1;
     const T* at[P];
     QUERN_UNROLL
@@ -139,28 +164,14 @@ QUERN_VEC_FN void micro(const T* a, i64 as, const T* b, i64 bs, T* c, i64 ldc, i
                 s[r][0] = fma(x, b0, s[r][0]);
                 s[r][1] = fma(x, b1, s[r][1]);
             }
-            if constexpr (S == in_place) {
-                QUERN_UNROLL
-                for (int p = 0; p < P; ++p) {
-                    ++at[p];
-                    QUERN_VEC_OPAQUE(at[p]);
-                }
-            } else {
-                a += S ? 1 : as;
-            }
+            next_k<S>(at, a, as);
             b += bs;
         }
     }
     if constexpr (sizeof(T) == 4) {
         if (end) return micro_end<R>(s, c, ldc, *end);
     }
-    QUERN_UNROLL
-    for (int r = 0; r < R; ++r) {
-        store(c, s[r][0]);
-        store(c + L, s[r][1]);
-        c += ldc;
-        QUERN_VEC_OPAQUE(c);
-    }
+    store_sums<T>(s, c, ldc);
 }
 template <class T, int S, int R = rows_max<T>, bool Fetch = true>
 QUERN_VEC_INL typename Micro<T>::Fn micro_for(i64 rows) {
@@ -208,15 +219,7 @@ QUERN_VEC_FN void micro_part(const float* a, i64 as, const float* b, i64 bs, flo
             QUERN_UNROLL
             for (int v = 0; v < V; ++v) s[r][v] = fma(x, w[v], s[r][v]);
         }
-        if constexpr (S == in_place) {
-            QUERN_UNROLL
-            for (int p = 0; p < P; ++p) {
-                ++at[p];
-                QUERN_VEC_OPAQUE(at[p]);
-            }
-        } else {
-            a += S ? 1 : as;
-        }
+        next_k<S>(at, a, as);
     }
     part_end<R, V>(s, c, ldc, last, end);
 }
@@ -339,6 +342,11 @@ QUERN_VEC_INL void place_end(End& end, const Epilogue& e, i64 row, i64 col) {
 
 /// The lines of a micro-tile that is written or added at the end of the sums, on their way meanwhile. So many steps of k pay for it.
 constexpr i64 fetched_k = 64;
+/// The next whole micro-tile of C, `to` floats from its first value on.
+QUERN_VEC_INL void place_next(End& end, const Epilogue& e, const float* c, i64 to) {
+    end.next = c + to;
+    end.next_residual = e.residual ? e.residual + to : nullptr;
+}
 /// Rows of A up to so long are fetched a block ahead: more lines at once would hold up those of B.
 constexpr i64 fetched_a = 512;
 /// Up to so many steps of k a panel of B leaves room for the sums of all rows of a block.
@@ -430,8 +438,7 @@ QUERN_VEC_FN void product_blocks(i64 m, i64 n, i64 k, Rows&& rows, Columns&& col
                         if (kc >= fetched_k && ik + 1 == nk && e && e->residual && !fetched) fetch_tile<false>(e->residual + (m0 + r0) * ldc + p * N, ldc, r, cols);
                         const bool along = ir + 1 < nr, across = (p + 1) * N + N <= n;  // where the next whole tile is
                         if (ends && cols == N && kc >= fetched_k && (along || across)) {
-                            i64 to = (m0 + (along ? piece(mc, nr, ir + 1) : 0)) * ldc + (along ? p : p + 1) * N;
-                            end.next = c + to, end.next_residual = e->residual ? e->residual + to : nullptr;
+                            place_next(end, *e, c, (m0 + (along ? piece(mc, nr, ir + 1) : 0)) * ldc + (along ? p : p + 1) * N);
                         } else {
                             end.next = nullptr;
                         }
